@@ -1,0 +1,45 @@
+# One target a habit. `make demo` and `make test` set everything up by themselves.
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+
+.PHONY: help setup demo test lint unit lab chaos bench lock down clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## virtual environment, and a Docker Engine if none answers
+	@sh topology/setup/environment.sh
+
+demo: setup ## boot a lab, cut a director's power under load, and judge: exit 0 only if the cluster held
+	@.venv/bin/monkeywrench run director-power-cut
+
+test: setup ## everything: style, types, unit tests, and the tests on a real lab
+	@$(MAKE) --no-print-directory lint
+	@$(PYTHON) -m pytest -m "chaos or not chaos"
+
+lint: setup ## style and types
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+
+unit: setup ## the tests that need no lab
+	@$(PYTHON) -m pytest tests/unit tests/plugin
+
+lab: setup ## the tests of the lab itself
+	@$(PYTHON) -m pytest tests/lab
+
+chaos: setup ## the scenarios
+	@$(PYTHON) -m pytest -m chaos tests/chaos
+
+bench: setup ## speed and size, beside the same number of idle containers
+	@$(PYTHON) -m tests.bench
+
+lock: setup ## write requirements.lock anew from pyproject.toml
+	@$(PYTHON) -m uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-header --no-annotate \
+		--no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements.lock
+
+down: ## remove all labs
+	@.venv/bin/monkeywrench down --all
+
+clean: ## remove the virtual environment and all run directories
+	@rm -rf .venv runs .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,223 @@
+"""The time line: what happened when, as rectangles on one axis. Pure geometry; the template draws it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from harness.checks.timeline import MS, Span, Window, faults, holdings, merged, ms, powers, steps, watched
+from harness.history import History, Pair
+
+WIDTH, LEFT, RIGHT = 1200.0, 168.0, 12.0
+LANE, GAP = 22.0, 6.0
+SECOND = 1_000 * MS
+LETTER = 6.4
+"""The width of a letter in a mark, about: a text that does not fit is left to the mark's title."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Times of the run -> places on the page."""
+
+    start: int
+    end: int
+
+    def x(self, time: int) -> float:
+        """The place of a time; times outside stop at the edge."""
+        share = (min(max(time, self.start), self.end) - self.start) / max(self.end - self.start, 1)
+        return round(LEFT + share * (WIDTH - LEFT - RIGHT), 2)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Ten to twenty round times, as seconds."""
+        length = (self.end - self.start) / SECOND
+        every = next((step for step in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600) if length / step <= 14), 3600)
+        first = -(-self.start // (every * SECOND)) * every
+        return [(self.x(at * SECOND), f"{at} s") for at in range(int(first), self.end // SECOND + 1, every)]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One rectangle. ``css`` are its classes, ``title`` is shown on hover, ``text`` inside when it fits."""
+
+    x: float
+    width: float
+    css: str
+    title: str
+    text: str = ""
+    inset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One row of marks."""
+
+    label: str
+    note: str
+    y: float
+    height: float
+    marks: tuple[Mark, ...]
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Shade:
+    """A time in which a fault was in force, behind all lanes."""
+
+    x: float
+    width: float
+    name: str
+
+
+Row = tuple[str, str, list[Mark]]
+
+
+def axis(history: History) -> Axis:
+    """From the run's first op to its last."""
+    return Axis(min((op.time for op in history), default=0), max(history.end_ns, 1))
+
+
+def lanes(history: History) -> list[Lane]:
+    """All lanes from top to bottom. Raises HistoryError for a history without a start."""
+    scale = axis(history)
+    groups: list[tuple[str, list[Row]]] = [
+        ("run", [("Steps", "", _steps(history, scale)), ("Faults", "", _faults(history, scale))]),
+        ("owners", [(vip, "owner", _owners(history, scale, vip)) for vip in history.cluster.vips]),
+        ("power", [(node, "power", _power(history, scale, node)) for node in history.cluster.directors]),
+        ("probes", [(vip, "probe", _probes(history, scale, vip)) for vip in history.cluster.vips]),
+        ("load", [("Load", "errors per second", _errors(history, scale))] if history.of("get") else []),
+    ]
+    placed: list[Lane] = []
+    y = 26.0
+    for group, rows in groups:
+        for label, note, marks in rows:
+            placed.append(Lane(label, note, y, LANE, tuple(marks), group))
+            y += LANE + GAP
+        y += GAP if rows else 0
+    return placed
+
+
+def shades(history: History) -> list[Shade]:
+    """The faults' windows, to lay behind the lanes."""
+    scale = axis(history)
+    bounds = [(fault.name, *_bounds(fault, scale)) for fault in faults(history)]
+    return [Shade(scale.x(start), scale.x(end) - scale.x(start), name) for name, start, end in bounds]
+
+
+def palette(history: History) -> dict[str, str]:
+    """Each director -> the class of its colour."""
+    return {node: f"node-{place % 4}" for place, node in enumerate(history.cluster.directors)}
+
+
+def _mark(  # noqa: PLR0913, PLR0917 (a mark is all of these)
+    scale: Axis, span: tuple[int, int], css: str, title: str, text: str = "", least: float = 1.5
+) -> Mark:
+    x, width = scale.x(span[0]), max(scale.x(span[1]) - scale.x(span[0]), least)
+    return Mark(x, round(width, 2), css, title, text if len(text) * LETTER + 8 <= width else "")
+
+
+def _bounds(window: Window, scale: Axis) -> tuple[int, int]:
+    """From its first op to its end; one that did not end goes on to the edge."""
+    last = window.phases.get("end")
+    return window.begin.time, last.time if last else scale.end
+
+
+def _steps(history: History, scale: Axis) -> list[Mark]:
+    marks = []
+    for place, step in enumerate(steps(history)):
+        last = step.phases.get("end")
+        missed = last is not None and last.get("met") is False
+        css = "step missed" if missed else f"step {'odd' if place % 2 else 'even'}"
+        marks.append(_mark(scale, _bounds(step, scale), css, _told(step.name, *_bounds(step, scale)), step.name))
+    return marks
+
+
+def _faults(history: History, scale: Axis) -> list[Mark]:
+    marks = []
+    for fault in faults(history):
+        kind, node = fault.begin.get("fault", "fault"), fault.begin.get("node", "")
+        name = f"{kind} {node}".strip()
+        marks.append(_mark(scale, _bounds(fault, scale), "fault", _told(name, *_bounds(fault, scale)), name, 3))
+        proof = fault.phases.get("proof")
+        if proof:
+            seen = f"proof at {proof.time / 1e9:.3f} s: {proof.get('seen', '')}"
+            marks.append(_mark(scale, (proof.time, proof.time), "proof", seen, least=2))
+    return marks
+
+
+def _owners(history: History, scale: Axis, vip: str) -> list[Mark]:
+    colours = palette(history)
+    held = holdings(history)[vip]
+    marks = []
+    for span in held:
+        css = f"owner {colours[span.what]}{' frozen' if span.frozen else ''}"
+        title = _told(f"{span.what}{' (frozen)' if span.frozen else ''}", span.start, span.end)
+        marks.append(_mark(scale, (span.start, span.end), css, title, span.what))
+    for one, two in combinations(held, 2):
+        start, end = max(one.start, two.start), min(one.end, two.end)
+        if start < end and one.what != two.what:
+            marks.append(_mark(scale, (start, end), "both", _told(f"{one.what} and {two.what}", start, end), "both", 3))
+    for since, till in _unheld(history, held):
+        marks.append(_mark(scale, (since, till), "nobody", _told("nobody", since, till), "nobody", least=2))
+    return marks
+
+
+def _unheld(history: History, held: Sequence[Span]) -> list[tuple[int, int]]:
+    start, until = watched(history)
+    edges = [start]
+    for span in merged(held):
+        edges += [span.start, span.end]
+    edges.append(until)
+    return [(since, till) for since, till in zip(edges[::2], edges[1::2], strict=True) if till - since > 0]
+
+
+def _power(history: History, scale: Axis, node: str) -> list[Mark]:
+    spans = powers(history).get(node, [])
+    first = spans[0].start if spans else scale.end
+    all_spans = [Span(scale.start, first, "running"), *spans]
+    return [
+        _mark(scale, (span.start, span.end), f"power {span.what}", _told(span.what, span.start, span.end), span.what)
+        for span in all_spans
+        if span.end > span.start
+    ]
+
+
+def _probes(history: History, scale: Axis, vip: str) -> list[Mark]:
+    """Neighbouring probes with the same result are one mark, from the first one's sending to the next one's."""
+    sent = [pair for pair in history.pairs("http") if pair.invoke.get("vip") == vip]
+    runs: list[tuple[bool, list[Pair]]] = []
+    for pair in sent:
+        if runs and runs[-1][0] == pair.ok:
+            runs[-1][1].append(pair)
+        else:
+            runs.append((pair.ok, [pair]))
+    starts = [pairs[0].invoke.time for _, pairs in runs]
+    ends = [*starts[1:], sent[-1].invoke.time] if sent else []
+    marks = []
+    for (good, pairs), start, end in zip(runs, starts, ends, strict=True):
+        word = "answered" if good else "lost"
+        title = _told(f"{len(pairs)} {word}", start, end)
+        marks.append(_mark(scale, (start, end), f"probe {word}", title, "" if good else f"{len(pairs)} lost"))
+    return marks
+
+
+def _errors(history: History, scale: Axis) -> list[Mark]:
+    done = [pair.completion for pair in history.pairs("get") if pair.completion and not pair.ok]
+    counts = Counter(op.time // SECOND for op in done)
+    most = max(counts.values(), default=1)
+    marks = []
+    for second, count in sorted(counts.items()):
+        mark = _mark(scale, (second * SECOND, (second + 1) * SECOND), "error", f"{count} failed in second {second}")
+        inset = round(LANE * (1 - max(count / most, 0.15)), 2)
+        marks.append(Mark(mark.x + 0.5, max(mark.width - 1, 1), mark.css, mark.title, inset=inset))
+    return marks
+
+
+def _told(what: str, start: int, end: int) -> str:
+    return f"{what}: {start / 1e9:.3f} s to {end / 1e9:.3f} s ({ms(end - start):,.0f} ms)"
+
+
+def bottom(rows: Iterable[Lane]) -> float:
+    """Where the lanes end."""
+    return max((row.y + row.height for row in rows), default=26.0)

@@ -1,0 +1,465 @@
+"""Running a scenario, and judging what was recorded. Two halves that share nothing but the run directory."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
+
+from harness import checks, history, store, verdict, wait
+from harness.plan import Condition, Heal, Inject, Step, plan
+from harness.protocols import Entry, Fault, Feed, Lab, LabError, Proof, Stream
+from harness.report.render import render
+from harness.scenario import Scenario, ScenarioError, first_mistake, suggestion
+
+__all__ = ["Faults", "RunResult", "StepResult", "conclude", "run"]
+
+Faults = Mapping[str, Callable[..., Fault]]
+"""The registry of faults: a name -> what makes the fault of its settings."""
+
+Progress = Callable[[str], None]
+
+STATUS_EVERY_S = 0.5
+"""A status costs about 0.1 s of CPU on every director."""
+
+READY_EVERY_S = 0.2
+FEED_START_S = 10.0
+FEED_STOP_S = 5.0
+"""How long a feed may take to end once its stream was stopped."""
+
+HELD_BACK = (signal.SIGINT, signal.SIGTERM)
+
+NODE_BACK_S = 3600.0
+"""How long a lost feed waits for its node; longer than any run, and there only to bound the wait."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came of one step. ``met`` is None when nobody knows, because the lab could not do what the step says."""
+
+    name: str
+    met: bool | None
+    why: str
+    """Empty when all of it went well."""
+    took_ms: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A run that ended by itself; whether the cluster held is for ``conclude`` to say."""
+
+    directory: Path
+    steps: tuple[StepResult, ...]
+
+    @property
+    def missed(self) -> tuple[StepResult, ...]:
+        """The steps that did not go as planned."""
+        return tuple(step for step in self.steps if not step.met)
+
+
+def run(  # noqa: PLR0913, PLR0917 - each is a seam that tests replace
+    scenario: Scenario,
+    lab: Lab,
+    faults: Faults,
+    feeds: Sequence[Feed],
+    run_dir: Path,
+    on_progress: Progress = lambda _: None,
+    *,
+    seed: int | None = None,
+    clock: wait.Clock = wait.REAL,
+) -> RunResult:
+    """Carry out a scenario and record all that happens to ``history.jsonl`` in ``run_dir``.
+
+    1. Plan the steps, and make their faults: nothing starts if one of them cannot be done.
+    2. Open the history, and say in its first op what the run is of.
+    3. Start the capture, if the scenario asks for one.
+    4. Start every feed (the lab's observers, and ``feeds``), and keep them going. Nothing is done to the lab before
+       each of them has begun.
+    5. Carry out the steps. One that goes wrong is recorded, and the run goes on.
+    6. Undo what is still injected, the latest fault first. This and the rest happen also if the run is interrupted.
+    7. Stop the feeds, then the capture.
+    8. Say in the last op that the run ended by itself, and close the history.
+
+    ``seed`` overrides the scenario's own. Raises ScenarioError for a fault that there is not or that is set wrongly,
+    LabError for one that this lab cannot do or when nothing can be recorded.
+    """
+    seed = scenario.scenario.seed if seed is None else seed
+    steps = plan(scenario, seed)
+    made = _make_faults(steps, faults, lab, scenario)
+    _check_owners(steps, lab, scenario)
+    origin_ns = lab.now_ns()
+    with history.Recorder(run_dir / store.HISTORY, origin_ns) as recorder:
+        journal = _Journal(recorder, lab)
+        journal.info("run", "start", _start(scenario, seed, lab, origin_ns), at_ns=origin_ns)
+        with ExitStack() as running:
+            running.enter_context(_captured(scenario, lab, run_dir))
+            pumps = running.enter_context(_pumped([*lab.observers(), *feeds], journal, clock))
+            ground = _Ground(lab, made, journal, clock, on_progress, pumps)
+            running.callback(ground.undo_all)
+            results = tuple(ground.carry_out(step, f"{n}/{len(steps)}") for n, step in enumerate(steps, 1))
+        journal.info("run", "end")
+    return RunResult(run_dir, results)
+
+
+def conclude(run_dir: Path, scenario: Scenario) -> list[verdict.Verdict]:
+    """Judge a run from its directory alone; write ``verdict.json`` and ``report.html`` there. Needs no lab.
+
+    Raises HistoryError when there is no history to judge.
+    """
+    ops = history.load(run_dir / store.HISTORY)
+    verdicts = list(checks.judge(ops, scenario.checks))
+    judgement = verdict.judgement(scenario.name, verdicts)
+    store.write(run_dir / store.VERDICT, judgement.model_dump_json(indent=2) + "\n")
+    page = render(ops, verdicts, scenario.title, scenario.promise, store.read_meta(run_dir))
+    store.write(run_dir / store.REPORT, page)
+    return verdicts
+
+
+def _start(scenario: Scenario, seed: int, lab: Lab, origin_ns: int) -> dict[str, Any]:
+    cluster = {f.name: getattr(lab.cluster, f.name) for f in fields(lab.cluster)}
+    for name in ("vips", "macs"):
+        cluster[name] = dict(cluster[name])
+    return {"origin_ns": origin_ns, "scenario": scenario.name, "seed": seed, "cluster": cluster}
+
+
+def _check_owners(steps: Sequence[Step], lab: Lab, scenario: Scenario) -> None:
+    """A condition on a VIP or a director that the lab does not have could never be met. Raises ScenarioError."""
+    for step in steps:
+        for vip, node in step.until.owners.items() if step.until else ():
+            for word, known in ((vip, lab.cluster.vips), (node, lab.cluster.directors)):
+                if word not in known:
+                    where = f"scenario {scenario.name}: step {step.name!r}: owners"
+                    raise ScenarioError(f"{where}: this lab has no {word} ({suggestion(word, known)})")
+
+
+def _make_faults(steps: Sequence[Step], faults: Faults, lab: Lab, scenario: Scenario) -> dict[str, Fault]:
+    """Each label -> its fault. Raises ScenarioError or LabError."""
+    made: dict[str, Fault] = {}
+    for step in steps:
+        if isinstance(step.action, Inject):
+            fault = _make_fault(step.action, faults, f"scenario {scenario.name}: step {step.name!r}")
+            reason = fault.available(lab)
+            if reason is not None:
+                raise LabError(f"this lab cannot do {step.action.fault} (step {step.name!r}): {reason}")
+            made[step.action.label] = fault
+    return made
+
+
+def _make_fault(inject: Inject, faults: Faults, where: str) -> Fault:
+    if inject.fault not in faults:
+        raise ScenarioError(f"{where}: inject: there is no fault {inject.fault} ({suggestion(inject.fault, faults)})")
+    make = faults[inject.fault]
+    try:
+        return make(**inject.settings)
+    except ValidationError as error:
+        model = make if isinstance(make, type) and issubclass(make, BaseModel) else BaseModel
+        raise ScenarioError(f"{where}: {first_mistake(error, model, under=('with',))}") from error
+
+
+@contextmanager
+def _captured(scenario: Scenario, lab: Lab, run_dir: Path) -> Iterator[None]:
+    if scenario.capture is None:
+        yield
+        return
+    capture = lab.capture(str(run_dir / store.CAPTURE), scenario.capture.segments, scenario.capture.filter)
+    try:
+        yield
+    finally:
+        capture.stop()
+
+
+class _Journal:
+    """The run's own ops, stamped with the lab's clock."""
+
+    def __init__(self, recorder: history.Recorder, lab: Lab) -> None:
+        self.record = recorder.record
+        self._lab = lab
+
+    def info(self, process: str, f: str, value: object = None, at_ns: int | None = None) -> None:
+        self.record(Entry(self._lab.now_ns() if at_ns is None else at_ns, process, "info", f, value))
+
+
+class _Pump:
+    """One feed, brought line by line into the history by a thread of its own, and opened again when it is lost."""
+
+    def __init__(self, feed: Feed, journal: _Journal, clock: wait.Clock) -> None:
+        self.failure: Exception | None = None
+        """What ended it, if not ``stop``: a run that is not recorded is not worth going on."""
+        self._feed = feed
+        self._journal = journal
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._begun = threading.Event()
+        self._stream: Stream | None = None
+        self._changing = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name=f"feed {feed.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def begun(self) -> None:
+        """Wait until the feed was opened, or its node found missing. One that hangs is for the checks to miss."""
+        self._begun.wait(FEED_START_S)
+
+    def stop(self) -> None:
+        """End the stream; ``join`` waits for what it still has to say."""
+        with self._changing:
+            self._stopping.set()
+            stream = self._stream
+        if stream is not None:
+            stream.stop()
+
+    def join(self) -> None:
+        """Wait for the thread. One that does not end is left behind, and the history says so."""
+        if self._thread.ident is None:
+            return
+        self._thread.join(FEED_STOP_S)
+        if self._thread.is_alive():
+            self._note("dropped", f"it did not end within {FEED_STOP_S:g} s of being stopped")
+
+    def _work(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                self._follow()
+        except Exception as error:  # whatever it is, the run has to hear of it
+            self.failure = error
+            self._begun.set()
+            if not isinstance(error, history.HistoryError):
+                self._note("dropped", f"{type(error).__name__}: {error}")
+
+    def _follow(self) -> None:
+        """Once from opening the stream to its end."""
+        if not self._opened():
+            return
+        self._note("open")
+        self._begun.set()
+        why = None
+        try:
+            for line in self._stream or ():
+                for entry in self._feed.entries(line):
+                    self._journal.record(entry)
+        except LabError as error:
+            why = str(error)
+        if self._stopping.is_set():
+            self._note("closed")
+            return
+        self._note("lost", why)
+        # A program that ends as soon as it starts must not be started thousands of times a second.
+        wait.pass_time(READY_EVERY_S, self._stopping.is_set, clock=self._clock)
+
+    def _opened(self) -> bool:
+        """True once the feed's stream is open, False if the run stops before. A node can go between ready and open."""
+
+        def ready() -> bool:
+            if self._stopping.is_set():
+                return True
+            try:
+                if self._feed.ready():
+                    return self._open()
+            except LabError as error:
+                self._begun.set()
+                raise wait.NotYet(str(error)) from error
+            self._begun.set()
+            return False
+
+        wait.until(ready, NODE_BACK_S, f"the node of {self._feed.name}", READY_EVERY_S, self._clock)
+        return not self._stopping.is_set()
+
+    def _open(self) -> bool:
+        stream = self._feed.open()
+        with self._changing:
+            self._stream = stream
+            stopping = self._stopping.is_set()
+        if stopping:
+            stream.stop()
+        return True
+
+    def _note(self, phase: Literal["open", "lost", "closed", "dropped"], why: str | None = None) -> None:
+        self._journal.info(self._feed.name, "feed", _given({"phase": phase, "why": why}))
+
+
+@contextmanager
+def _pumped(feeds: Sequence[Feed], journal: _Journal, clock: wait.Clock) -> Iterator[Sequence[_Pump]]:
+    pumps = [_Pump(feed, journal, clock) for feed in feeds]
+    try:
+        for pump in pumps:
+            pump.start()
+        for pump in pumps:
+            pump.begun()
+        yield pumps
+    finally:
+        for pump in pumps:
+            pump.stop()
+        for pump in pumps:
+            pump.join()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until a fault is wholly in, or wholly undone: half of either cannot be repaired."""
+    held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    before = {each: signal.signal(each, lambda number, _: held.append(number)) for each in HELD_BACK}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for number in held[:1]:
+            signal.raise_signal(number)
+
+
+@dataclass
+class _Ground:
+    """Where steps are carried out: the lab, and what is injected into it right now."""
+
+    lab: Lab
+    faults: Mapping[str, Fault]
+    journal: _Journal
+    clock: wait.Clock
+    on_progress: Progress
+    pumps: Sequence[_Pump]
+    injected: dict[str, AbstractContextManager[Proof]] = field(default_factory=dict)
+    """Each label -> the entered fault, in the order of injection."""
+
+    def carry_out(self, step: Step, number: str) -> StepResult:
+        """One step: do, wait, then let time pass. What goes wrong in the lab is recorded, not raised.
+
+        Its end is when its condition came true, or was given up; the time that passes afterwards is not part of what
+        its deadline limits, and ends with ``held``.
+        """
+        self.on_progress(f"[{number}] {step.name}")
+        within_ms = None if step.until is None else round(step.until.within_s * 1000)
+        started_ns = self.lab.now_ns()
+        self._note_step(step, "begin", within_ms=within_ms)
+        met, why = self._do(step, self.clock.now())
+        took_ms = (self.lab.now_ns() - started_ns) // 1_000_000
+        result = StepResult(step.name, met, why, took_ms)
+        self._note_step(step, "end", met=met, why=why, within_ms=within_ms, took_ms=took_ms)
+        if why:
+            self.on_progress(f"[{number}] {step.name}: {why}")
+        if step.hold_s:  # also after a missed condition: what comes late is worth seeing
+            wait.pass_time(step.hold_s, self._unrecorded, clock=self.clock)
+            self._note_step(step, "held")
+        self._raise_failure()
+        return result
+
+    def undo_all(self) -> None:
+        """Undo what is injected, the latest first. A fault that cannot be undone does not keep the others."""
+        with ExitStack() as stack:
+            for label in self.injected:
+                stack.callback(self._heal_or_tell, label)
+
+    def _do(self, step: Step, began_s: float) -> tuple[bool | None, str]:
+        """-> whether the step came true, and why not. Its deadline counts from its beginning, not that of the wait."""
+        try:
+            self._act(step.action)
+        except LabError as error:
+            return None, str(error)
+        if step.until is None:
+            return True, ""
+        gone_s = self.clock.now() - began_s
+        try:
+            self._await(step.until, max(0.0, step.until.within_s - gone_s))
+        except LabError as error:
+            return False, str(error)
+        return True, ""
+
+    def _act(self, action: Inject | Heal | None) -> None:
+        match action:
+            case Inject():
+                self._inject(action)
+            case Heal(label=label):
+                self._heal(label)
+
+    def _inject(self, inject: Inject) -> None:
+        note = self._fault_notes(inject.label)
+        note("start")
+        context = self.faults[inject.label].inject(self.lab)
+        try:
+            with _undisturbed():
+                proof = context.__enter__()
+                self.injected[inject.label] = context
+        except LabError as error:
+            note("failed", why=str(error))
+            raise
+        note("proof", at_ns=proof.time_ns, seen=proof.seen, **proof.detail)
+
+    def _heal(self, label: str) -> None:
+        if label not in self.injected:
+            raise LabError(f"{label} is not injected, so there is nothing to heal")
+        note = self._fault_notes(label)
+        try:
+            with _undisturbed():
+                self.injected.pop(label).__exit__(None, None, None)
+        except LabError as error:
+            note("failed", why=str(error))
+            raise
+        note("end")
+
+    def _heal_or_tell(self, label: str) -> None:
+        self.on_progress(f"undoing {label}")
+        try:
+            self._heal(label)
+        except LabError as error:
+            self.on_progress(f"{label} could not be undone: {error}")
+
+    def _await(self, condition: Condition, within_s: float) -> None:
+        def holds() -> bool:
+            self._raise_failure()
+            try:
+                trouble = _missing(condition, self.lab)
+            except LabError as error:
+                raise wait.NotYet(str(error)) from error
+            if trouble:
+                raise wait.NotYet(trouble)
+            return True
+
+        wait.until(holds, within_s, f"a moment when {condition}", STATUS_EVERY_S, self.clock)
+
+    def _unrecorded(self) -> bool:
+        return any(pump.failure for pump in self.pumps)
+
+    def _raise_failure(self) -> None:
+        """End the run when a feed broke (not: was lost): what is not recorded cannot be judged."""
+        for pump in self.pumps:
+            if pump.failure is not None:
+                raise LabError(f"the run cannot be recorded any more: {pump.failure}") from pump.failure
+
+    def _note_step(self, step: Step, phase: str, **more: object) -> None:
+        self.journal.info("run", "step", {"step": step.name, "phase": phase, **_given(more)})
+
+    def _fault_notes(self, label: str) -> Callable[..., None]:
+        fault = self.faults[label]
+        settings = fault.model_dump() if hasattr(fault, "model_dump") else {}
+
+        def note(phase: str, at_ns: int | None = None, **more: object) -> None:
+            value = {"fault": fault.name, "phase": phase, **settings, **more}
+            self.journal.info(f"fault:{label}", "fault", value, at_ns)
+
+        return note
+
+
+def _missing(condition: Condition, lab: Lab) -> str:
+    """What keeps the condition from being so, or nothing."""
+    status = lab.status()
+    if not condition.owners:
+        return "; ".join(status.trouble)
+    held = {vip: status.owners.get(vip, ()) for vip in condition.owners}
+    return "; ".join(
+        f"{vip} is held by {' and '.join(held[vip]) or 'nobody'}"
+        for vip, node in condition.owners.items()
+        if held[vip] != (node,)
+    )
+
+
+def _given(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,224 @@
+"""The ARP watcher: literal frames, clock arithmetic, and the program on a veth pair in a namespace of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from topology.images.switch import arpwatch
+from topology.images.switch.arpwatch import Arp, monotonic_ns, parse, stamp
+
+REQUEST = bytes.fromhex(
+    "ffffffffffff 0242c6120a01 0806"  # to all, from 02:42:c6:12:0a:01, ARP
+    "0001 0800 06 04 0001"  # Ethernet, IPv4, lengths, request
+    "0242c6120a01 cb00710a 000000000000 cb007165"  # 203.0.113.10 asks for 203.0.113.101
+)
+REPLY = bytes.fromhex("0242c6120a01 0242c6120a02 0806 0001 0800 06 04 0002 0242c6120a02 cb007165 0242c6120a01 cb00710a")
+GRATUITOUS = bytes.fromhex(
+    "ffffffffffff 0242c6120a02 0806 0001 0800 06 04 0001 0242c6120a02 cb007165 ffffffffffff cb007165"
+)
+
+
+def changed(frame: bytes, at: int, to: str) -> bytes:
+    new = bytes.fromhex(to)
+    return frame[:at] + new + frame[at + len(new) :]
+
+
+def test_a_request() -> None:
+    assert parse(REQUEST) == Arp("request", "203.0.113.10", "02:42:c6:12:0a:01", "203.0.113.101", False)
+
+
+def test_a_reply() -> None:
+    assert parse(REPLY) == Arp("reply", "203.0.113.101", "02:42:c6:12:0a:02", "203.0.113.10", False)
+
+
+def test_gratuitous_requests_and_replies() -> None:
+    assert parse(GRATUITOUS) == Arp("request", "203.0.113.101", "02:42:c6:12:0a:02", "203.0.113.101", True)
+    reply = parse(changed(GRATUITOUS, 20, "0002"))
+    assert reply is not None
+    assert (reply.op, reply.gratuitous) == ("reply", True)
+
+
+def test_the_sender_is_the_one_in_the_arp_message_and_not_the_frames() -> None:
+    forged = parse(changed(REPLY, 6, "020000000099"))
+    assert forged is not None
+    assert forged.mac == "02:42:c6:12:0a:02"
+
+
+def test_nobodys_address_announces_nothing() -> None:
+    probe = parse(changed(changed(GRATUITOUS, 28, "00000000"), 38, "00000000"))
+    assert probe is not None
+    assert not probe.gratuitous
+
+
+def test_padding_does_not_matter() -> None:
+    assert parse(REQUEST.ljust(60, b"\x00")) == parse(REQUEST)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        REQUEST[:41],
+        b"",
+        changed(REQUEST, 12, "0800"),
+        changed(REQUEST, 12, "8100"),
+        changed(REQUEST, 14, "0006"),
+        changed(REQUEST, 16, "86dd"),
+        changed(REQUEST, 18, "08"),
+        changed(REQUEST, 19, "10"),
+        changed(REQUEST, 20, "0003"),
+        changed(REQUEST, 20, "0000"),
+    ],
+)
+def test_anything_else_is_ignored(frame: bytes) -> None:
+    assert parse(frame) is None
+
+
+def test_a_kernel_stamp_becomes_monotonic_by_the_offset_of_now() -> None:
+    assert monotonic_ns(1_700_000_000_000_000_000, 1_700_000_000_000_250_000, 5_000_000) == 4_750_000
+
+
+@pytest.mark.parametrize("stamp_ns", [None, 1_001, 1_000 - 1_000_000_001])
+def test_without_a_believable_stamp_it_is_now(stamp_ns: int | None) -> None:
+    assert monotonic_ns(stamp_ns, 1_000, 777) == 777
+
+
+def test_the_stamp_is_found_among_ancillary_data() -> None:
+    data = struct.pack("@ll", 1_700_000_000, 123)
+    assert stamp([(1, 2, data), (socket.SOL_SOCKET, 35, data)]) == 1_700_000_000_000_000_123
+    assert stamp([(1, 35, data[:8]), (263, 35, data)]) is None
+
+
+def test_both_clocks_are_read_at_the_same_moment() -> None:
+    before = time.monotonic_ns()
+    realtime, monotonic = arpwatch.clocks()
+    assert before <= monotonic <= time.monotonic_ns()
+    assert abs((time.time_ns() - time.monotonic_ns()) - (realtime - monotonic)) < 50_000_000
+
+
+def test_wrong_usage_and_wrong_interfaces_end_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert arpwatch.main([]) == 2
+    assert "usage" in capsys.readouterr().err
+    assert arpwatch.main(["no-such-if"]) == 1
+    assert capsys.readouterr().err.startswith("arpwatch: cannot watch no-such-if: ")
+
+
+# ---- the program
+
+
+def _ip(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["ip", *argv], capture_output=True, text=True, check=False, timeout=10)
+
+
+class Wire:
+    """Two ends of a veth pair in one namespace; frames sent at ``near`` arrive at ``far``."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+
+    def watch(self) -> subprocess.Popen[str]:
+        return self._run(arpwatch.__file__, "far")
+
+    def send(self, frame: bytes) -> int:
+        """Send one frame; returns the monotonic time right after it, in ns."""
+        code = (
+            "import socket, sys, time; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('near', 0));"
+            "s.send(bytes.fromhex(sys.argv[1])); print(time.monotonic_ns())"
+        )
+        sent, _ = self._run("-c", code, frame.hex()).communicate(timeout=10)
+        return int(sent)
+
+    def link(self, *argv: str) -> None:
+        assert _ip("-n", self.namespace, "link", *argv).returncode == 0
+
+    def _run(self, *argv: str) -> subprocess.Popen[str]:
+        program = ["ip", "netns", "exec", self.namespace, sys.executable, *argv]
+        return subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("needs root and iproute2 to make a network namespace")
+    namespace = f"arpwatch-{os.getpid()}"
+    made = _ip("netns", "add", namespace)
+    if made.returncode != 0:
+        pytest.skip(f"cannot make a network namespace: {made.stderr.strip()}")
+    try:
+        pair = _ip("-n", namespace, "link", "add", "near", "type", "veth", "peer", "name", "far")
+        if pair.returncode != 0:
+            pytest.skip(f"cannot make a veth pair: {pair.stderr.strip()}")
+        for end in ("near", "far"):
+            # Without addresses, and without IPv6, the kernel itself says nothing on this wire.
+            assert _ip("-n", namespace, "link", "set", end, "up").returncode == 0
+        yield Wire(namespace)
+    finally:
+        _ip("netns", "del", namespace)
+
+
+def _lines(program: subprocess.Popen[str], count: int) -> list[dict[str, Any]]:
+    assert program.stdout is not None
+    return [json.loads(program.stdout.readline()) for _ in range(count)]
+
+
+def _next_frame(program: subprocess.Popen[str]) -> dict[str, Any]:
+    return next(line for _ in range(10) for line in _lines(program, 1) if "op" in line)
+
+
+def test_frames_on_a_real_wire(wire: Wire) -> None:
+    program = wire.watch()
+    [alive] = _lines(program, 1)
+    assert alive.keys() == {"t", "alive"}
+    # A veth end passes everything up; a bridge gives others' unicast replies only to who is promiscuous.
+    [link] = json.loads(_ip("-n", wire.namespace, "-d", "-j", "link", "show", "far").stdout)
+    assert link["promiscuity"] == 1
+    # The IPv4 frame between is not ARP.
+    before = time.monotonic_ns()
+    sent = [wire.send(frame) for frame in (REPLY, changed(REPLY, 12, "0800").ljust(60, b"\x00"), GRATUITOUS)]
+    reply, gratuitous = (_next_frame(program) for _ in range(2))
+    assert before < reply.pop("t") <= sent[0] < gratuitous.pop("t") <= sent[2]
+    assert reply == vars(parse(REPLY))
+    assert gratuitous == vars(parse(GRATUITOUS))
+    program.kill()
+    program.communicate(timeout=5)
+
+
+def test_it_says_every_second_that_it_lives_also_when_its_interface_goes_down_and_up(wire: Wire) -> None:
+    program = wire.watch()
+    first = _lines(program, 1)
+    wire.link("set", "far", "down")
+    second = _lines(program, 1)
+    wire.link("set", "far", "up")
+    times = [line["t"] for line in first + second + _lines(program, 1)]
+    assert all(0.9e9 < later - earlier < 3e9 for earlier, later in pairwise(times))
+    wire.send(GRATUITOUS)
+    assert any("op" in line for line in _lines(program, 3))
+    program.kill()
+    program.communicate(timeout=5)
+
+
+def test_it_ends_when_nobody_reads_or_its_interface_is_gone(wire: Wire) -> None:
+    deaf = wire.watch()
+    _lines(deaf, 1)
+    assert deaf.stdout is not None
+    deaf.stdout.close()
+    assert deaf.wait(timeout=5) == 0
+    assert deaf.stderr is not None
+    assert deaf.stderr.read() == ""
+    watcher = wire.watch()
+    _lines(watcher, 1)
+    wire.link("del", "far")
+    _, errors = watcher.communicate(timeout=5)
+    assert watcher.returncode == 1
+    assert errors.startswith("arpwatch: cannot watch far: ")

@@ -1,0 +1,254 @@
+"""Outage: the bounds hold the truth, budgets decide, the parts are never invented."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.checks import judge
+from harness.history import History, Op
+from harness.verdict import Outcome, Verdict
+from tests.unit import histories as h
+from tests.unit.histories import VIP1, VIP2, PowerCut
+
+CLEAN = PowerCut().history()
+
+
+def check(history: History, **table: Any) -> Verdict:
+    (verdict,) = judge(history, {"outage": table})
+    return verdict
+
+
+def lose(history: History, vip: str, since: float, till: float, kind: str = "info") -> History:
+    """The probes of the VIP sent in [since, till) get no good answer."""
+    sent = {
+        pair.completion.index
+        for pair in history.pairs("http")
+        if pair.completion and pair.invoke["vip"] == vip and since * h.MS <= pair.invoke.time < till * h.MS
+    }
+    return h.changed(history, lambda op: op.index in sent, lambda op: replace(op, type=kind, error="lost"))
+
+
+def test_a_clean_power_cut_is_valid_and_split_into_its_parts() -> None:
+    verdict = check(CLEAN)
+    assert verdict.outcome == Outcome.VALID, verdict.summary
+    takeover, handover = verdict.numbers["outages"]
+    assert (takeover["vip"], takeover["kind"], takeover["owner"], takeover["survivor"]) == (
+        VIP1,
+        "takeover",
+        "lb-1",
+        "lb-2",
+    )
+    assert (takeover["lower_ms"], takeover["upper_ms"], takeover["budget_ms"]) == (5_000, 5_102, 7_500)
+    assert takeover["parts_ms"] == {"detection": 3_050, "takeover": 1_850, "announcement": 60, "answer": 90}
+    assert takeover["answered_at_ms"] == 15_052
+    assert (handover["kind"], handover["lower_ms"], handover["budget_ms"]) == ("handover", 1_000, 4_000)
+    assert "parts_ms" not in handover
+    assert verdict.numbers["vips"][VIP2]["lost"] == 0
+    assert {"power", "holds", "arp", "log", "http"} == {CLEAN.op(index).f for index in verdict.evidence}
+
+
+def test_the_order_of_recording_among_processes_does_not_matter() -> None:
+    rank = {name: random.Random(name).random() for name in {op.process for op in CLEAN}}
+    shuffled = History(sorted(CLEAN, key=lambda op: rank[op.process]))
+    assert check(shuffled) == check(CLEAN)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    down=st.floats(5_000, 6_000),
+    length=st.floats(100, 3_000),
+    every=st.floats(20, 60),
+    jitter=st.lists(st.floats(0, 15), min_size=40, max_size=40),
+)
+def test_the_bounds_hold_the_true_outage(down: float, length: float, every: float, jitter: list[float]) -> None:
+    ops = [h.start(), h.end(12_000), *h.samples("lb-1", 100, 12_000, VIP1), *h.samples("lb-2", 100, 12_000, VIP2)]
+    for seq in range(int(11_000 / every)):
+        at = 200 + seq * every + jitter[seq % 40]
+        ops += h.probe(at, VIP1, seq, None if down <= at < down + length else 1.0, slots=100)
+        ops += h.probe(at, VIP2, seq, 1.0, slots=100)
+    verdict = check(h.of(ops), other_ms=10_000)
+    found = verdict.numbers["outages"]
+    if length > 4 * every + 30:
+        assert len(found) == 1
+    for outage in found:
+        assert outage["lower_ms"] <= length <= outage["upper_ms"] + 0.001
+        assert outage["upper_ms"] - outage["lower_ms"] <= 2 * (every + 15) + 1.01
+
+
+@pytest.mark.parametrize("kind", ["info", "fail"])
+@pytest.mark.parametrize(("lost", "outages"), [(1, 0), (2, 0), (3, 1), (4, 1)])
+def test_it_takes_k_losses_in_a_row(lost: int, outages: int, kind: str) -> None:
+    verdict = check(lose(CLEAN, VIP2, 50_025, 50_025 + 50 * lost, kind))
+    assert sum(outage["vip"] == VIP2 for outage in verdict.numbers["outages"]) == outages
+    assert verdict.numbers["vips"][VIP2]["lost"] == lost
+    assert verdict.numbers["vips"][VIP2]["isolated"] == (0 if outages else lost)
+    assert verdict.outcome == (Outcome.INVALID if outages else Outcome.VALID)
+
+
+def test_k_is_a_setting() -> None:
+    assert check(lose(CLEAN, VIP2, 50_025, 50_125), losses=2).outcome == Outcome.INVALID
+
+
+def test_an_address_whose_owner_did_not_fail_has_no_budget() -> None:
+    verdict = check(lose(CLEAN, VIP2, 12_000, 12_400))
+    assert verdict.outcome == Outcome.INVALID
+    assert f"{VIP2} did not answer" in verdict.summary
+    assert check(lose(CLEAN, VIP2, 12_000, 12_400), other_ms=600).outcome == Outcome.VALID
+
+
+def test_a_second_outage_after_the_takeover_is_not_the_takeovers() -> None:
+    assert check(lose(CLEAN, VIP1, 18_000, 18_500)).outcome == Outcome.INVALID
+
+
+@pytest.mark.parametrize(
+    ("budget", "outcome"),
+    [(5_102, Outcome.VALID), (5_101, Outcome.UNKNOWN), (5_000, Outcome.UNKNOWN), (4_999, Outcome.INVALID)],
+)
+def test_only_the_lower_bound_makes_invalid(budget: float, outcome: Outcome) -> None:
+    assert check(CLEAN, takeover_ms=budget).outcome == outcome
+
+
+def test_the_budget_is_the_clusters_own() -> None:
+    late = replace(PowerCut(), dead=16_000, taken=17_900, announced=17_960, served=18_010).history()
+    verdict = check(late)
+    assert verdict.outcome == Outcome.INVALID
+    assert "a takeover may take 7,500 ms" in verdict.summary
+    slower = h.changed(late, lambda op: op.f == "start", lambda _: h.start(deadtime_ms=6_000))
+    assert check(slower).outcome == Outcome.VALID
+
+
+def test_an_address_let_go_and_taken_again_by_the_same_director_changed_no_hands() -> None:
+    flap = h.with_ops(CLEAN, h.holds(52_200, "lb-2"), h.holds(52_400, "lb-2", VIP2))
+    verdict = check(lose(flap, VIP2, 52_200, 52_500))
+    assert verdict.outcome == Outcome.INVALID
+    assert [outage["kind"] for outage in verdict.numbers["outages"] if outage["vip"] == VIP2] == ["other"]
+
+
+def test_a_slow_handover_is_invalid_though_a_takeover_might_take_as_long() -> None:
+    slow = replace(PowerCut(), returned=44_400, announced_back=44_450, served_back=44_500).history()
+    assert check(slow).outcome == Outcome.INVALID
+    assert check(slow, failback_ms=5_000).outcome == Outcome.VALID
+
+
+@pytest.mark.parametrize("state", ["panicked", "frozen"])
+def test_every_way_to_fall_is_a_takeover(state: str) -> None:
+    history = h.changed(CLEAN, lambda op: op.get("power") == "off", lambda _: h.power(10_000, "lb-1", state))
+    assert check(history).numbers["outages"][0]["kind"] == "takeover"
+
+
+def test_an_address_that_is_not_back_at_the_end_is_invalid() -> None:
+    gone = lose(CLEAN, VIP1, 40_000, 60_000)
+    verdict = check(gone, failback_ms=60_000, takeover_ms=60_000)
+    assert verdict.outcome == Outcome.INVALID
+    assert "not back at the end" in verdict.summary
+
+
+def test_an_answer_that_came_late_is_a_loss() -> None:
+    def slow(op: Op) -> bool:
+        return op.f == "http" and op.type == "ok" and op["vip"] == VIP2 and 50_000 * h.MS < op.time < 50_500 * h.MS
+
+    late = h.changed(CLEAN, slow, lambda op: replace(op, time=op.time + 1_500 * h.MS))
+    late = h.changed(
+        late,
+        lambda op: op.process.startswith("probe:"),
+        lambda op: replace(op, process=f"probe:{op['vip']}/{op['seq']}"),
+    )
+    verdict = check(late)
+    assert verdict.outcome == Outcome.INVALID
+    assert verdict.numbers["vips"][VIP2]["late"] == 10
+    assert check(late, late_ms=2_000).outcome == Outcome.VALID
+
+
+def test_a_packet_that_waited_for_its_neighbour_does_not_shorten_the_outage() -> None:
+    """Sent while nobody was there, answered once somebody was: the upper bound counts to the answer."""
+    early = h.without(CLEAN, lambda op: op.f == "http" and op["vip"] == VIP1 and op["seq"] == 280)
+    waited = h.with_ops(early, *h.probe(14_500, VIP1, 280, 530.0))
+    outage = check(waited).numbers["outages"][0]
+    assert outage["lower_ms"] <= 5_010 <= outage["upper_ms"]
+
+
+# --- parts
+
+
+def drop(history: History, words: str) -> History:
+    return h.without(history, lambda op: op.f == "log" and words in str(op.value))
+
+
+@pytest.mark.parametrize(
+    ("history", "missing"),
+    [
+        (drop(CLEAN, "is dead"), {"detection", "takeover"}),
+        (
+            h.without(CLEAN, lambda op: bool(op.get("gratuitous")) and op.time < 20_000 * h.MS),
+            {"announcement", "answer"},
+        ),
+        (replace(PowerCut(), dead=14_950).history(), {"takeover"}),
+        (replace(PowerCut(), announced=14_890).history(), {"announcement"}),
+        (replace(PowerCut(), announced=15_060).history(), {"answer"}),
+        (h.with_ops(drop(CLEAN, "is dead"), h.log(13_000, "lb-1", "node lb-1: is dead")), {"detection", "takeover"}),
+        (h.with_ops(drop(CLEAN, "is dead"), h.log(13_000, "lb-2", "node lb-11: is dead")), {"detection", "takeover"}),
+        (h.with_ops(drop(CLEAN, "is dead"), h.log(9_000, "lb-2", "node lb-1: is dead")), {"detection", "takeover"}),
+    ],
+)
+def test_a_part_without_its_witness_is_none(history: History, missing: set[str]) -> None:
+    parts = check(history).numbers["outages"][0]["parts_ms"]
+    assert {part for part, ms in parts.items() if ms is None} == missing
+
+
+def test_the_parts_add_up_to_the_time_from_the_fall_to_the_first_good_probe() -> None:
+    outage = check(CLEAN).numbers["outages"][0]
+    assert sum(outage["parts_ms"].values()) == 15_050 - outage["fell_at_ms"]
+
+
+# --- nobody knows
+
+
+def unprobed(since: float, till: float, vip: str = VIP1) -> History:
+    return h.without(CLEAN, lambda op: op.f == "http" and op["vip"] == vip and since * h.MS <= op.time < till * h.MS)
+
+
+@pytest.mark.parametrize(
+    ("history", "says"),
+    [
+        (unprobed(30_000, 31_200), "not probed from"),
+        (unprobed(57_000, 60_000), "not probed from"),
+        (unprobed(0, 12_000, VIP2), "after the first fault"),
+        (unprobed(0, 60_000), "probed 0 times"),
+        (h.killed(CLEAN, 30_000), "killed"),
+        (h.killed(CLEAN, 12_000), "killed"),
+        (h.killed(CLEAN, 40_600), "killed"),
+        (History([]), "no start"),
+    ],
+)
+def test_a_probe_that_did_not_look_tells_nothing(history: History, says: str) -> None:
+    verdict = check(history)
+    assert verdict.outcome == Outcome.UNKNOWN, verdict.summary
+    assert says in " ".join([verdict.summary, *(finding.sentence for finding in verdict.findings)])
+
+
+def test_a_probe_that_died_in_the_outage_cannot_make_it_longer() -> None:
+    """Lost, then not probed for 6 s, then lost again: nobody knows what was between."""
+    history = unprobed(10_500, 14_500)
+    verdict = check(history, takeover_ms=2_000)
+    assert verdict.outcome == Outcome.UNKNOWN
+    assert verdict.numbers["outages"][0]["lower_ms"] < 2_000
+
+
+def test_a_killed_run_does_not_hide_an_outage_that_was_too_long() -> None:
+    assert check(h.killed(lose(CLEAN, VIP2, 20_000, 22_000), 30_000)).outcome == Outcome.INVALID
+
+
+def test_probes_under_way_when_the_run_closed_are_not_lost() -> None:
+    cut_off = h.without(
+        CLEAN, lambda op: op.f == "http" and op.type != "invoke" and op.time > 58_000 * h.MS and op["vip"] == VIP1
+    )
+    last = max(op.time for op in CLEAN.of("http"))
+    fewer = h.without(cut_off, lambda op: op.f == "http" and op.time < 58_900 * h.MS and op.time > 58_000 * h.MS)
+    assert last < 59_500 * h.MS
+    assert check(fewer).outcome == Outcome.VALID

@@ -1,0 +1,122 @@
+"""Recovery: deadlines, proofs and ends; and the sum of all verdicts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.checks import CHECKS, judge
+from harness.history import History, Op
+from harness.verdict import Outcome, Verdict, conclude, invalid, judgement, overall, schema, unknown
+from tests.unit import histories as h
+from tests.unit.histories import PowerCut
+
+CLEAN = PowerCut(probe_every=1000).history()
+
+
+def check(history: History) -> Verdict:
+    (verdict,) = judge(history, {"recovery": {}})
+    return verdict
+
+
+def altered(f: str, phase: str, /, **values: Any) -> History:
+    """The first such op of the step "cut" or of the fault, with other values."""
+
+    def which(op: Op) -> bool:
+        return op.f == f and op["phase"] == phase and op.get("step", "cut") == "cut"
+
+    return h.changed(CLEAN, which, lambda op: replace(op, value=op.value | values))
+
+
+def less(f: str, phase: str) -> History:
+    return h.without(CLEAN, lambda op: op.f == f and op["phase"] == phase and op.get("step", "cut") == "cut")
+
+
+def test_a_clean_power_cut_is_valid() -> None:
+    verdict = check(CLEAN)
+    assert verdict.outcome == Outcome.VALID, verdict.summary
+    assert verdict.summary == "4 steps with a deadline met it; 1 fault proven and undone."
+    assert [(row["step"], row["met"], row["took_ms"]) for row in verdict.numbers["steps"]][1] == ("cut", True, 5_310)
+    (fault,) = verdict.numbers["faults"]
+    assert (fault["label"], fault["proof_ms"], fault["end_ms"]) == ("cut", 10_002, 26_400)
+
+
+@pytest.mark.parametrize(
+    ("history", "outcome", "says"),
+    [
+        (altered("step", "end", met=False, why="lb-2 holds nothing"), Outcome.INVALID, "lb-2 holds nothing"),
+        (altered("step", "end", took_ms=15_001), Outcome.INVALID, "took 15,001 ms"),
+        (altered("step", "end", within_ms=5_000), Outcome.INVALID, "deadline was 5,000 ms"),
+        (altered("step", "end", took_ms=1, within_ms=5_000), Outcome.INVALID, "took 5,310 ms"),
+        (altered("step", "end", met=None), Outcome.UNKNOWN, "without saying"),
+        (less("step", "end"), Outcome.UNKNOWN, "did not end"),
+        (less("fault", "proof"), Outcome.UNKNOWN, "nothing proves"),
+        (less("fault", "end"), Outcome.UNKNOWN, "not undone"),
+        (altered("fault", "proof", phase="failed", why="no such cable"), Outcome.UNKNOWN, "no such cable"),
+        (altered("fault", "end", phase="failed", why="it would not boot"), Outcome.UNKNOWN, "it would not boot"),
+        (h.without(CLEAN, lambda op: op.f == "step"), Outcome.UNKNOWN, "Not a single step"),
+        (h.killed(CLEAN, 70_000), Outcome.UNKNOWN, "killed"),
+        (h.killed(CLEAN, 12_000), Outcome.UNKNOWN, "killed"),
+        (History([]), Outcome.UNKNOWN, "no start"),
+    ],
+)
+def test_each_defect_has_its_outcome(history: History, outcome: Outcome, says: str) -> None:
+    verdict = check(history)
+    assert verdict.outcome == outcome, verdict.summary
+    assert says in " ".join([verdict.summary, *(finding.sentence for finding in verdict.findings)])
+
+
+def test_a_step_without_a_deadline_needs_none() -> None:
+    hold = [h.step(42_000, "hold", "begin"), h.step(44_000, "hold", "end", met=None)]
+    assert check(h.with_ops(CLEAN, *hold)).outcome == Outcome.VALID
+
+
+def test_each_injection_of_a_label_needs_its_own_proof() -> None:
+    again = [h.fault(45_000, "cut", "start"), h.fault(46_000, "cut", "end")]
+    assert check(h.with_ops(CLEAN, *again)).outcome == Outcome.UNKNOWN
+    assert check(h.with_ops(CLEAN, *again, h.fault(45_500, "cut", "proof"))).outcome == Outcome.VALID
+
+
+def test_a_feed_that_writes_nonsense_makes_unknown_and_no_traceback() -> None:
+    assert check(h.with_ops(CLEAN, h.op(5_000, "run", "step", {}))).outcome == Outcome.UNKNOWN
+
+
+# --- verdicts
+
+
+def verdict(outcome: Outcome) -> Verdict:
+    return Verdict(check="x", outcome=outcome, summary="")
+
+
+OK, BAD, WHO = Outcome.VALID, Outcome.INVALID, Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "sum_"),
+    [([], WHO), ([OK], OK), ([OK, OK], OK), ([OK, WHO], WHO), ([WHO, OK], WHO), ([WHO, BAD, OK], BAD), ([BAD], BAD)],
+)
+def test_the_worst_outcome_decides(outcomes: list[Outcome], sum_: Outcome) -> None:
+    assert overall([verdict(outcome) for outcome in outcomes]) == sum_
+
+
+def test_exit_codes() -> None:
+    assert (OK.exit_code, BAD.exit_code, WHO.exit_code) == (0, 1, 3)
+
+
+def test_invalid_comes_first_whatever_was_found_first() -> None:
+    concluded = conclude("x", [unknown("u", 3), invalid("i.", 1), unknown("v", 1)], "held", evidence=[9])
+    assert concluded.outcome == Outcome.INVALID
+    assert concluded.summary == "i (and 2 more)."
+    assert concluded.evidence == (1, 3, 9)
+    assert conclude("x", [], "held").summary == "held"
+
+
+def test_verdicts_survive_json_and_its_schema_names_every_field() -> None:
+    verdicts = judge(CLEAN, {name: {} for name in CHECKS})
+    whole = judgement("director-power-cut", verdicts)
+    assert type(whole).model_validate_json(whole.model_dump_json()) == whole
+    assert set(json.loads(whole.model_dump_json())) == set(schema()["properties"])
+    assert whole.outcome == overall(verdicts)

@@ -1,0 +1,461 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults import FAULTS
+from harness import history
+from harness.checks.timeline import faults as fault_windows
+from harness.fake import Defect, FakeFeed, FakeLab, FakeStream
+from harness.history import History
+from harness.protocols import Entry, Lab, LabError, Line, Proof, Stream
+from harness.run import Faults, RunResult, conclude, run
+from harness.scenario import Scenario, ScenarioError, load, parse
+from harness.verdict import Outcome, overall
+
+POWER_CUT = Path(__file__).parents[1] / "chaos" / "director-power-cut.toml"
+VIP = "203.0.113.101"
+
+
+def scenario(*steps: dict[str, Any], **tables: Any) -> Scenario:
+    about = {"name": "s", "title": "t", "promise": "p", "seed": 5}
+    named = [{"name": f"step {number}", **step} for number, step in enumerate(steps)]
+    return parse({"scenario": about, "steps": named, **tables}, "s.toml")
+
+
+@dataclass
+class Trace:
+    """What faults did, in order."""
+
+    done: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Scratch:
+    """A fault that only writes down what it does."""
+
+    trace: Trace
+    label: str
+    name: str = "test.scratch"
+    broken_in: bool = False
+    broken_out: bool = False
+    refusal: str | None = None
+    meanwhile: Callable[[], None] = lambda: None
+
+    def available(self, lab: Lab) -> str | None:  # noqa: ARG002 - the protocol's signature
+        return self.refusal
+
+    @contextmanager
+    def inject(self, lab: Lab) -> Iterator[Proof]:
+        if self.broken_in:
+            raise LabError(f"{self.label} has no effect")
+        self.trace.done.append(f"+{self.label}")
+        try:
+            yield Proof(lab.now_ns(), "a scratch", {"node": "lb-1"})
+        finally:
+            self.meanwhile()
+            self.trace.done.append(f"-{self.label}")
+            if self.broken_out:
+                raise LabError(f"{self.label} stays")
+
+
+def inject(label: str, **more: Any) -> dict[str, Any]:
+    return {"inject": "test.scratch", "as": label, "with": {"label": label}, **more}
+
+
+def scratches(trace: Trace, **of_label: Mapping[str, Any]) -> Faults:
+    return {"test.scratch": lambda label: Scratch(trace, label, **of_label.get(label, {}))}
+
+
+def carried_out(
+    tmp_path: Path, told: Scenario, faults: Faults, lab: FakeLab | None = None, **more: Any
+) -> tuple[RunResult, History]:
+    lab = lab or FakeLab()
+    result = run(told, lab, faults, more.pop("feeds", ()), tmp_path, clock=lab.clock, **more)
+    return result, history.load(tmp_path / "history.jsonl")
+
+
+def judged(tmp_path: Path, defect: Defect | None) -> tuple[dict[str, Outcome], Outcome]:
+    told, lab = load(POWER_CUT), FakeLab(defect=defect)
+    run(told, lab, FAULTS, lab.feeds(told.load), tmp_path, clock=lab.clock)
+    verdicts = conclude(tmp_path, told)
+    return {each.check: each.outcome for each in verdicts}, overall(verdicts)
+
+
+# --- the power cut, end to end
+
+
+def test_a_right_cluster_is_valid_and_all_of_it_is_on_disk(tmp_path: Path) -> None:
+    told, lab, said = load(POWER_CUT), FakeLab(), list[str]()
+    result = run(told, lab, FAULTS, lab.feeds(told.load), tmp_path, said.append, clock=lab.clock)
+    assert result.missed == ()
+    assert [step.name for step in result.steps] == [step.name for step in told.steps]
+    assert said == [f"[{number}/4] {step.name}" for number, step in enumerate(told.steps, 1)]
+
+    verdicts = conclude(tmp_path, told)
+    assert {each.check: each.outcome for each in verdicts} == dict.fromkeys(
+        ("ownership", "outage", "recovery"), "valid"
+    )
+    judgement = json.loads((tmp_path / "verdict.json").read_text())
+    assert judgement["outcome"] == "valid"
+    assert "<html" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "capture.pcapng").exists()
+    assert lab.status().healthy
+
+    ops = history.load(tmp_path / "history.jsonl")
+    assert {"holds", "power", "arp", "log", "http", "get", "step", "fault", "feed"} <= {op.f for op in ops}
+    assert (tmp_path / "report.html").stat().st_mtime_ns >= (tmp_path / "history.jsonl").stat().st_mtime_ns
+
+
+def test_concluding_again_needs_no_lab_and_says_the_same(tmp_path: Path) -> None:
+    first = judged(tmp_path, None)
+    before = (tmp_path / "verdict.json").read_bytes()
+    (tmp_path / "verdict.json").unlink()
+    again = conclude(tmp_path, load(POWER_CUT))
+    assert overall(again) is first[1]
+    assert (tmp_path / "verdict.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("defect", "check", "outcome", "whole"),
+    [
+        (Defect.NEVER_TAKES_OVER, "ownership", Outcome.INVALID, {Outcome.INVALID}),
+        (Defect.TAKES_OVER_LATE, "outage", Outcome.INVALID, {Outcome.INVALID}),
+        (Defect.BOTH_HOLD, "ownership", Outcome.INVALID, {Outcome.INVALID}),
+        (Defect.PROBE_DIES, "outage", Outcome.UNKNOWN, {Outcome.UNKNOWN}),
+        (Defect.FAULT_WITHOUT_EFFECT, "recovery", Outcome.UNKNOWN, {Outcome.UNKNOWN, Outcome.INVALID}),
+    ],
+)
+def test_a_defect_is_never_called_valid(
+    tmp_path: Path, defect: Defect, check: str, outcome: Outcome, whole: set[Outcome]
+) -> None:
+    outcomes, summed_up = judged(tmp_path, defect)
+    assert outcomes[check] is outcome
+    assert summed_up in whole
+
+
+# --- what is recorded
+
+
+def test_the_first_op_says_what_the_run_is_of_and_the_last_that_it_ended_by_itself(tmp_path: Path) -> None:
+    lab = FakeLab()
+    origin_ns = lab.now_ns()
+    _, ops = carried_out(tmp_path, scenario({"hold_s": 1}), {}, lab)
+    first, last = ops[0], ops[-1]
+    assert (first.index, first.time, first.process, first.type, first.f) == (0, 0, "run", "info", "start")
+    assert (first["origin_ns"], first["scenario"], first["seed"]) == (origin_ns, "s", 5)
+    assert first["cluster"]["vips"] == {VIP: "lb-1", "203.0.113.102": "lb-2"}
+    assert ops.cluster == lab.cluster
+    assert (last.process, last.type, last.f) == ("run", "info", "end")
+    assert last.time == 1_000_000_000
+
+
+def test_the_given_seed_goes_before_the_scenarios_own(tmp_path: Path) -> None:
+    _, ops = carried_out(tmp_path, scenario({"hold_s": 1}), {}, seed=0)
+    assert ops[0]["seed"] == 0
+
+
+def test_a_step_ends_with_its_condition_and_the_time_it_holds_comes_after(tmp_path: Path) -> None:
+    lab = FakeLab()
+    told = scenario({"inject": "node.power-off", "with": {"node": "lb-1"}, "until": "owned", "within_s": 20,
+                     "owners": {VIP: "lb-2"}, "hold_s": 4})  # fmt: skip
+    result, ops = carried_out(tmp_path, told, FAULTS, lab)
+    begin, end, held = [op for op in ops.of("step") if op["step"] == "step 0"]
+    assert (begin["phase"], end["phase"], held["phase"]) == ("begin", "end", "held")
+    assert (end["met"], end["why"], end["within_ms"]) == (True, "", 20_000)
+    assert 3200 <= end["took_ms"] <= 3700  # deadtime and scripts, and one status interval at most
+    assert end["took_ms"] == result.steps[0].took_ms == (end.time - begin.time) // 1_000_000
+    assert held.time - end.time == pytest.approx(4e9, rel=0.01)
+
+
+def test_a_missed_condition_is_recorded_and_the_run_goes_on(tmp_path: Path) -> None:
+    told = scenario(
+        {"until": "owned", "owners": {VIP: "lb-2"}, "within_s": 3},
+        {"until": "steady", "within_s": 3},
+    )
+    result, ops = carried_out(tmp_path, told, {})
+    assert [step.met for step in result.steps] == [False, True]
+    assert result.missed == result.steps[:1]
+    end = next(op for op in ops.of("step") if op["phase"] == "end")
+    assert end["met"] is False
+    assert end["took_ms"] == pytest.approx(3000, abs=1)
+    assert "203.0.113.101 is held by lb-2 alone" in end["why"]
+    assert end["why"].endswith("last seen: 203.0.113.101 is held by lb-1")
+    assert ops.complete
+
+
+def test_a_deadline_counts_from_the_beginning_of_its_step(tmp_path: Path) -> None:
+    """Powering on takes 2 s of the 3; heartbeat brings the address home after 4 more."""
+    cut = {"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 5}
+    result, _ = carried_out(tmp_path, scenario(cut, {"heal": "cut", "until": "steady", "within_s": 3}), FAULTS)
+    assert result.steps[1].met is False
+    assert result.steps[1].took_ms == pytest.approx(3000, abs=1)
+
+
+def test_a_fault_is_recorded_from_start_over_proof_to_end(tmp_path: Path) -> None:
+    cut = {"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 1}
+    _, ops = carried_out(tmp_path, scenario(cut, {"heal": "cut"}), FAULTS)
+    phases = [(op["phase"], op["fault"], op["node"]) for op in ops.process("fault:cut")]
+    assert phases == [(phase, "node.power-off", "lb-1") for phase in ("start", "proof", "end")]
+    proof = ops.process("fault:cut")[1]
+    assert "off" in proof["seen"]
+    assert proof.error is None
+
+
+# --- faults that go wrong
+
+
+def test_what_is_injected_is_undone_in_reverse_order(tmp_path: Path) -> None:
+    trace = Trace()
+    carried_out(tmp_path, scenario(inject("a"), inject("b"), inject("c"), {"heal": "b"}), scratches(trace))
+    assert trace.done == ["+a", "+b", "+c", "-b", "-c", "-a"]
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_run_undoes_everything_and_does_not_say_that_it_ended(
+    tmp_path: Path, interruption: type[BaseException]
+) -> None:
+    trace, lab = Trace(), FakeLab()
+    told = scenario(inject("a"), inject("b"), {"name": "here", "hold_s": 1})
+
+    def interrupt(sentence: str) -> None:
+        if "here" in sentence:
+            raise interruption
+
+    with pytest.raises(interruption):
+        run(told, lab, scratches(trace), (), tmp_path, interrupt, clock=lab.clock)
+    assert trace.done == ["+a", "+b", "-b", "-a"]
+    ops = history.load(tmp_path / "history.jsonl")
+    assert not ops.complete
+    assert [window.name for window in fault_windows(ops) if "end" in window.phases] == ["a", "b"]
+    assert {op["phase"] for op in ops.of("feed")} == {"open", "closed"}
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("feed ")] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_fault_is_undone_waits_until_it_is(tmp_path: Path, number: int) -> None:
+    trace = Trace()
+
+    class Stopped(BaseException):
+        pass
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    before = signal.signal(number, stop)
+    try:
+        faults = scratches(trace, b={"meanwhile": lambda: os.kill(os.getpid(), number)})
+        with pytest.raises(Stopped):
+            carried_out(tmp_path, scenario(inject("a"), inject("b"), {"heal": "b"}, {"hold_s": 1}), faults)
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+    assert trace.done == ["+a", "+b", "-b", "-a"]
+
+
+def test_a_fault_without_effect_leaves_its_step_unknown_and_the_run_goes_on(tmp_path: Path) -> None:
+    trace = Trace()
+    told = scenario(inject("a"), inject("b", until="steady", within_s=5), {"heal": "b"}, {"heal": "a"}, {"hold_s": 1})
+    result, ops = carried_out(tmp_path, told, scratches(trace, b={"broken_in": True}))
+    assert [(step.met, step.why) for step in result.steps] == [
+        (True, ""),
+        (None, "b has no effect"),
+        (None, "b is not injected, so there is nothing to heal"),
+        (True, ""),
+        (True, ""),
+    ]
+    assert [op["phase"] for op in ops.process("fault:b")] == ["start", "failed"]
+    assert ops.process("fault:b")[1]["why"] == "b has no effect"
+    assert trace.done == ["+a", "-a"]
+    assert ops.complete
+
+
+def test_a_fault_that_cannot_be_undone_is_recorded_and_does_not_keep_the_others(tmp_path: Path) -> None:
+    trace = Trace()
+    told = scenario(inject("a"), inject("b"), {"heal": "b"}, {"heal": "a"})
+    result, ops = carried_out(tmp_path, told, scratches(trace, b={"broken_out": True}))
+    assert [step.met for step in result.steps] == [True, True, None, True]
+    assert [op["phase"] for op in ops.process("fault:b")] == ["start", "proof", "failed"]
+    assert trace.done == ["+a", "+b", "-b", "-a"]
+
+
+def test_an_interrupted_undo_of_several_tries_each(tmp_path: Path) -> None:
+    trace, lab, said = Trace(), FakeLab(), list[str]()
+
+    def interrupt(sentence: str) -> None:
+        said.append(sentence)
+        if "here" in sentence:
+            raise KeyboardInterrupt
+
+    told = scenario(inject("a"), inject("b"), {"name": "here", "hold_s": 1})
+    faults = scratches(trace, b={"broken_out": True})
+    with pytest.raises(KeyboardInterrupt):
+        run(told, lab, faults, (), tmp_path, interrupt, clock=lab.clock)
+    assert trace.done == ["+a", "+b", "-b", "-a"]
+    assert said[-3:] == ["undoing b", "b could not be undone: b stays", "undoing a"]
+
+
+# --- what is refused before anything starts
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "expected"),
+    [
+        (
+            {"inject": "node.poweroff", "with": {"node": "lb-1"}},
+            ScenarioError,
+            "scenario s: step 'step 1': inject: there is no fault node.poweroff "
+            "(did you mean node.power-off? known: node.freeze, node.power-off)",
+        ),
+        (
+            {"inject": "node.power-off", "with": {"nod": "lb-1"}},
+            ScenarioError,
+            "scenario s: step 'step 1': with.nod: there is no such key (did you mean node? known: node) (and 1 more)",
+        ),
+        (
+            {"inject": "node.power-off", "with": {"node": "lb-9"}},
+            LabError,
+            "this lab cannot do node.power-off (step 'step 1'): there is no node lb-9; "
+            "there are client, lb-1, lb-2, web-1, web-2",
+        ),
+        (
+            {"until": "owned", "within_s": 1, "owners": {"203.0.113.111": "lb-1"}},
+            ScenarioError,
+            "scenario s: step 'step 1': owners: this lab has no 203.0.113.111 "
+            "(did you mean 203.0.113.101? known: 203.0.113.101, 203.0.113.102)",
+        ),
+        (
+            {"until": "owned", "within_s": 1, "owners": {VIP: "web-1"}},
+            ScenarioError,
+            "scenario s: step 'step 1': owners: this lab has no web-1 (known: lb-1, lb-2)",
+        ),
+    ],
+)
+def test_a_scenario_that_the_lab_cannot_do_does_not_start(
+    tmp_path: Path, step: dict[str, Any], error: type[Exception], expected: str
+) -> None:
+    lab = FakeLab()
+    with pytest.raises(error) as caught:
+        carried_out(tmp_path, scenario({"hold_s": 1}, step), FAULTS, lab)
+    assert str(caught.value) == expected
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- feeds
+
+
+@dataclass
+class Ticker:
+    """A feed whose program prints one line and ends, so many times, and then goes on until it is stopped."""
+
+    lab: FakeLab
+    ends: int
+    name: str = "ticker"
+    opened: int = 0
+
+    def open(self) -> Stream:
+        self.opened += 1
+        stream = FakeStream(self.lab.time)
+        stream.put(str(self.opened))
+        if self.opened <= self.ends:
+            stream.stop()
+        return stream
+
+    def entries(self, line: Line) -> Iterable[Entry]:
+        return [Entry(line.time_ns, "ticker", "info", "log", line.text)]
+
+    def ready(self) -> bool:
+        return True
+
+
+def test_a_lost_feed_is_opened_again(tmp_path: Path) -> None:
+    lab = FakeLab()
+    _, ops = carried_out(tmp_path, scenario({"hold_s": 60}), {}, lab, feeds=[Ticker(lab, ends=2)])
+    told = [op["phase"] if op.f == "feed" else op.value for op in ops.process("ticker")]
+    assert told == ["open", "1", "lost", "open", "2", "lost", "open", "3", "closed"]
+
+
+def test_a_log_is_lost_with_its_node_and_found_again_after_it_boots(tmp_path: Path) -> None:
+    lab = FakeLab()
+    cut = {"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 5}
+    _, ops = carried_out(tmp_path, scenario({"hold_s": 2}, cut, {"heal": "cut", "hold_s": 10}), FAULTS, lab)
+    notes = [op for op in ops.of("feed") if op.process == "log:lb-1:heartbeat"]
+    assert [op["phase"] for op in notes] == ["open", "lost", "open", "closed"]
+    booted = next(op for op in ops.of("power") if op["node"] == "lb-1" and op["power"] == "booting")
+    assert notes[1].time < booted.time < notes[2].time
+
+
+def test_a_feed_that_cannot_be_read_ends_the_run_but_not_the_undo(tmp_path: Path) -> None:
+    lab, trace = FakeLab(), Trace()
+
+    class Broken(Ticker):
+        def entries(self, line: Line) -> Iterable[Entry]:  # noqa: ARG002 - the protocol's signature
+            raise RuntimeError("no such format")
+
+    with pytest.raises(LabError, match="cannot be recorded any more: no such format"):
+        carried_out(tmp_path, scenario(inject("a"), {"hold_s": 600}), scratches(trace), lab, feeds=[Broken(lab, 0)])
+    assert trace.done == ["+a", "-a"]
+    ops = history.load(tmp_path / "history.jsonl")
+    assert not ops.complete
+    assert [op["phase"] for op in ops.of("feed") if op.process == "ticker"] == ["open", "dropped"]
+
+
+def test_a_feed_whose_node_never_comes_does_not_keep_the_run_from_ending(tmp_path: Path) -> None:
+    lab = FakeLab()
+    feed = FakeFeed("absent", lambda: pytest.fail("opened before it was ready"), lambda: False)
+    _, ops = carried_out(tmp_path, scenario({"hold_s": 1}), {}, lab, feeds=[feed])
+    assert ops.complete
+    assert ops.process("absent") == ()
+
+
+def test_the_status_is_asked_for_no_more_than_twice_a_second(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Counting(FakeLab):
+        def status(self) -> Any:
+            asked.append(self.now_ns())
+            return super().status()
+
+    lab = Counting()
+    carried_out(tmp_path, scenario({"until": "owned", "owners": {VIP: "lb-2"}, "within_s": 10}), {}, lab)
+    assert len(asked) == 21
+    assert min(later - earlier for earlier, later in pairwise(asked)) >= 499_000_000
+
+
+def test_nothing_is_done_before_every_feed_has_begun(tmp_path: Path) -> None:
+    lab = FakeLab()
+
+    class Slow(Ticker):
+        def open(self) -> Stream:
+            threading.Event().wait(0.3)  # real time: the lab's stands still
+            return super().open()
+
+    _, ops = carried_out(tmp_path, scenario({"hold_s": 1}), {}, lab, feeds=[Slow(lab, 0)])
+    opened = [op.index for op in ops.of("feed") if op["phase"] == "open"]
+    assert len(opened) == 1 + len(lab.observers())
+    assert max(opened) < ops.of("step")[0].index
+
+
+def test_a_feed_that_ends_as_soon_as_it_starts_is_not_started_over_and_over(tmp_path: Path) -> None:
+    lab = FakeLab()
+    feed = Ticker(lab, ends=1_000_000)
+    carried_out(tmp_path, scenario({"hold_s": 4}), {}, lab, feeds=[feed])
+    assert 2 <= feed.opened <= 4 / 0.2 + 1
+
+
+def test_an_address_that_another_node_holds_as_well_is_not_owned(tmp_path: Path) -> None:
+    cut = {"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 5}
+    told = scenario(cut, {"heal": "cut", "hold_s": 6}, {"until": "owned", "owners": {VIP: "lb-1"}, "within_s": 1})
+    result, _ = carried_out(tmp_path, told, FAULTS, FakeLab(defect=Defect.BOTH_HOLD))
+    assert result.steps[2].met is False
+    assert result.steps[2].why.endswith("last seen: 203.0.113.101 is held by lb-1 and lb-2")

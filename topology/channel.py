@@ -1,0 +1,179 @@
+"""The control channel to a node's chassis: one ``docker exec`` that carries JSON lines, shared by all requests.
+
+It needs no network of the lab, so no network fault can cut it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import queue
+import struct
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from harness.protocols import LabError, Line
+
+CONNECT = ["/usr/bin/python3", "-I", "-S", "/usr/lib/monkeywrench/connect.py"]
+STDOUT, STDERR = 1, 2
+FRAME_HEADER_BYTES = 8
+"""Docker's attach protocol: one byte for the stream, three empty, four for the length (big endian)."""
+
+
+class Closed(LabError):
+    """The node's container went away."""
+
+
+class NodeRefused(LabError):
+    """The chassis or the machine answered that it cannot; ``console`` is the end of the machine's console."""
+
+    def __init__(self, message: str, console: str = "") -> None:
+        super().__init__(message)
+        self.console = console
+
+
+class Channel:
+    """Requests to one chassis, and their answers, from any number of threads."""
+
+    def __init__(self, client: Any, container: Any) -> None:
+        self._name = container.name
+        call = client.api.exec_create(container.id, CONNECT, stdin=True, stdout=True, stderr=True)
+        stream = client.api.exec_start(call["Id"], socket=True)
+        self._stream = stream  # keeps the connection alive
+        self._socket = getattr(stream, "_sock", stream)
+        self._socket.settimeout(None)
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        threading.Thread(target=self._read, name=f"channel {self._name}", daemon=True).start()
+
+    def start(self, do: str, **values: Any) -> int:
+        """Send a request; its answers are read with :meth:`answer` under the number returned."""
+        number = next(self._numbers)
+        with self._lock:
+            if self._closed:
+                raise Closed(f"the container {self._name} is gone", "Run `monkeywrench up` to boot a new lab.")
+            self._answers[number] = queue.SimpleQueue()
+            self._socket.sendall(json.dumps({"id": number, "do": do, **values}).encode() + b"\n")
+        return number
+
+    def answer(self, number: int, timeout_s: float | None) -> dict[str, Any]:
+        """The next answer. Raises TimeoutError, and NodeRefused when the answer is a refusal."""
+        try:
+            message = self._answers[number].get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError from None
+        if "done" in message or "error" in message:
+            self._answers.pop(number, None)
+        if "error" in message:
+            raise NodeRefused(message["error"], message.get("console", ""))
+        return message
+
+    def ask(self, do: str, timeout_s: float, **values: Any) -> dict[str, Any]:
+        """A request that has one answer."""
+        number = self.start(do, **values)
+        try:
+            return self.answer(number, timeout_s)
+        except TimeoutError:
+            raise NodeRefused(f"{self._name} did not answer {do!r} within {timeout_s:g} s") from None
+
+    def tell(self, do: str, **values: Any) -> None:
+        """A request whose answer nobody waits for."""
+        with self._lock:
+            if not self._closed:
+                self._socket.sendall(json.dumps({"id": next(self._numbers), "do": do, **values}).encode() + b"\n")
+
+    def close(self) -> None:
+        """End the connection; what it started on the node ends too."""
+        self._closed = True
+        try:
+            self._socket.shutdown(2)
+        except OSError:
+            pass  # already gone
+
+    def _read(self) -> None:
+        rest = b""
+        try:
+            for data in self._frames():
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    self._dispatch(json.loads(line))
+        except OSError:
+            pass
+        with self._lock:
+            self._closed = True
+            waiting = list(self._answers.values())
+        for answers in waiting:
+            answers.put({"error": f"the container {self._name} is gone"})
+
+    def _dispatch(self, message: dict[str, Any]) -> None:
+        answers = self._answers.get(message["id"])
+        if answers is not None:
+            answers.put(message)
+
+    def _frames(self) -> Iterator[bytes]:
+        while header := self._exactly(FRAME_HEADER_BYTES):
+            kind, length = struct.unpack(">BxxxL", header)
+            data = self._exactly(length)
+            if kind == STDOUT:
+                yield data
+
+    def _exactly(self, length: int) -> bytes:
+        data = b""
+        while len(data) < length:
+            piece = self._socket.recv(length - len(data))
+            if not piece:
+                return b""
+            data += piece
+        return data
+
+
+class Job:
+    """A program that runs on a node; its lines as they come. Implements ``harness.protocols.Stream``."""
+
+    def __init__(self, channel: Channel, number: int) -> None:
+        self._channel, self._number = channel, number
+
+    def __iter__(self) -> Iterator[Line]:
+        rest, time_ns = "", 0
+        while (message := self._next()) is not None:
+            time_ns = message["t"]
+            *lines, rest = (rest + message.get("out", "")).split("\n")
+            for line in lines:
+                yield Line(time_ns, line)
+            if "done" in message:
+                break
+        if rest:
+            yield Line(time_ns, rest)
+
+    def stop(self) -> None:
+        """End the program."""
+        self._channel.tell("stop", job=self._number)
+
+    def _next(self) -> dict[str, Any] | None:
+        try:
+            return self._channel.answer(self._number, None)
+        except (NodeRefused, KeyError):
+            return None
+
+
+class Watch:
+    """A machine's power and addresses as they change. Implements ``harness.protocols.Stream``."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._number = channel.start("watch")
+
+    def __iter__(self) -> Iterator[Line]:
+        while True:
+            try:
+                message = self._channel.answer(self._number, None)
+            except (NodeRefused, KeyError):
+                return
+            yield Line(message["t"], json.dumps(message["watch"]))
+
+    def stop(self) -> None:
+        """Stop following."""
+        self._channel.close()

@@ -1,0 +1,103 @@
+"""The guest's end of the control channel: a serial line, so that no network fault can cut it.
+
+The chassis sends lines of at most FRAME_BYTES and waits for a ``+`` after each, because the line discipline of a serial
+port drops or stalls what comes faster than it is read. A frame starts with ``-`` (more follows) or ``.`` (last).
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import tty
+
+sys.path.insert(0, os.path.dirname(__file__))
+from wire import Addresses, Jobs, Lines, Poller, encode  # noqa: E402  (python -I leaves this folder out of the path)
+
+WATCH_EVERY_MS = 400
+
+
+class Agent:
+    """Runs what the chassis asks for."""
+
+    def __init__(self, port):
+        self.fd = os.open(port, os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(self.fd)
+        self.poller, self.lines, self.frame = Poller(), Lines(), b""
+        self.jobs = Jobs(self.poller)
+        self.addresses = Addresses()
+        self.watched, self.seen, self.next_sample = False, None, 0.0
+        self.poller.add(self.fd, self.readable)
+        self.poller.add(self.addresses.fileno(), self.addresses_changed)
+        wake, self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self.wake)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.poller.add(wake, lambda: (os.read(wake, 64), self.reap()))
+
+    def write(self, data):
+        """All of it: a serial line takes what fits."""
+        while data:
+            data = data[os.write(self.fd, data) :]
+
+    def send(self, message):
+        """One message to the chassis."""
+        self.write(encode(message))
+
+    def readable(self):
+        """Frames came; a whole message is handled at its last frame."""
+        for line in self.lines.feed(os.read(self.fd, 65536)):
+            self.write(b"+\n")
+            self.frame += line[1:]
+            if line[:1] == b".":
+                message, self.frame = self.frame, b""
+                self.handle(json.loads(message))
+
+    def handle(self, message):
+        """Do what a message asks."""
+        key, verb = message["id"], message["do"]
+        reply = lambda answer: self.send({"id": key, **answer})  # noqa: E731
+        if verb == "exec":
+            self.jobs.start(key, message["argv"], reply)
+        elif verb == "signal":
+            self.jobs.signal(message["job"], message["number"])
+        elif verb == "addresses":
+            reply({"addresses": self.addresses.now(), "done": 0})
+        elif verb == "watch":
+            self.watched, self.seen = message["on"], None
+            self.sample()
+        else:
+            reply({"error": "the agent does not know %r" % verb})
+
+    def addresses_changed(self):
+        """The kernel says that an address came or went."""
+        self.addresses.drain()
+        if self.watched:
+            self.sample()
+
+    def sample(self):
+        """Tell the chassis the addresses, changed or not: silence would look like a dead witness."""
+        self.send({"id": 0, "addresses": self.addresses.now()})
+        self.next_sample = time.monotonic() + WATCH_EVERY_MS / 1000
+
+    def reap(self):
+        """Collect every child that ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            self.jobs.reaped(pid, status)
+
+    def run(self):
+        """Serve until the machine goes down."""
+        self.send({"id": 0, "hello": os.uname().release})
+        while True:
+            wait_ms = max(0, (self.next_sample - time.monotonic()) * 1000) if self.watched else None
+            self.poller.turn(wait_ms)
+            if self.watched and time.monotonic() >= self.next_sample:
+                self.sample()
+
+
+Agent(sys.argv[1]).run()

@@ -1,0 +1,139 @@
+"""A node: a container that is the chassis of a machine. Implements ``harness.protocols.Node``."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+import time
+from pathlib import PurePosixPath
+from typing import Any
+
+from harness.protocols import LabError, Output, Power
+from topology.channel import Channel, Job, NodeRefused, Watch
+
+BOOT_S = 60
+POWER_S = 30
+CONSOLE_LINES = 12
+
+
+class DockerNode:
+    """One machine of a lab."""
+
+    def __init__(self, client: Any, container: Any, role: str, kernel: str) -> None:
+        self._client, self.container = client, container
+        self.name = container.labels["monkeywrench.node"]
+        self.role, self.kernel = role, kernel
+        self._channel: Channel | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def channel(self) -> Channel:
+        """The control channel, opened when first used."""
+        with self._lock:
+            if self._channel is None:
+                self._channel = Channel(self._client, self.container)
+            return self._channel
+
+    def close(self) -> None:
+        """Close the control channel."""
+        if self._channel:
+            self._channel.close()
+
+    def exec(self, *argv: str, timeout_s: float = 10.0) -> Output:
+        """Run a command on the machine."""
+        return self._run(argv, timeout_s, "machine")
+
+    def chassis_exec(self, *argv: str, timeout_s: float = 10.0) -> Output:
+        """Run a command beside the machine, in its container, whatever the machine is doing."""
+        return self._run(argv, timeout_s, "chassis")
+
+    def _run(self, argv: tuple[str, ...], timeout_s: float, where: str) -> Output:
+        number = self.channel.start("exec", argv=list(argv), where=where)
+        deadline = time.monotonic() + timeout_s
+        texts = {"out": "", "err": ""}
+        try:
+            while True:
+                message = self.channel.answer(number, max(0.0, deadline - time.monotonic()))
+                for name in texts:
+                    texts[name] += message.get(name, "")
+                if "done" in message:
+                    return Output(message["done"], texts["out"], texts["err"])
+        except TimeoutError:
+            self.channel.tell("stop", job=number)
+            raise LabError(f"{self.name}: `{' '.join(argv)}` did not end within {timeout_s:g} s") from None
+        except NodeRefused as refusal:
+            raise LabError(f"{self.name}: {refusal}") from None
+
+    def stream(self, *argv: str) -> Job:
+        """Start a program on the machine and follow its lines."""
+        return Job(self.channel, self.channel.start("exec", argv=list(argv)))
+
+    def watch(self) -> Watch:
+        """Follow power and addresses, on a connection of its own."""
+        return Watch(Channel(self._client, self.container))
+
+    def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        """Write a file on the node."""
+        put_files(self.container, [(path, content, mode)])
+
+    def state(self) -> dict[str, Any]:
+        """The chassis' view: ``state``, ``since`` (ns), ``release`` (of the running kernel), ``t`` (now, ns)."""
+        return self.channel.ask("state", POWER_S)
+
+    def power(self) -> Power:
+        """What the machine is doing."""
+        return Power(self.state()["state"])
+
+    def addresses(self) -> list[str]:
+        """The machine's IPv4 addresses; none when it is not running."""
+        try:
+            return list(self.channel.ask("addresses", POWER_S)["addresses"])
+        except NodeRefused:
+            return []
+
+    def boot(self) -> None:
+        """Power on, and wait until the machine takes commands."""
+        self._power("boot", BOOT_S)
+
+    def power_off(self) -> int:
+        """Cut the power; the lab's time of the cut."""
+        return int(self._power("power_off", POWER_S)["since"])
+
+    def shutdown(self) -> None:
+        """Stop services in order, then power off."""
+        self._power("shutdown", BOOT_S)
+
+    def freeze(self) -> None:
+        """Stop every process of the machine, its kernel included."""
+        self._power("freeze", POWER_S)
+
+    def thaw(self) -> None:
+        """Let the machine go on."""
+        self._power("thaw", POWER_S)
+
+    def panic(self) -> None:
+        """Make the machine's kernel panic."""
+        self._power("panic", POWER_S)
+
+    def _power(self, verb: str, timeout_s: float) -> dict[str, Any]:
+        try:
+            return self.channel.ask(verb, timeout_s)
+        except NodeRefused as refusal:
+            tail = "\n".join(refusal.console.rstrip().splitlines()[-CONSOLE_LINES:])
+            console = f"\nThe last lines of its console:\n{tail}" if tail else ""
+            raise LabError(
+                f"{self.name}: {verb.replace('_', ' ')} failed: {refusal}{console}",
+                "`monkeywrench doctor` checks what a lab needs; more memory_mib in the topology can help a node that dies at boot.",
+            ) from None
+
+
+def put_files(container: Any, files: list[tuple[str, bytes, int]]) -> None:
+    """Write files (path, content, mode) into a container, parents included."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for path, content, mode in files:
+            entry = tarfile.TarInfo(str(PurePosixPath(path).relative_to("/")))
+            entry.size, entry.mode, entry.mtime = len(content), mode, int(time.time())
+            archive.addfile(entry, io.BytesIO(content))
+    container.put_archive("/", packed.getvalue())
