@@ -94,7 +94,7 @@ def _narrator() -> Callable[[str], None]:
 @lab_option
 def up(topology: str, lab_name: str) -> None:
     """Boot a lab, and wait until all parts are healthy. A healthy lab of the same topology is left as it is."""
-    from topology import engine, lab, model  # noqa: PLC0415 - only the commands that need Docker load it
+    from topology import engine, lab, model  # only the commands that need Docker load it
 
     say = _narrator()
     wanted = model.load(topology)
@@ -113,7 +113,7 @@ def up(topology: str, lab_name: str) -> None:
 @click.option("--all", "every", is_flag=True, help="All labs on this engine.")
 def down(lab_name: str, every: bool) -> None:
     """Remove a lab, and all that it made. Fine to call when there is none."""
-    from topology import engine, lab  # noqa: PLC0415
+    from topology import engine, lab
 
     client = engine.connect()
     for name in lab.names(client) if every else [lab_name]:
@@ -126,7 +126,7 @@ def down(lab_name: str, every: bool) -> None:
 @contextmanager
 def _attached(lab_name: str) -> Iterator[Any]:
     """The running lab of that name."""
-    from topology import engine, lab  # noqa: PLC0415
+    from topology import engine, lab
 
     client = engine.connect()
     running = lab.attach(client, lab_name)
@@ -188,8 +188,8 @@ def run_scenario(scenario: str, lab_name: str, topology: str | None, seed: int |
 
     Uses the lab if it is up; else boots one of its own, and leaves nothing of it behind.
     """
-    from faults import FAULTS  # noqa: PLC0415
-    from loadtests.feeds import feeds  # noqa: PLC0415
+    from faults import FAULTS
+    from loadtests.feeds import feeds
 
     say = _narrator()
     path = _scenario_file(scenario)
@@ -214,8 +214,8 @@ def _scenario_file(name: str) -> Path:
 @contextmanager
 def _lab_for(topology: str, lab_name: str, say: Callable[[str], None]) -> Iterator[Any]:
     """A lab that is up already, or one of this run's own."""
-    from topology import engine, model  # noqa: PLC0415
-    from topology import lab as labs  # noqa: PLC0415
+    from topology import engine, model
+    from topology import lab as labs
 
     client = engine.connect()
     running = labs.attach(client, lab_name)

@@ -58,14 +58,14 @@ def _processor() -> Finding:
 
 
 def _engine() -> Finding:
-    from topology import engine  # noqa: PLC0415 - only the doctor's own call needs Docker
+    from topology import engine  # only the doctor's own call needs Docker
 
     version = engine.connect().version()
     return Finding("engine", True, f"{version['Version']} (API {version['ApiVersion']}) at {engine.address()}")
 
 
 def _disk() -> Finding:
-    from topology import engine  # noqa: PLC0415
+    from topology import engine
 
     root = Path(engine.connect().info()["DockerRootDir"])
     if not root.exists():
@@ -76,14 +76,14 @@ def _disk() -> Finding:
 
 
 def _topology(name: str) -> Finding:
-    from topology import model  # noqa: PLC0415
+    from topology import model
 
     topology = model.load(name)
     return Finding("topology", True, f"{topology.name}: {len(topology.machines)} nodes, {len(topology.vips)} VIPs")
 
 
 def _memory(name: str) -> Finding:
-    from topology import engine, model  # noqa: PLC0415
+    from topology import engine, model
 
     wanted_mib = sum(m.memory_mib + UML_OVERHEAD_MIB for m in model.load(name).machines if m.kernel == "uml")
     have_mib = engine.connect().info()["MemTotal"] // 2**20
@@ -94,7 +94,7 @@ def _memory(name: str) -> Finding:
 
 
 def _kernels(name: str) -> Finding:
-    from topology import engine, kernel, model  # noqa: PLC0415
+    from topology import engine, kernel, model
 
     architecture = engine.connect().version().get("Arch", "")
     choices = {m.name: kernel.choose(m, architecture, lambda _: True) for m in model.load(name).machines}
@@ -106,7 +106,7 @@ def _kernels(name: str) -> Finding:
 
 
 def _images() -> Finding:
-    from topology import engine, image  # noqa: PLC0415
+    from topology import engine, image
 
     client = engine.connect()
     missing = [role for role, name in image.names().items() if not image.exists(client, name)]

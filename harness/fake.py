@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -228,12 +229,12 @@ class FakeNode:
     files: dict[str, bytes] = field(default_factory=dict)
     streams: list[FakeStream] = field(default_factory=list)
 
-    def exec(self, *argv: str, timeout_s: float = 10.0) -> Output:  # noqa: ARG002 - the protocol's signature
+    def exec(self, *argv: str, timeout_s: float = 10.0) -> Output:
         """Succeed, if the machine runs. Raises LabError otherwise."""
         self._must_run()
         return Output(0, "", "")
 
-    def stream(self, *argv: str) -> Stream:  # noqa: ARG002 - the protocol's signature
+    def stream(self, *argv: str) -> Stream:
         """A program that prints nothing until its machine falls."""
         self._must_run()
         self.streams.append(FakeStream(self.lab.time))
@@ -243,7 +244,7 @@ class FakeNode:
         """Power and addresses, as of the real machine."""
         return self.lab.watch(self)
 
-    def put(self, path: str, content: bytes, mode: int = 0o644) -> None:  # noqa: ARG002 - the protocol's signature
+    def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """Keep the file in ``files``."""
         self._must_run()
         self.files[path] = content
@@ -354,15 +355,7 @@ class FakeLab:
         """Owners and logs of each director, and ARP."""
         found: list[Feed] = [FakeFeed("arp:internet", self._hear_arp, lambda: True)]
         for name in self.cluster.directors:
-            node = self.node(name)
-            found.append(FakeFeed(f"owners:{name}", lambda node=node: self._observe(node), lambda: True))  # type: ignore[misc]
-            found.append(
-                FakeFeed(
-                    f"log:{name}:heartbeat",
-                    lambda node=node: self._follow_log(node),  # type: ignore[misc]
-                    lambda node=node: node.state is Power.RUNNING,  # type: ignore[misc]
-                )
-            )
+            found += self._feeds_of(self.node(name))
         return found
 
     def feeds(self, load: Load | None = None) -> list[Feed]:
@@ -372,7 +365,7 @@ class FakeLab:
             found.append(FakeFeed("load", lambda: self._users(load), lambda: True))
         return found
 
-    def capture(self, path: str, segments: tuple[str, ...], packet_filter: str) -> FakeCapture:  # noqa: ARG002
+    def capture(self, path: str, segments: tuple[str, ...], packet_filter: str) -> FakeCapture:
         """A capture file without packets."""
         Path(path).write_bytes(EMPTY_PCAPNG)
         return FakeCapture(path)
@@ -457,7 +450,7 @@ class FakeLab:
         self._say_addresses(node)
         for delay_ms in GRATUITOUS_MS:
             for op in ("request", "reply"):
-                self.time.after(delay_ms, lambda op=op: self._announce(node, vip, op))  # type: ignore[misc]
+                self.time.after(delay_ms, partial(self._announce, node, vip, op))
 
     def _release(self, node: FakeNode, vip: str) -> None:
         self._holds[vip].discard(node.name)
@@ -510,6 +503,12 @@ class FakeLab:
         self._entry(name, name, "info", "log", f"heartbeat: {text}")
 
     # --- the feeds' programs
+
+    def _feeds_of(self, node: FakeNode) -> list[Feed]:
+        return [
+            FakeFeed(f"owners:{node.name}", lambda: self._observe(node), lambda: True),
+            FakeFeed(f"log:{node.name}:heartbeat", lambda: self._follow_log(node), lambda: node.state is Power.RUNNING),
+        ]
 
     def _observe(self, node: FakeNode) -> FakeStream:
         name = f"owners:{node.name}"

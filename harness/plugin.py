@@ -154,7 +154,7 @@ def monkeywrench_lab_factory() -> LabFactory:
     """What boots the lab. Override it to give the tests another one."""
 
     def factory(topology: str, name: str, progress: Callable[[str], None]) -> AbstractContextManager[Lab]:
-        from topology.lab import booted  # noqa: PLC0415 - Docker is needed only where a lab is booted
+        from topology.lab import booted  # Docker is needed only where a lab is booted
 
         return booted(topology, name, progress)
 
@@ -210,7 +210,7 @@ def _trouble(lab: Lab, within_s: float) -> str:
 
 
 def _faults() -> Any:
-    from faults import FAULTS  # noqa: PLC0415 - the harness knows no fault by name but here
+    from faults import FAULTS  # the harness knows no fault by name but here
 
     return FAULTS
 
@@ -218,7 +218,7 @@ def _faults() -> Any:
 def _feeds(lab: Lab, scenario: Scenario) -> list[Feed]:
     if isinstance(lab, FakeLab):
         return lab.feeds(scenario.load)
-    from loadtests.feeds import feeds  # noqa: PLC0415 - the harness knows no load but here
+    from loadtests.feeds import feeds  # the harness knows no load but here
 
     return feeds(lab, scenario.load)
 

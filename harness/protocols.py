@@ -3,8 +3,8 @@
 ``topology`` implements :class:`Lab` and :class:`Node` on Docker, ``harness.fake`` implements them in memory, ``faults``
 and ``loadtests`` are written against them. Nothing here does anything.
 
-All times are nanoseconds of **the lab's clock**: the monotonic clock of the machine that runs the client node. No node's
-own clock is ever used, because a node's clock can be what a fault breaks.
+All times are nanoseconds of **the lab's clock**: the monotonic clock of the machine that runs the client node. No
+node's own clock is ever used, because a node's clock can be what a fault breaks.
 """
 
 from __future__ import annotations
@@ -69,10 +69,12 @@ class Node(Protocol):
     """One machine of the cluster. Every power verb is idempotent and returns only when it is so."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """As the topology calls it."""
 
     @property
-    def role(self) -> str: ...
+    def role(self) -> str:
+        """``"client"``, ``"resolver"``, ``"director"`` or ``"web"``."""
 
     @property
     def kernel(self) -> str:
@@ -95,7 +97,8 @@ class Node(Protocol):
     def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """Write a file on the node, parents included."""
 
-    def power(self) -> Power: ...
+    def power(self) -> Power:
+        """What the machine is doing now."""
 
     def boot(self) -> None:
         """Power on, and wait until the machine takes commands."""
@@ -106,9 +109,11 @@ class Node(Protocol):
     def shutdown(self) -> None:
         """Stop all services in order, then power off."""
 
-    def freeze(self) -> None: ...
+    def freeze(self) -> None:
+        """Stop the whole machine where it is: no instruction runs until ``thaw``."""
 
-    def thaw(self) -> None: ...
+    def thaw(self) -> None:
+        """Let a frozen machine go on where it stopped."""
 
     def panic(self) -> None:
         """Make the node's kernel panic. It stays down until ``boot``."""
@@ -193,7 +198,8 @@ class Feed(Protocol):
     """Something that goes on beside the run and becomes ops: a probe, the load, a log, an observer."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is told apart by."""
 
     def open(self) -> Stream:
         """Start it, or start it again after its node came back."""
@@ -216,12 +222,15 @@ class Lab(Protocol):
     """A booted cluster."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What it is told apart by on its engine."""
 
     @property
-    def cluster(self) -> Cluster: ...
+    def cluster(self) -> Cluster:
+        """The facts of its cluster."""
 
-    def nodes(self, role: str | None = None) -> list[Node]: ...
+    def nodes(self, role: str | None = None) -> list[Node]:
+        """All nodes, or those of one role."""
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises LabError naming the nodes there are."""
@@ -229,7 +238,8 @@ class Lab(Protocol):
     def now_ns(self) -> int:
         """The lab's clock."""
 
-    def status(self) -> Status: ...
+    def status(self) -> Status:
+        """The cluster now."""
 
     def observers(self) -> list[Feed]:
         """Feeds for VIP owners (each director's ``holds`` and ``power``), ARP on the wire, and the directors' logs."""
@@ -251,7 +261,8 @@ class Fault(Protocol):
     """Frozen settings plus one verb."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name in the registry."""
 
     def available(self, lab: Lab) -> str | None:
         """None, or the reason why this lab cannot do it."""

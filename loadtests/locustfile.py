@@ -36,7 +36,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import geventhttpclient.client
-from dnslib import QTYPE, DNSError, DNSRecord  # type: ignore[import-untyped]
+from dnslib import QTYPE, DNSError, DNSRecord
 
 LAB = tuple(ipaddress.ip_network(text) for text in ("198.18.0.0/15", "203.0.113.0/24", "127.0.0.0/8"))
 """RFC 2544 and RFC 5737: addresses that belong to nobody, and loopback."""

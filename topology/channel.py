@@ -11,6 +11,7 @@ import queue
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from harness.protocols import LabError, Line
@@ -21,11 +22,11 @@ FRAME_HEADER_BYTES = 8
 """Docker's attach protocol: one byte for the stream, three empty, four for the length (big endian)."""
 
 
-class Closed(LabError):
+class ChannelClosedError(LabError):
     """The node's container went away."""
 
 
-class NodeRefused(LabError):
+class NodeRefusedError(LabError):
     """The chassis or the machine answered that it cannot; ``console`` is the end of the machine's console."""
 
     def __init__(self, message: str, console: str = "") -> None:
@@ -54,13 +55,15 @@ class Channel:
         number = next(self._numbers)
         with self._lock:
             if self._closed:
-                raise Closed(f"the container {self._name} is gone", "Run `monkeywrench up` to boot a new lab.")
+                raise ChannelClosedError(
+                    f"the container {self._name} is gone", "Run `monkeywrench up` to boot a new lab."
+                )
             self._answers[number] = queue.SimpleQueue()
             self._socket.sendall(json.dumps({"id": number, "do": do, **values}).encode() + b"\n")
         return number
 
     def answer(self, number: int, timeout_s: float | None) -> dict[str, Any]:
-        """The next answer. Raises TimeoutError, and NodeRefused when the answer is a refusal."""
+        """The next answer. Raises TimeoutError, and NodeRefusedError when the answer is a refusal."""
         try:
             message = self._answers[number].get(timeout=timeout_s)
         except queue.Empty:
@@ -68,7 +71,7 @@ class Channel:
         if "done" in message or "error" in message:
             self._answers.pop(number, None)
         if "error" in message:
-            raise NodeRefused(message["error"], message.get("console", ""))
+            raise NodeRefusedError(message["error"], message.get("console", ""))
         return message
 
     def ask(self, do: str, timeout_s: float, **values: Any) -> dict[str, Any]:
@@ -77,7 +80,7 @@ class Channel:
         try:
             return self.answer(number, timeout_s)
         except TimeoutError:
-            raise NodeRefused(f"{self._name} did not answer {do!r} within {timeout_s:g} s") from None
+            raise NodeRefusedError(f"{self._name} did not answer {do!r} within {timeout_s:g} s") from None
 
     def tell(self, do: str, **values: Any) -> None:
         """A request whose answer nobody waits for."""
@@ -88,10 +91,8 @@ class Channel:
     def close(self) -> None:
         """End the connection; what it started on the node ends too."""
         self._closed = True
-        try:
+        with suppress(OSError):  # already gone
             self._socket.shutdown(2)
-        except OSError:
-            pass  # already gone
 
     def _read(self) -> None:
         rest = b""
@@ -155,7 +156,7 @@ class Job:
     def _next(self) -> dict[str, Any] | None:
         try:
             return self._channel.answer(self._number, None)
-        except (NodeRefused, KeyError):
+        except (NodeRefusedError, KeyError):
             return None
 
 
@@ -170,7 +171,7 @@ class Watch:
         while True:
             try:
                 message = self._channel.answer(self._number, None)
-            except (NodeRefused, KeyError):
+            except (NodeRefusedError, KeyError):
                 return
             yield Line(message["t"], json.dumps(message["watch"]))
 

@@ -189,7 +189,7 @@ def bootstrap(client: Any, say: Say) -> None:
                 f"Debian {SUITE} could not be bootstrapped:\n{done.stderr.strip()[-2000:]}",
                 "It needs root and Debian's package mirror; or pull the image yourself: " + REGISTRY_IMAGE,
             )
-        client.api.import_image_from_file(str(archive), repository=BASE.split(":")[0], tag=SUITE)
+        client.api.import_image_from_file(str(archive), repository=BASE.partition(":")[0], tag=SUITE)
 
 
 def install(packages: list[str], say: Say) -> None:

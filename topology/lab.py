@@ -23,7 +23,7 @@ import docker.errors
 from harness.protocols import Capture, Cluster, Feed, LabError, Node, NodeStatus, Power, RealServer, Status
 from harness.wait import NotYet, until
 from topology import engine, image, kernel, render, switch
-from topology.model import Machine, Topology
+from topology.model import Machine, Topology, load
 from topology.node import DockerNode, put_files
 from topology.observe import HEARTBEAT_LOG, ArpFeed, LogFeed, OwnersFeed, parse_ha_cf, parse_ipvs
 
@@ -33,6 +33,11 @@ SWITCH = "switch"
 UML_OVERHEAD_MIB = 32
 CAPABILITIES = ["NET_ADMIN", "NET_RAW", "SYS_PTRACE"]
 """What a kernel of its own needs of its container: its NICs, and tracing its own processes."""
+
+CPU_SHARES_DEFAULT = 1024
+CPU_SHARES = {"director": 8192}
+"""Docker's relative weights, felt only when the processor is short. In the original each director is a machine of its
+own: here it must not wait for the servers that it balances, or the lab's crowding would look like a slow takeover."""
 
 NODE_LABEL, ROLE_LABEL, KERNEL_LABEL, WHY_LABEL = (f"monkeywrench.{key}" for key in ("node", "role", "kernel", "why"))
 TOPOLOGY_LABEL, OWNER_LABEL = "monkeywrench.topology", "monkeywrench.owner"
@@ -356,6 +361,10 @@ def _switch_container(plan: _Plan) -> Any:
 
 
 def _machine_options(machine: Machine, choice: kernel.Choice) -> dict[str, Any]:
+    return _kernel_options(machine, choice) | {"cpu_shares": CPU_SHARES.get(machine.role, CPU_SHARES_DEFAULT)}
+
+
+def _kernel_options(machine: Machine, choice: kernel.Choice) -> dict[str, Any]:
     if choice.kernel == "host":
         return {"cap_add": ["NET_ADMIN", "NET_RAW"]}
     return {
@@ -457,8 +466,6 @@ def remove_orphans(client: Any) -> None:
 @contextmanager
 def booted(topology: str, name: str, say: Say) -> Iterator[DockerLab]:
     """A lab for as long as the block runs; nothing of it is left afterwards, however the block ends."""
-    from topology.model import load  # noqa: PLC0415 - the name is a parameter's too
-
     client = engine.connect()
     lab = boot(client, load(topology), name, say)
     try:

@@ -6,7 +6,6 @@ Every refusal names the key, its place and what would be right.
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import tomllib
 from collections.abc import Iterator
 from functools import cached_property
@@ -21,7 +20,7 @@ from harness.protocols import LabError
 Role = Literal["client", "resolver", "director", "web"]
 Kernel = Literal["uml", "host"]
 
-ALLOWED = (ipaddress.ip_network("198.18.0.0/15"), ipaddress.ip_network("203.0.113.0/24"))
+ALLOWED = (IPv4Network("198.18.0.0/15"), IPv4Network("203.0.113.0/24"))
 """Reserved for benchmarks (RFC 2544) and documentation (RFC 5737): never a host's private network, never routed."""
 
 SEGMENTS_OF = {
@@ -74,9 +73,10 @@ class Timings(Strict):
 
     @model_validator(mode="after")
     def _as_heartbeat_wants(self) -> Self:
-        if self.deadtime_ms <= 2 * self.keepalive_ms:
+        least_ms = 2 * self.keepalive_ms
+        if self.deadtime_ms <= least_ms:
             raise ValueError(
-                f"deadtime_ms must be more than twice keepalive_ms ({2 * self.keepalive_ms}): heartbeat refuses to start"
+                f"deadtime_ms must be more than twice keepalive_ms ({least_ms}): heartbeat refuses to start"
             )
         if self.initdead_ms < self.deadtime_ms:
             raise ValueError(
@@ -169,24 +169,28 @@ def _name_problems(topology: Topology) -> Iterator[str]:
         if names.count(name) > 1:
             yield f"nodes: the name {name!r} is used twice; each node needs its own"
         if len(name) > NODE_NAME_MAX:
-            yield f"nodes: the name {name!r} is too long; {NODE_NAME_MAX} characters at most (its cables are named after it)"
+            most = f"{NODE_NAME_MAX} characters at most (its cables are named after it)"
+            yield f"nodes: the name {name!r} is too long; {most}"
     directors = [machine.name for machine in topology.of_role("director")]
     for number, vip in enumerate(topology.vips):
         if vip.home not in directors:
-            yield f"vips[{number}].home: {vip.home!r} is no director; it must be one of {', '.join(directors) or '(none)'}"
+            allowed = ", ".join(directors) or "(none)"
+            yield f"vips[{number}].home: {vip.home!r} is no director; it must be one of {allowed}"
 
 
 def _segment_problems(topology: Topology) -> Iterator[str]:
     for name, network in topology.segments.items():
-        if not any(network.subnet_of(allowed) for allowed in ALLOWED):
-            yield f"segments.{name}: {network} is outside {ALLOWED[0]} and {ALLOWED[1]}, the only networks a lab may use"
-        if len(name) > 12:  # noqa: PLR2004 - "br-" and 15 characters, see NODE_NAME_MAX
+        if not any(network.subnet_of(reserved) for reserved in ALLOWED):
+            allowed = f"{ALLOWED[0]} and {ALLOWED[1]}"
+            yield f"segments.{name}: {network} is outside {allowed}, the only networks a lab may use"
+        if len(name) > 12:  # its bridge has "br-" before it, see NODE_NAME_MAX
             yield f"segments.{name}: the name is too long; 12 characters at most"
     for machine in topology.machines:
         for segment in SEGMENTS_OF[machine.role] - set(machine.addresses):
             yield f"nodes {machine.name}: a {machine.role} needs addresses.{segment}"
         for segment in set(machine.addresses) - set(topology.segments):
-            yield f"nodes {machine.name}: addresses.{segment} names no segment; there are {', '.join(topology.segments)}"
+            there_are = ", ".join(topology.segments)
+            yield f"nodes {machine.name}: addresses.{segment} names no segment; there are {there_are}"
 
 
 def _address_problems(topology: Topology) -> Iterator[str]:
@@ -217,7 +221,8 @@ def _role_problems(topology: Topology) -> Iterator[str]:
     for machine in topology.of_role("web"):
         have = len(machine.addresses.get("lan", ()))
         if have != len(topology.vips):
-            yield f"nodes {machine.name}: addresses.lan has {have} addresses; a real server needs one for each of the {len(topology.vips)} VIPs"
+            needs = f"a real server needs one for each of the {len(topology.vips)} VIPs"
+            yield f"nodes {machine.name}: addresses.lan has {have} addresses; {needs}"
 
 
 def shipped() -> dict[str, Path]:

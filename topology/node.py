@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from harness.protocols import LabError, Output, Power
-from topology.channel import Channel, Job, NodeRefused, Watch
+from topology.channel import Channel, Job, NodeRefusedError, Watch
 
 BOOT_S = 60
 POWER_S = 30
@@ -62,7 +62,7 @@ class DockerNode:
         except TimeoutError:
             self.channel.tell("stop", job=number)
             raise LabError(f"{self.name}: `{' '.join(argv)}` did not end within {timeout_s:g} s") from None
-        except NodeRefused as refusal:
+        except NodeRefusedError as refusal:
             raise LabError(f"{self.name}: {refusal}") from None
 
     def stream(self, *argv: str) -> Job:
@@ -89,7 +89,7 @@ class DockerNode:
         """The machine's IPv4 addresses; none when it is not running."""
         try:
             return list(self.channel.ask("addresses", POWER_S)["addresses"])
-        except NodeRefused:
+        except NodeRefusedError:
             return []
 
     def boot(self) -> None:
@@ -119,12 +119,13 @@ class DockerNode:
     def _power(self, verb: str, timeout_s: float) -> dict[str, Any]:
         try:
             return self.channel.ask(verb, timeout_s)
-        except NodeRefused as refusal:
+        except NodeRefusedError as refusal:
             tail = "\n".join(refusal.console.rstrip().splitlines()[-CONSOLE_LINES:])
             console = f"\nThe last lines of its console:\n{tail}" if tail else ""
             raise LabError(
                 f"{self.name}: {verb.replace('_', ' ')} failed: {refusal}{console}",
-                "`monkeywrench doctor` checks what a lab needs; more memory_mib in the topology can help a node that dies at boot.",
+                "`monkeywrench doctor` checks what a lab needs; "
+                "more memory_mib in the topology can help a node that dies at boot.",
             ) from None
 
 

@@ -5,20 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Protocol
 
 from harness.protocols import Entry, Line, Power, RealServer, Stream
 from topology.node import DockerNode
 
 HEARTBEAT_LOG = "/var/log/ha-log"
-
-
-class Origin(Protocol):
-    """What a feed needs of a node."""
-
-    name: str
-
-    def power(self) -> Power: ...
 
 
 class OwnersFeed:

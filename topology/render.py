@@ -16,7 +16,7 @@ _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     undefined=StrictUndefined,
     keep_trailing_newline=True,
-    autoescape=False,  # noqa: S701 - configuration files, not HTML
+    autoescape=False,  # configuration files, not HTML
 )
 
 MODULES = {

@@ -69,7 +69,8 @@ def wire(client: Any, image: str, switch: Any, commands: list[str], labels: dict
     """
     script = (
         """printf '%s\\n' "$0" | ip -batch - || exit 1; """
-        """for cable in $(ls /sys/class/net | grep '[.]'); do ethtool -K "$cable" tx off gso off tso off gro off; done"""
+        """for cable in $(ls /sys/class/net | grep '[.]'); do """
+        """ethtool -K "$cable" tx off gso off tso off gro off; done"""
     )
     try:
         client.containers.run(
@@ -87,7 +88,7 @@ def wire(client: Any, image: str, switch: Any, commands: list[str], labels: dict
 
 
 class WireCapture:
-    """A capture that runs in the switch; the file arrives when it is stopped. Implements ``harness.protocols.Capture``."""
+    """A capture that runs in the switch; the file arrives when it stops. Implements ``harness.protocols.Capture``."""
 
     def __init__(self, switch: DockerNode, path: str, interfaces: list[str], packet_filter: str) -> None:
         self._switch, self._path = switch, Path(path)
@@ -130,6 +131,6 @@ def fetch(container: Any, path: str) -> Iterator[bytes]:
     """A file's content out of a container."""
     pieces, _ = container.get_archive(path)
     with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
-        member = archive.extractfile(archive.next())  # type: ignore[arg-type]
+        member = archive.extractfile(archive.getmembers()[0])
         while member and (piece := member.read(1 << 20)):
             yield piece

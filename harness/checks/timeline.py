@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -80,8 +80,14 @@ def watched(history: History) -> tuple[int, int]:
     Until every director has spoken once nobody knows who holds what. After its last step a run closes its feeds, and
     their silence means nothing.
     """
-    firsts = [ops[0].time for ops in director_ops(history).values() if ops]
+    firsts = [_first_word(ops) for ops in director_ops(history).values() if ops]
     return max(firsts, default=0), _until(history)
+
+
+def _first_word(ops: Sequence[Op]) -> int:
+    """When a director's addresses are first known: from a sample, or from its being down. That it runs says nothing."""
+    telling = (op.time for op in ops if op.f == "holds" or op["power"] in {Power.OFF, Power.PANICKED})
+    return next(telling, ops[0].time)
 
 
 def _until(history: History) -> int:

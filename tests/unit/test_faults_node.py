@@ -74,4 +74,4 @@ def test_settings_are_frozen_and_known() -> None:
     with pytest.raises(ValidationError):
         setattr(fault, "node", "lb-2")  # noqa: B010 - as a careless program would
     with pytest.raises(ValidationError):
-        PowerOff(node="lb-1", hard=True)  # type: ignore[call-arg]
+        PowerOff(node="lb-1", hard=True)  # type: ignore[call-arg]  # as a careless program would

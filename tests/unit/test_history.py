@@ -167,7 +167,7 @@ def test_an_empty_file_is_an_empty_history_without_a_start(tmp_path: Path) -> No
     assert not history.complete
     assert history.end_ns == 0
     with pytest.raises(HistoryError, match="no start"):
-        history.cluster  # noqa: B018
+        history.cluster  # noqa: B018 - reading it is what fails
 
 
 def test_pairs_follow_their_process_and_give_up_on_a_second_invocation() -> None:
@@ -212,7 +212,7 @@ def test_the_cluster_comes_from_the_start() -> None:
     assert history.scenario == "director-power-cut"
     assert history.complete
     with pytest.raises(HistoryError, match=r"op 0 \(start\).*cannot be read"):
-        h.of([h.start(deadtime_ms=None)]).cluster  # noqa: B018
+        h.of([h.start(deadtime_ms=None)]).cluster  # noqa: B018 - reading it is what fails
 
 
 def test_a_missing_field_is_named_with_its_op() -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dnslib import CLASS, OPCODE, QTYPE, RCODE, DNSHeader, DNSQuestion, DNSRecord  # type: ignore[import-untyped]
-from dnslib.dns import EDNS0  # type: ignore[import-untyped]
+from dnslib import CLASS, OPCODE, QTYPE, RCODE, DNSHeader, DNSQuestion, DNSRecord
+from dnslib.dns import EDNS0
 from hypothesis import given
 from hypothesis import strategies as st
 

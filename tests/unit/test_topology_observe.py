@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from harness.protocols import Line, Power, RealServer
+from harness.protocols import LabError, Line, NodeStatus, Power, RealServer
 from topology import kernel, lab
 from topology.model import load
 from topology.observe import ArpFeed, OwnersFeed, parse_ha_cf, parse_ipvs
@@ -59,7 +59,7 @@ def test_a_directors_addresses_become_the_vips_it_holds() -> None:
 
 
 def test_an_arp_frame_keeps_the_time_of_the_wire_and_gets_its_nodes_name() -> None:
-    feed = ArpFeed(Named("switch"), "internet", {"02:00:00:00:00:01": "lb-1"})  # type: ignore[arg-type]
+    feed = ArpFeed(Named("switch"), "internet", {"02:00:00:00:00:01": "lb-1"})  # type: ignore[arg-type]  # likewise
     seen = {
         "t": 5,
         "op": "request",
@@ -105,8 +105,6 @@ def test_a_healthy_cluster_has_no_trouble_and_each_fault_has_its_sentence() -> N
 
 
 def test_a_node_that_is_off_is_trouble() -> None:
-    from harness.protocols import NodeStatus
-
     owners, tables, site = healthy_parts()
     node = NodeStatus("web-3", "web", Power.OFF, "uml", "", "")
     assert list(lab.troubles(load("ultramonkey"), [node], owners, tables, site)) == ["web-3 is off"]
@@ -119,5 +117,5 @@ def test_the_kernel_of_a_node_is_chosen_with_a_reason() -> None:
     on_arm = kernel.choose(machines["lb-1"], "arm64", lambda _: True)
     assert on_arm.kernel == "host"
     assert "arm64" in on_arm.why
-    with pytest.raises(lab.LabError, match="no IPVS"):
+    with pytest.raises(LabError, match="no IPVS"):
         kernel.choose(machines["lb-1"], "arm64", lambda _: False)

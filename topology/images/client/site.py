@@ -3,6 +3,8 @@
 ``{"dns": ["203.0.113.101", ...] or null, "http": {"<vip>": "<node that served>" or null}}``
 """
 
+from __future__ import annotations
+
 import http.client
 import json
 import socket
@@ -13,7 +15,7 @@ TIMEOUT_S = 2
 TYPE_A, CLASS_IN, ANSWER_A = 1, 1, b"\xc0\x0c\x00\x01\x00\x01"  # RFC 1035; the answer's name points to the question's
 
 
-def resolve(resolver, site):
+def resolve(resolver: str, site: str) -> list[str] | None:
     """The addresses in the resolver's answer, in its order; None when there is none."""
     question = b"".join(bytes([len(label)]) + label.encode() for label in site.split(".")) + b"\0"
     query = struct.pack(">HHHHHH", 1, 0, 1, 0, 0, 0) + question + struct.pack(">HH", TYPE_A, CLASS_IN)
@@ -28,7 +30,7 @@ def resolve(resolver, site):
     return [socket.inet_ntoa(record[6:10]) for record in records]
 
 
-def fetch(vip, site):
+def fetch(vip: str, site: str) -> str | None:
     """The node that serves the site's page through a VIP; None when none does."""
     connection = http.client.HTTPConnection(vip, 80, timeout=TIMEOUT_S)
     try:

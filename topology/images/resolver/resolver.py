@@ -28,9 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from dnslib import CLASS, NS, QTYPE, RCODE, RD, RR, SOA, A, DNSHeader, DNSRecord  # type: ignore[import-untyped]
-from dnslib.dns import EDNS0  # type: ignore[import-untyped]
-from dnslib.label import DNSBuffer  # type: ignore[import-untyped]
+from dnslib import CLASS, NS, QTYPE, RCODE, RD, RR, SOA, A, DNSHeader, DNSRecord
+from dnslib.dns import EDNS0
+from dnslib.label import DNSBuffer
 
 HEADER_BYTES = 12
 QUERY = 0

@@ -4,6 +4,8 @@ The chassis sends lines of at most FRAME_BYTES and waits for a ``+`` after each,
 port drops or stalls what comes faster than it is read. A frame starts with ``-`` (more follows) or ``.`` (last).
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -11,8 +13,12 @@ import sys
 import time
 import tty
 
-sys.path.insert(0, os.path.dirname(__file__))
-from wire import Addresses, Jobs, Lines, Poller, encode  # noqa: E402  (python -I leaves this folder out of the path)
+sys.path.insert(0, os.path.dirname(__file__))  # python -I leaves this folder out of the path
+from wire import Addresses, Jobs, Lines, Poller, encode
+
+TYPE_CHECKING = False  # as in wire.py
+if TYPE_CHECKING:
+    from wire import Message
 
 WATCH_EVERY_MS = 400
 
@@ -20,30 +26,30 @@ WATCH_EVERY_MS = 400
 class Agent:
     """Runs what the chassis asks for."""
 
-    def __init__(self, port):
+    def __init__(self, port: str) -> None:
         self.fd = os.open(port, os.O_RDWR | os.O_NOCTTY)
         tty.setraw(self.fd)
         self.poller, self.lines, self.frame = Poller(), Lines(), b""
         self.jobs = Jobs(self.poller)
         self.addresses = Addresses()
-        self.watched, self.seen, self.next_sample = False, None, 0.0
+        self.watched, self.next_sample = False, 0.0
         self.poller.add(self.fd, self.readable)
         self.poller.add(self.addresses.fileno(), self.addresses_changed)
-        wake, self.wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self.wake)
+        self.wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self.poller.add(wake, lambda: (os.read(wake, 64), self.reap()))
+        self.poller.add(self.wake, self.woken)
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         """All of it: a serial line takes what fits."""
         while data:
             data = data[os.write(self.fd, data) :]
 
-    def send(self, message):
+    def send(self, message: Message) -> None:
         """One message to the chassis."""
         self.write(encode(message))
 
-    def readable(self):
+    def readable(self) -> None:
         """Frames came; a whole message is handled at its last frame."""
         for line in self.lines.feed(os.read(self.fd, 65536)):
             self.write(b"+\n")
@@ -52,10 +58,13 @@ class Agent:
                 message, self.frame = self.frame, b""
                 self.handle(json.loads(message))
 
-    def handle(self, message):
+    def handle(self, message: Message) -> None:
         """Do what a message asks."""
         key, verb = message["id"], message["do"]
-        reply = lambda answer: self.send({"id": key, **answer})  # noqa: E731
+
+        def reply(answer: Message) -> None:
+            self.send({"id": key, **answer})
+
         if verb == "exec":
             self.jobs.start(key, message["argv"], reply)
         elif verb == "signal":
@@ -63,23 +72,28 @@ class Agent:
         elif verb == "addresses":
             reply({"addresses": self.addresses.now(), "done": 0})
         elif verb == "watch":
-            self.watched, self.seen = message["on"], None
+            self.watched = message["on"]
             self.sample()
         else:
-            reply({"error": "the agent does not know %r" % verb})
+            reply({"error": f"the agent does not know {verb!r}"})
 
-    def addresses_changed(self):
+    def addresses_changed(self) -> None:
         """The kernel says that an address came or went."""
         self.addresses.drain()
         if self.watched:
             self.sample()
 
-    def sample(self):
+    def sample(self) -> None:
         """Tell the chassis the addresses, changed or not: silence would look like a dead witness."""
         self.send({"id": 0, "addresses": self.addresses.now()})
         self.next_sample = time.monotonic() + WATCH_EVERY_MS / 1000
 
-    def reap(self):
+    def woken(self) -> None:
+        """A signal came: children ended."""
+        os.read(self.wake, 64)
+        self.reap()
+
+    def reap(self) -> None:
         """Collect every child that ended."""
         while True:
             try:
@@ -90,7 +104,7 @@ class Agent:
                 return
             self.jobs.reaped(pid, status)
 
-    def run(self):
+    def run(self) -> None:
         """Serve until the machine goes down."""
         self.send({"id": 0, "hello": os.uname().release})
         while True:

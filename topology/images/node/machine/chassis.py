@@ -7,6 +7,8 @@ services under ``runsvdir`` in this container.
 What the clock says: every answer is stamped with CLOCK_MONOTONIC of the machine that runs Docker.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -14,8 +16,15 @@ import socket
 import sys
 import time
 
-sys.path.insert(0, os.path.dirname(__file__))
-from wire import Addresses, Jobs, Lines, Poller, encode  # noqa: E402  (python -I leaves this folder out of the path)
+sys.path.insert(0, os.path.dirname(__file__))  # python -I leaves this folder out of the path
+from wire import Addresses, Jobs, Lines, Poller, encode
+
+TYPE_CHECKING = False  # as in wire.py
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
+
+    from wire import Message
 
 SOCKET = "/run/monkeywrench.sock"
 SPEC = "/etc/monkeywrench/machine.json"
@@ -27,7 +36,7 @@ TERM_GRACE_S = 3
 CONSOLE_TAIL_BYTES = 3000
 
 
-def now_ns():
+def now_ns() -> int:
     """The lab's clock."""
     return time.monotonic_ns()
 
@@ -35,19 +44,19 @@ def now_ns():
 class Client:
     """One harness that is connected; what it started ends with it."""
 
-    def __init__(self, chassis, connection):
+    def __init__(self, chassis: Chassis, connection: socket.socket) -> None:
         self.chassis, self.connection, self.lines = chassis, connection, Lines()
-        self.watching = None  # the id under which it watches
+        self.watching: int | None = None  # the id under which it watches
         chassis.poller.add(connection.fileno(), self.readable)
 
-    def send(self, message):
+    def send(self, message: Message) -> None:
         """One message to the harness; a harness that is gone is noticed where it is read from."""
         try:
             self.connection.sendall(encode({"t": now_ns(), **message}))
         except OSError:
             pass
 
-    def readable(self):
+    def readable(self) -> None:
         """Requests came, or the harness went away."""
         try:
             data = self.connection.recv(65536)
@@ -64,18 +73,19 @@ class Client:
 class Machine:
     """A machine's power: ``state`` is off, booting, running, frozen or panicked."""
 
-    def __init__(self, chassis, spec):
+    def __init__(self, chassis: Chassis, spec: dict[str, Any]) -> None:
         self.chassis, self.spec = chassis, spec
-        self.state, self.pid, self.release, self.error = "off", None, "", ""
+        self.state, self.release, self.error = "off", "", ""
+        self.pid: int | None = None
         self.since_ns = now_ns()
 
-    def become(self, state):
+    def become(self, state: str) -> None:
         """Change state, and tell whoever watches."""
         if state != self.state:
             self.state, self.since_ns = state, now_ns()
             self.chassis.changed()
 
-    def processes(self):
+    def processes(self) -> Iterator[int]:
         """The pids of the machine: all that this chassis started or inherited, clients' connections left out.
 
         ``docker exec`` puts connections into this pid namespace with a parent outside of it, seen as 0.
@@ -83,14 +93,14 @@ class Machine:
         for name in os.listdir("/proc"):
             if name.isdigit() and int(name) != 1:
                 try:
-                    with open("/proc/%s/stat" % name) as stat:
+                    with open(f"/proc/{name}/stat") as stat:
                         fields = stat.read().rpartition(")")[2].split()
                 except OSError:
                     continue
                 if fields[0] != "Z" and fields[1] != "0":
                     yield int(name)
 
-    def kill_all(self):
+    def kill_all(self) -> None:
         """SIGKILL until nothing is left: a process may fork between being listed and being killed."""
         for _ in range(1000):
             pids = list(self.processes())
@@ -103,7 +113,7 @@ class Machine:
                     pass
             self.chassis.reap()
 
-    def power_off(self):
+    def power_off(self) -> None:
         """Nothing is flushed. The kernel goes first: that instant is the power cut."""
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
@@ -111,7 +121,7 @@ class Machine:
         self.kill_all()
         self.pid = None
 
-    def signal_all(self, number):
+    def signal_all(self, number: int) -> None:
         """Stop or continue all of the machine, its kernel first."""
         for pid in sorted(self.processes(), key=lambda pid: pid != self.pid):
             try:
@@ -119,24 +129,24 @@ class Machine:
             except ProcessLookupError:
                 pass
 
-    def freeze(self):
+    def freeze(self) -> None:
         """No instruction runs until ``thaw``."""
         if self.state == "running":
             self.signal_all(signal.SIGSTOP)
             self.become("frozen")
 
-    def thaw(self):
+    def thaw(self) -> None:
         """Go on where it stopped."""
         if self.state == "frozen":
             self.signal_all(signal.SIGCONT)
             self.become("running")
 
-    def ready(self, release):
+    def ready(self, release: str) -> None:
         """The machine takes commands."""
         self.release = release
         self.become("running")
 
-    def console_tail(self):
+    def console_tail(self) -> str:
         """The end of what the kernel and the boot scripts printed."""
         try:
             with open(CONSOLE, "rb") as console:
@@ -146,7 +156,7 @@ class Machine:
         except OSError:
             return ""
 
-    def spawn(self, argv, env, serial=None):
+    def spawn(self, argv: list[str], env: Mapping[str, str], serial: int | None = None) -> None:
         """Start the machine's first process; its output is the console."""
         console = os.open(CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         null = os.open("/dev/null", os.O_RDONLY)
@@ -163,7 +173,7 @@ class UmlMachine(Machine):
 
     own_kernel = True
 
-    def boot(self):
+    def boot(self) -> None:
         """Start the kernel; ``ready`` comes when its agent says hello."""
         ours, theirs = socket.socketpair()
         self.chassis.attach_serial(ours)
@@ -172,10 +182,10 @@ class UmlMachine(Machine):
             run("ip", "addr", "flush", "dev", interface["name"])
             run("ip", "link", "set", interface["name"], "up", "promisc", "on")
         nics = [
-            "vec%d:transport=raw,ifname=%s,mac=%s,depth=128" % (number, nic["name"], nic["mac"])
+            f"vec{number}:transport=raw,ifname={nic['name']},mac={nic['mac']},depth=128"
             for number, nic in enumerate(self.spec["interfaces"])
         ]
-        argv = [self.spec["kernel_path"], "mem=%dM" % self.spec["memory_mib"], "root=/dev/root", "rootfstype=hostfs"]
+        argv = [self.spec["kernel_path"], f"mem={self.spec['memory_mib']}M", "root=/dev/root", "rootfstype=hostfs"]
         argv += ["rw", "init=/sbin/runit", "con=null", "con0=null,fd:1", "ssl=null", "ssl0=fd:3,fd:3"]
         # Without these two, each boot spends a second on measuring what a node never uses: which RAID 6 routine is
         # fastest, and how long a delay loop takes.
@@ -185,7 +195,7 @@ class UmlMachine(Machine):
         self.spawn(argv + nics, {"TMPDIR": UML_MEMORY, "HOME": "/root", "PATH": os.environ["PATH"]}, theirs.fileno())
         theirs.close()
 
-    def ended(self):
+    def ended(self) -> None:
         """The kernel's process is gone by itself: powered off, or panicked."""
         panicked = "Kernel panic" in self.console_tail()
         self.kill_all()
@@ -198,7 +208,7 @@ class HostMachine(Machine):
 
     own_kernel = False
 
-    def boot(self):
+    def boot(self) -> None:
         """Configure the network and start the services."""
         self.become("booting")
         if run("/usr/lib/monkeywrench/network") != 0:
@@ -208,19 +218,19 @@ class HostMachine(Machine):
         self.spawn(["/usr/lib/monkeywrench/services"], dict(os.environ))
         self.ready(os.uname().release)
 
-    def ended(self):
+    def ended(self) -> None:
         """The supervisor is gone."""
         self.kill_all()
         self.pid = None
         self.become("off")
 
-    def shutdown(self):
+    def shutdown(self) -> None:
         """Services first, then the rest."""
         run("sh", "-c", "sv -w 10 force-shutdown /run/service/* >/dev/null 2>&1")
         self.power_off()
 
 
-def run(*argv):
+def run(*argv: str) -> int:
     """Run a short command to its end; its exit code."""
     pid = os.posix_spawnp(argv[0], argv, os.environ)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -229,20 +239,25 @@ def run(*argv):
 class Chassis:
     """Everything together: one loop."""
 
-    def __init__(self, spec):
+    def __init__(self, spec: dict[str, Any]) -> None:
         self.poller = Poller()
         self.jobs = Jobs(self.poller)
-        self.clients, self.waiting = set(), []  # waiting: (client, id, states that end the wait)
-        self.guest_calls, self.next_call = {}, 1  # call number in the guest -> (client, its id)
-        self.serial, self.serial_lines, self.frames, self.in_flight = None, Lines(), [], False
-        self.machine = (UmlMachine if spec["kernel"] == "uml" else HostMachine)(self, spec)
-        self.addresses, self.next_sample = None, None
-        self.killing = []  # (deadline, client, id) of jobs that were asked to end
-        wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.clients: set[Client] = set()
+        self.waiting: list[tuple[Client, int, tuple[str, ...]]] = []  # (client, id, states that end the wait)
+        self.guest_calls: dict[int, tuple[Client | None, int | None]] = {}  # call in the guest -> (client, its id)
+        self.next_call = 1
+        self.serial: socket.socket | None = None
+        self.serial_lines, self.in_flight = Lines(), False
+        self.frames: list[bytes] = []
+        self.machine: UmlMachine | HostMachine = (UmlMachine if spec["kernel"] == "uml" else HostMachine)(self, spec)
+        self.addresses: Addresses | None = None
+        self.next_sample: float | None = None
+        self.killing: list[tuple[float, Client, int]] = []  # (deadline, client, id) of jobs that were asked to end
+        self.wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-        self.poller.add(wake, lambda: (os.read(wake, 4096), self.reap()))
+        self.poller.add(self.wake, self.woken)
         self.listener = socket.socket(socket.AF_UNIX)
         if os.path.exists(SOCKET):
             os.unlink(SOCKET)
@@ -252,17 +267,17 @@ class Chassis:
 
     # --- clients
 
-    def accept(self):
+    def accept(self) -> None:
         """A harness connects."""
         connection, _ = self.listener.accept()
         self.clients.add(Client(self, connection))
 
-    def forget(self, client):
+    def forget(self, client: Client) -> None:
         """A harness is gone: nothing it started goes on."""
         self.clients.discard(client)
         self.poller.remove(client.connection.fileno())
         client.connection.close()
-        for key in self.jobs.keys():
+        for key in self.jobs.running():
             if key[0] is client:
                 self.jobs.signal(key, signal.SIGKILL)
         for call, (owner, _) in list(self.guest_calls.items()):
@@ -271,43 +286,43 @@ class Chassis:
                 self.guest_calls[call] = (None, None)
         self.watch_changed()
 
-    def handle(self, client, request):
+    def handle(self, client: Client, request: Message) -> None:
         """One request."""
         verb = getattr(self, "do_" + request["do"], None)
         if verb is None:
-            client.send({"id": request["id"], "error": "the chassis does not know %r" % request["do"]})
+            client.send({"id": request["id"], "error": f"the chassis does not know {request['do']!r}"})
         else:
             verb(client, request)
 
-    def refuse(self, client, request, why):
+    def refuse(self, client: Client, request: Message, why: str) -> None:
         """Answer a request with the reason why not."""
         client.send({"id": request["id"], "error": why, "console": self.machine.console_tail()})
 
     # --- requests
 
-    def do_state(self, client, request):
+    def do_state(self, client: Client, request: Message) -> None:
         """What the machine is doing."""
         client.send({"id": request["id"], "done": 0, **self.facts()})
 
-    def facts(self):
+    def facts(self) -> Message:
         """State, when it began, and the kernel's release."""
         return {"state": self.machine.state, "since": self.machine.since_ns, "release": self.machine.release}
 
-    def do_boot(self, client, request):
+    def do_boot(self, client: Client, request: Message) -> None:
         """Power on; answered when the machine takes commands."""
         if self.machine.state in ("off", "panicked"):
             self.machine.boot()
         self.wait(client, request, ("running", "frozen", "off", "panicked"))
 
-    def do_power_off(self, client, request):
+    def do_power_off(self, client: Client, request: Message) -> None:
         """Power cut."""
         self.machine.power_off()
         client.send({"id": request["id"], "done": 0, **self.facts()})
 
-    def do_shutdown(self, client, request):
+    def do_shutdown(self, client: Client, request: Message) -> None:
         """Stop services in order, then power off."""
         if self.machine.state == "running":
-            if self.machine.own_kernel:
+            if isinstance(self.machine, UmlMachine):
                 self.to_guest({"id": 0, "do": "exec", "argv": ["/usr/lib/monkeywrench/shutdown"]})
             else:
                 self.machine.shutdown()
@@ -316,7 +331,7 @@ class Chassis:
             return
         self.wait(client, request, ("off", "panicked"))
 
-    def do_panic(self, client, request):
+    def do_panic(self, client: Client, request: Message) -> None:
         """Make the kernel panic."""
         if not self.machine.own_kernel:
             self.refuse(client, request, "a node on the host's kernel cannot panic")
@@ -325,17 +340,17 @@ class Chassis:
             self.to_guest({"id": 0, "do": "exec", "argv": ["sh", "-c", "echo c > /proc/sysrq-trigger"]})
         self.wait(client, request, ("off", "panicked"))
 
-    def do_freeze(self, client, request):
+    def do_freeze(self, client: Client, request: Message) -> None:
         """Stop every process of the machine."""
         self.machine.freeze()
         client.send({"id": request["id"], "done": 0, **self.facts()})
 
-    def do_thaw(self, client, request):
+    def do_thaw(self, client: Client, request: Message) -> None:
         """Let every process of the machine go on."""
         self.machine.thaw()
         client.send({"id": request["id"], "done": 0, **self.facts()})
 
-    def do_exec(self, client, request):
+    def do_exec(self, client: Client, request: Message) -> None:
         """Run a command on the machine, or beside it (``where`` = chassis)."""
         if request.get("where") == "chassis":
             self.exec_here(client, request)
@@ -346,23 +361,23 @@ class Chassis:
         else:
             self.exec_here(client, request)
 
-    def exec_here(self, client, request):
+    def exec_here(self, client: Client, request: Message) -> None:
         """Run a command in this container."""
         self.jobs.start((client, request["id"]), request["argv"], lambda m: client.send({"id": request["id"], **m}))
 
-    def do_stop(self, client, request):
+    def do_stop(self, client: Client, request: Message) -> None:
         """End a job: SIGTERM to its group, SIGKILL after a grace."""
         self.signal_job(client, request["job"], signal.SIGTERM)
         self.killing.append((time.monotonic() + TERM_GRACE_S, client, request["job"]))
 
-    def signal_job(self, client, job, number):
+    def signal_job(self, client: Client, job: int, number: int) -> None:
         """Signal a job wherever it runs."""
         self.jobs.signal((client, job), number)
         for call, owner in self.guest_calls.items():
             if owner == (client, job):
                 self.to_guest({"id": 0, "do": "signal", "job": call, "number": number})
 
-    def do_addresses(self, client, request):
+    def do_addresses(self, client: Client, request: Message) -> None:
         """The machine's IPv4 addresses."""
         if self.machine.state != "running":
             self.refuse(client, request, "the machine is " + self.machine.state)
@@ -371,7 +386,7 @@ class Chassis:
         else:
             client.send({"id": request["id"], "addresses": Addresses().now(), "done": 0})
 
-    def do_watch(self, client, request):
+    def do_watch(self, client: Client, request: Message) -> None:
         """Follow power and addresses."""
         client.watching = request["id"]
         client.send({"id": client.watching, "watch": {"power": self.machine.state}})
@@ -379,12 +394,12 @@ class Chassis:
 
     # --- waiting for power states
 
-    def wait(self, client, request, states):
+    def wait(self, client: Client, request: Message, states: tuple[str, ...]) -> None:
         """Answer when the machine is in one of these states."""
         self.waiting.append((client, request["id"], states))
         self.answer_waiting()
 
-    def answer_waiting(self):
+    def answer_waiting(self) -> None:
         """Answer all whose state has come."""
         due = [entry for entry in self.waiting if self.machine.state in entry[2]]
         self.waiting = [entry for entry in self.waiting if entry not in due]
@@ -395,7 +410,7 @@ class Chassis:
             else:
                 client.send({"id": key, "done": 0, **self.facts()})
 
-    def changed(self):
+    def changed(self) -> None:
         """The machine's state changed."""
         self.tell_watchers({"power": self.machine.state})
         if self.machine.state in ("off", "panicked"):
@@ -406,13 +421,13 @@ class Chassis:
 
     # --- watching addresses
 
-    def tell_watchers(self, seen):
+    def tell_watchers(self, seen: Message) -> None:
         """To all that follow this machine."""
         for client in self.clients:
             if client.watching is not None:
                 client.send({"id": client.watching, "watch": seen})
 
-    def watch_changed(self):
+    def watch_changed(self) -> None:
         """Watch addresses exactly while somebody follows."""
         wanted = any(client.watching is not None for client in self.clients)
         if self.machine.own_kernel:
@@ -426,8 +441,10 @@ class Chassis:
             self.poller.remove(self.addresses.fileno())
             self.addresses = self.next_sample = None
 
-    def sample(self):
+    def sample(self) -> None:
         """Tell the addresses of a machine on the host's kernel."""
+        if self.addresses is None:
+            return
         self.addresses.drain()
         self.next_sample = time.monotonic() + WATCH_EVERY_MS / 1000
         if self.machine.state == "running":
@@ -435,13 +452,13 @@ class Chassis:
 
     # --- the serial line to the guest
 
-    def attach_serial(self, connection):
+    def attach_serial(self, connection: socket.socket) -> None:
         """A new machine's serial line."""
         self.detach_serial()
         self.serial, self.serial_lines = connection, Lines()
         self.poller.add(connection.fileno(), self.serial_readable)
 
-    def detach_serial(self):
+    def detach_serial(self) -> None:
         """The machine is gone; so are its commands."""
         if self.serial:
             self.poller.remove(self.serial.fileno())
@@ -452,20 +469,20 @@ class Chassis:
             if client:
                 client.send({"id": key, "error": "the machine went down"})
 
-    def call_guest(self, client, request):
+    def call_guest(self, client: Client, request: Message) -> None:
         """Pass a request on to the guest's agent."""
         call, self.next_call = self.next_call, self.next_call + 1
         self.guest_calls[call] = (client, request["id"])
         self.to_guest({**request, "id": call})
 
-    def to_guest(self, message):
+    def to_guest(self, message: Message) -> None:
         """Queue a message, cut into frames."""
         data = encode(message)[:-1]
         pieces = [data[at : at + FRAME_BYTES] for at in range(0, len(data), FRAME_BYTES)]
         self.frames += [(b"." if piece is pieces[-1] else b"-") + piece + b"\n" for piece in pieces]
         self.next_frame()
 
-    def next_frame(self):
+    def next_frame(self) -> None:
         """Send one frame, if none is on its way."""
         if self.serial and self.frames and not self.in_flight:
             self.in_flight = True
@@ -474,8 +491,10 @@ class Chassis:
             except OSError:
                 pass  # the machine is going down; its end is noticed as its process's end
 
-    def serial_readable(self):
+    def serial_readable(self) -> None:
         """The guest says something."""
+        if self.serial is None:
+            return
         try:
             data = self.serial.recv(65536)
         except OSError:
@@ -490,7 +509,7 @@ class Chassis:
             elif line:
                 self.from_guest(json.loads(line))
 
-    def from_guest(self, message):
+    def from_guest(self, message: Message) -> None:
         """A message of the guest's agent."""
         if "hello" in message:
             self.machine.ready(message["hello"])
@@ -506,7 +525,12 @@ class Chassis:
 
     # --- processes
 
-    def reap(self):
+    def woken(self) -> None:
+        """A signal came: children ended."""
+        os.read(self.wake, 4096)
+        self.reap()
+
+    def reap(self) -> None:
         """Collect every child that ended, of whomever: this is PID 1."""
         while True:
             try:
@@ -519,14 +543,14 @@ class Chassis:
                 self.machine.ended()
             self.jobs.reaped(pid, status)
 
-    def kill_overdue(self):
+    def kill_overdue(self) -> None:
         """SIGKILL for jobs that did not end when asked."""
         now = time.monotonic()
         for entry in [entry for entry in self.killing if entry[0] <= now]:
             self.killing.remove(entry)
             self.signal_job(entry[1], entry[2], signal.SIGKILL)
 
-    def run(self):
+    def run(self) -> None:
         """Serve for ever."""
         while True:
             due = [entry[0] for entry in self.killing] + ([self.next_sample] if self.next_sample else [])

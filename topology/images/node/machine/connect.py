@@ -8,9 +8,9 @@ import sys
 chassis = socket.socket(socket.AF_UNIX)
 chassis.connect("/run/monkeywrench.sock")
 while True:
-    readable, _, _ = select.select([0, chassis], [], [])
+    readable, _, _ = select.select([0, chassis.fileno()], [], [])
     for source in readable:
-        data = os.read(source if source == 0 else chassis.fileno(), 65536)
+        data = os.read(source, 65536)
         if not data:
             sys.exit()
         if source == 0:

@@ -6,6 +6,8 @@ Messages are JSON objects, one a line. A request carries ``id`` and ``do``; answ
 Standard library only, and little of it: this starts on every boot of a kernel where each system call costs 40 us.
 """
 
+from __future__ import annotations
+
 import codecs
 import json
 import os
@@ -13,6 +15,15 @@ import select
 import signal
 import socket
 import struct
+from functools import partial
+
+TYPE_CHECKING = False  # the module typing is not loaded inside nodes; type checkers know this name by itself
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Message = dict[str, Any]
+    Send = Callable[[Message], None]
 
 CHUNK_BYTES = 32768
 NLMSG_DONE, RTM_NEWADDR, RTM_GETADDR = 3, 20, 22  # linux/netlink.h, linux/rtnetlink.h
@@ -22,7 +33,7 @@ IFA_LOCAL = 2
 LOOPBACK_INDEX = 1
 
 
-def encode(message):
+def encode(message: Message) -> bytes:
     """A message as one ASCII line."""
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
@@ -30,10 +41,10 @@ def encode(message):
 class Lines:
     """Cuts a byte stream into complete lines."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.rest = b""
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> list[bytes]:
         """The complete lines in the stream so far, without their ends."""
         *lines, self.rest = (self.rest + data).split(b"\n")
         return lines
@@ -42,21 +53,21 @@ class Lines:
 class Poller:
     """Calls ``handler()`` for each descriptor that can be read."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.poll = select.poll()
-        self.handlers = {}
+        self.handlers: dict[int, Callable[[], None]] = {}
 
-    def add(self, fd, handler):
+    def add(self, fd: int, handler: Callable[[], None]) -> None:
         """Watch a descriptor."""
         self.handlers[fd] = handler
         self.poll.register(fd, select.POLLIN | select.POLLHUP)
 
-    def remove(self, fd):
+    def remove(self, fd: int) -> None:
         """Stop watching a descriptor."""
         if self.handlers.pop(fd, None):
             self.poll.unregister(fd)
 
-    def turn(self, timeout_ms):
+    def turn(self, timeout_ms: float | None) -> None:
         """Wait for readable descriptors, at most so long, and handle each."""
         for fd, _ in self.poll.poll(timeout_ms):
             handler = self.handlers.get(fd)
@@ -64,15 +75,27 @@ class Poller:
                 handler()
 
 
+class Job:
+    """One command that runs: its open pipes, its exit code once it has one, and who is told."""
+
+    def __init__(self, key: Any, send: Send) -> None:
+        self.key, self.send = key, send
+        self.pipes: set[int] = set()
+        self.exit_code: int | None = None
+
+
 class Jobs:
-    """Commands that run for somebody; each is the leader of a session of its own, so that all of it can be ended."""
+    """Commands that run for somebody; each is the leader of a session of its own, so that all of it can be ended.
 
-    def __init__(self, poller):
+    A key is whatever the caller tells its jobs apart by.
+    """
+
+    def __init__(self, poller: Poller) -> None:
         self.poller = poller
-        self.by_key = {}  # key -> pid
-        self.by_pid = {}  # pid -> [send, open pipes, exit code or None, key]
+        self.by_key: dict[Any, int] = {}  # key -> pid
+        self.by_pid: dict[int, Job] = {}
 
-    def start(self, key, argv, send):
+    def start(self, key: Any, argv: list[str], send: Send) -> None:
         """Run ``argv``; ``send(dict)`` gets its output and its end."""
         pipes = {"out": os.pipe(), "err": os.pipe()}
         null = os.open("/dev/null", os.O_RDONLY)
@@ -83,55 +106,55 @@ class Jobs:
         except OSError as error:
             for ends in pipes.values():
                 os.close(ends[0])
-            send({"error": "cannot run %s: %s" % (argv[0], error.strerror)})
+            send({"error": f"cannot run {argv[0]}: {error.strerror}"})
             return
         finally:
             os.close(null)
             for ends in pipes.values():
                 os.close(ends[1])
         self.by_key[key] = pid
-        self.by_pid[pid] = [send, set(), None, key]
+        self.by_pid[pid] = Job(key, send)
         for name, (fd, _) in pipes.items():
-            self.by_pid[pid][1].add(fd)
+            self.by_pid[pid].pipes.add(fd)
             decode = codecs.getincrementaldecoder("utf-8")("replace").decode
-            self.poller.add(fd, lambda fd=fd, name=name, decode=decode: self._read(pid, fd, name, decode))
+            self.poller.add(fd, partial(self._read, pid, fd, name, decode))
 
-    def _read(self, pid, fd, name, decode):
+    def _read(self, pid: int, fd: int, name: str, decode: Callable[[bytes, bool], str]) -> None:
         data = os.read(fd, CHUNK_BYTES)
         text = decode(data, not data)
         if text:
-            self.by_pid[pid][0]({name: text})
+            self.by_pid[pid].send({name: text})
         if not data:
             self.poller.remove(fd)
             os.close(fd)
-            self.by_pid[pid][1].discard(fd)
+            self.by_pid[pid].pipes.discard(fd)
             self._finish(pid)
 
-    def reaped(self, pid, status):
+    def reaped(self, pid: int, status: int) -> None:
         """A child ended. What its own children still hold open ends with it."""
         if pid in self.by_pid:
-            self.by_pid[pid][2] = os.waitstatus_to_exitcode(status)
+            self.by_pid[pid].exit_code = os.waitstatus_to_exitcode(status)
             kill_group(pid, signal.SIGKILL)
             self._finish(pid)
 
-    def _finish(self, pid):
-        send, pipes, code, key = self.by_pid[pid]
-        if code is not None and not pipes:
+    def _finish(self, pid: int) -> None:
+        job = self.by_pid[pid]
+        if job.exit_code is not None and not job.pipes:
             del self.by_pid[pid]
-            self.by_key.pop(key, None)
-            send({"done": code})
+            self.by_key.pop(job.key, None)
+            job.send({"done": job.exit_code})
 
-    def signal(self, key, number):
+    def signal(self, key: Any, number: int) -> None:
         """Send a signal to a running job's whole group."""
         if key in self.by_key:
             kill_group(self.by_key[key], number)
 
-    def keys(self):
+    def running(self) -> list[Any]:
         """The keys of all running jobs."""
         return list(self.by_key)
 
 
-def kill_group(pid, number):
+def kill_group(pid: int, number: int) -> None:
     """Signal a process group that may be gone already."""
     try:
         os.killpg(pid, number)
@@ -142,15 +165,15 @@ def kill_group(pid, number):
 class Addresses:
     """The IPv4 addresses of this network namespace, from the kernel itself (rtnetlink(7)), without a process."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         self.changes.bind((0, RTMGRP_IPV4_IFADDR))
 
-    def fileno(self):
+    def fileno(self) -> int:
         """Readable when an address came or went."""
         return self.changes.fileno()
 
-    def drain(self):
+    def drain(self) -> None:
         """Forget the notifications: what counts is the list after them."""
         try:
             while self.changes.recv(65536):
@@ -158,19 +181,20 @@ class Addresses:
         except BlockingIOError:
             pass
 
-    def now(self):
+    def now(self) -> list[str]:
         """All addresses but loopback's, sorted."""
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as dump:
             dump.send(
                 struct.pack("=IHHII", 24, RTM_GETADDR, NLM_F_REQUEST_DUMP, 1, 0) + struct.pack("=BBBBi", 2, 0, 0, 0, 0)
             )
-            found, more = [], True
+            found: list[str] = []
+            more = True
             while more:
                 more = _parse_addresses(dump.recv(65536), found)
         return sorted(found)
 
 
-def _parse_addresses(data, found):
+def _parse_addresses(data: bytes, found: list[str]) -> bool:
     """Add the addresses of one netlink datagram to ``found``; False when the dump is complete."""
     at = 0
     while at + 16 <= len(data):

@@ -1,0 +1,134 @@
+"""The cluster in the lab: what the original would do, the lab does."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.protocols import LabError
+from harness.wait import until
+from topology.lab import DockerLab
+
+MONKEYWRENCH = [sys.executable, "-m", "harness.cli"]
+VIPS = ["203.0.113.101", "203.0.113.102"]
+
+
+def test_each_director_holds_its_own_vip_and_both_tables_are_whole(lab: DockerLab) -> None:
+    status = lab.status()
+    assert status.trouble == ()
+    assert status.owners == {VIPS[0]: ("lb-1",), VIPS[1]: ("lb-2",)}
+    for director in ("lb-1", "lb-2"):
+        for vip in VIPS:
+            weights = {server.node: server.weight for server in status.ipvs[director][f"{vip}:80"]}
+            assert weights == {f"web-{number}": 1 for number in range(1, 7)}
+
+
+def test_the_clients_address_arrives_at_the_real_servers(lab: DockerLab) -> None:
+    """Masq without hiding the client: replies leave through the gateway of the VIP that the request came by."""
+    for vip in VIPS:
+        page = lab.node("client").exec("curl", "-s", "-i", "--max-time", "5", f"http://{vip}/")
+        node = next(line.split(": ")[1] for line in page.stdout.splitlines() if line.startswith("X-Node"))
+        assert f"<strong>{node.strip()}</strong>" in page.stdout
+        log = lab.node(node.strip()).exec("tail", "-n", "20", "/var/log/apache2/access.log").stdout
+        assert "203.0.113.10 " in log
+
+
+def test_the_resolver_answers_cyclically_over_the_wire(lab: DockerLab) -> None:
+    look = ("python3", "-S", "/usr/lib/monkeywrench/site.py", "203.0.113.53", "www.ultramonkey.test")
+    answers = [json.loads(lab.node("client").exec(*look).stdout)["dns"] for _ in range(4)]
+    assert sorted(answers[0]) == VIPS
+    for before, after in zip(answers, answers[1:], strict=False):
+        assert after == [*before[1:], before[0]]
+
+
+def test_the_client_resolves_through_the_labs_resolver(lab: DockerLab) -> None:
+    page = lab.node("client").exec("curl", "-s", "--max-time", "5", "http://www.ultramonkey.test/alive")
+    assert page.stdout == "OK\n"
+
+
+def test_connections_are_synchronised_both_ways(lab: DockerLab) -> None:
+    for vip, peer in ((VIPS[0], "lb-2"), (VIPS[1], "lb-1")):
+        lab.node("client").exec("curl", "-s", "--max-time", "5", f"http://{vip}/")
+
+        def arrived(vip: str = vip, peer: str = peer) -> bool:
+            table = lab.node(peer).exec("ipvsadm", "-Lnc").stdout
+            return f"{vip}:80" in table and "203.0.113.10:" in table
+
+        assert until(arrived, 15, f"a connection through {vip} to be known to {peer}", 1)
+
+
+def test_heartbeat_speaks_on_both_segments(lab: DockerLab, tmp_path: Path) -> None:
+    for segment in ("heartbeat", "lan"):
+        path = tmp_path / f"{segment}.pcapng"
+        capture = lab.capture(str(path), (segment,), "udp port 694")
+        until(lambda: packets_seen(lab) > 4, 20, "heartbeat messages on the wire", 0.5)
+        capture.stop()
+        content = path.read_bytes()
+        assert content[:4] == b"\x0a\x0d\x0d\x0a"  # pcapng's section header (draft-ietf-opsawg-pcapng)
+        assert b"(0)t=status" in content
+        assert b"(0)src=lb-1" in content
+        assert b"(0)src=lb-2" in content
+
+
+def packets_seen(lab: DockerLab) -> int:
+    """Frames in whatever capture is being written in the switch, roughly: a heartbeat message is about 200 bytes."""
+    size = lab.switch.exec("sh", "-c", "cat /tmp/*.pcapng | wc -c").stdout
+    return int(size or 0) // 200
+
+
+def test_a_cable_can_be_captured_by_its_name(lab: DockerLab, tmp_path: Path) -> None:
+    path = tmp_path / "cable.pcapng"
+    capture = lab.capture(str(path), ("client.eth0",), "tcp port 80")
+    lab.node("client").exec("curl", "-s", "--max-time", "5", f"http://{VIPS[0]}/alive")
+    until(lambda: packets_seen(lab) > 4, 20, "the request on the wire", 0.5)
+    capture.stop()
+    capture.stop()
+    assert b"GET /alive" in path.read_bytes()
+    with pytest.raises(LabError, match=r"no segment or cable 'lb-9\.eth0'"):
+        lab.capture(str(path), ("lb-9.eth0",), "")
+
+
+def test_a_bad_capture_filter_is_refused(lab: DockerLab, tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="dumpcap refused"):
+        lab.capture(str(tmp_path / "x.pcapng"), ("lan",), "no such filter")
+
+
+@pytest.mark.parametrize("name", ["client", "resolver", "lb-1", "web-1", "switch"])
+def test_nothing_leaves_the_lab(lab: DockerLab, name: str) -> None:
+    for outside in ("192.0.2.1", "1.1.1.1"):
+        assert not lab.node(name).exec("ip", "route", "get", outside).ok
+    if name == "switch":
+        assert lab.switch.exec("ip", "-o", "-4", "addr", "show", "scope", "global").stdout == ""
+
+
+def test_status_and_exec_on_the_command_line(lab: DockerLab) -> None:
+    shown = subprocess.run(
+        [*MONKEYWRENCH, "status", "--json", "--lab", lab.name], capture_output=True, text=True, check=True
+    )
+    status = json.loads(shown.stdout)
+    assert status["healthy"] is True
+    assert status["owners"] == {VIPS[0]: ["lb-1"], VIPS[1]: ["lb-2"]}
+    assert {node["name"]: node["kernel"] for node in status["nodes"]}["lb-1"] == "uml"
+    assert len(status["ipvs"]["lb-1"][f"{VIPS[0]}:80"]) == 6
+    table = subprocess.run(
+        [*MONKEYWRENCH, "exec", "--lab", lab.name, "lb-1", "--", "ipvsadm", "-Ln"], capture_output=True, text=True, check=True
+    )
+    assert f"TCP  {VIPS[0]}:80 wlc" in table.stdout
+    failed = subprocess.run([*MONKEYWRENCH, "exec", "--lab", lab.name, "lb-1", "--", "sh", "-c", "exit 7"], check=False)
+    assert failed.returncode == 7
+
+
+def test_a_user_gets_sentences_not_tracebacks(lab: DockerLab) -> None:
+    wrong = subprocess.run(
+        [*MONKEYWRENCH, "exec", "--lab", lab.name, "lb-7", "--", "true"], capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 4
+    assert "there is no node 'lb-7'" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+    absent = subprocess.run([*MONKEYWRENCH, "status", "--lab", "no-such"], capture_output=True, text=True, check=False)
+    assert absent.returncode == 4
+    assert "monkeywrench up" in absent.stderr

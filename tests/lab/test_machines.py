@@ -1,0 +1,155 @@
+"""Machines: kernels of their own, power that is really cut, and a control channel that no lab network can cut."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness.protocols import LabError, Power
+from topology.lab import DockerLab
+
+
+def test_cluster_nodes_have_kernels_of_their_own_and_status_says_why(lab: DockerLab) -> None:
+    status = lab.status()
+    host = lab.node("client").exec("uname", "-r").stdout.strip()
+    for node in status.nodes:
+        assert node.why
+        assert node.power is Power.RUNNING
+        if node.kernel == "uml":
+            assert lab.node(node.name).exec("uname", "-r").stdout.strip() == node.kernel_release != host
+    assert {node.name for node in status.nodes if node.kernel == "host"} == {"client"}
+
+
+def test_init_is_process_one_and_reaps(lab: DockerLab) -> None:
+    node = lab.node("web-1")
+    assert node.exec("cat", "/proc/1/comm").stdout.strip() == "runit"
+    # an orphan is init's child, and is gone once it ends
+    node.exec("sh", "-c", "setsid sh -c 'sleep 0.2' > /dev/null 2>&1 &")
+    zombies = node.exec("sh", "-c", "sleep 1; ps axo stat= | grep -c '^Z' || true")
+    assert zombies.stdout.strip() == "0"
+
+
+def test_a_service_that_dies_is_started_again(lab: DockerLab) -> None:
+    node = lab.node("resolver")
+    before = node.exec("sv", "status", "/run/service/resolver").stdout
+    node.exec("pkill", "-KILL", "-f", "resolver.py")
+    after = node.exec("sh", "-c", "sleep 2; sv status /run/service/resolver").stdout
+    assert after.startswith("run:")
+    assert before.split("(")[1].split(")")[0] != after.split("(")[1].split(")")[0]  # another pid
+
+
+def test_a_power_cut_loses_what_was_not_flushed_and_keeps_what_was(lab: DockerLab) -> None:
+    node = lab.node("web-6")
+    node.exec("rm", "-f", "/srv/flushed", "/srv/lost")
+    node.exec("sh", "-c", "echo kept > /srv/flushed; sync; echo gone > /srv/lost")
+    assert node.exec("cat", "/srv/lost").stdout == "gone\n"
+    cut_ns = node.power_off()
+    assert node.power() is Power.OFF
+    assert cut_ns <= lab.now_ns()
+    assert node.power_off() == cut_ns  # off already: the same cut
+    with pytest.raises(LabError, match="web-6: the machine is off"):
+        node.exec("true")
+    node.boot()
+    node.boot()  # runs already: nothing happens
+    assert node.exec("cat", "/srv/flushed").stdout == "kept\n"
+    assert node.exec("cat", "/srv/lost").stdout == ""
+
+
+def test_a_shutdown_flushes(lab: DockerLab) -> None:
+    node = lab.node("web-6")
+    node.exec("sh", "-c", "echo kept > /srv/flushed-by-shutdown")
+    node.shutdown()
+    assert node.power() is Power.OFF
+    node.shutdown()
+    node.boot()
+    assert node.exec("cat", "/srv/flushed-by-shutdown").stdout == "kept\n"
+    node.exec("rm", "/srv/flushed-by-shutdown")
+
+
+def test_a_frozen_machine_stands_still_and_goes_on(lab: DockerLab) -> None:
+    node = lab.node("web-6")
+    node.freeze()
+    node.freeze()
+    assert node.power() is Power.FROZEN
+    with pytest.raises(LabError, match="frozen"):
+        node.exec("true")
+    with pytest.raises(LabError, match="cannot shut down"):
+        node.shutdown()
+    node.thaw()
+    node.thaw()
+    assert node.exec("echo", "on").stdout == "on\n"
+
+
+def test_a_panic_stays_down_until_power_on(lab: DockerLab) -> None:
+    node = lab.node("web-6")
+    node.panic()
+    assert node.power() is Power.PANICKED
+    node.panic()
+    node.boot()
+    assert node.power() is Power.RUNNING
+
+
+def test_a_node_that_does_not_boot_shows_the_end_of_its_console(lab: DockerLab) -> None:
+    node = lab.node("web-6")
+    node.chassis_exec("cp", "-a", "/sbin/runit", "/sbin/runit.saved")
+    node.power_off()
+    try:
+        node.chassis_exec("chmod", "644", "/sbin/runit")
+        with pytest.raises(LabError) as caught:
+            node.boot()
+        assert "web-6: boot failed" in str(caught.value)
+        assert "Kernel panic" in str(caught.value)
+        assert caught.value.next_step
+    finally:
+        node.chassis_exec("mv", "/sbin/runit.saved", "/sbin/runit")
+        node.boot()
+
+
+def test_no_lab_network_is_needed_to_control_a_node(lab: DockerLab) -> None:
+    node = lab.node("web-6")
+    assert node.exec("ip", "link", "set", "eth0", "down").ok
+    try:
+        assert node.exec("echo", "still here").stdout == "still here\n"
+    finally:
+        node.power_off()
+        node.boot()
+
+
+def test_a_watch_goes_on_across_a_power_cut(lab: DockerLab) -> None:
+    node = lab.node("web-6")
+    watch = node.watch()
+    lines = iter(watch)
+
+    def next_power() -> str:
+        return next(seen["power"] for line in lines if "power" in (seen := json.loads(line.text)))
+
+    assert next_power() == "running"
+    node.power_off()
+    assert next_power() == "off"
+    node.boot()
+    assert [next_power(), next_power()] == ["booting", "running"]
+    addresses = next(seen["addresses"] for line in lines if "addresses" in (seen := json.loads(line.text)))
+    assert addresses == ["198.18.1.106", "198.18.1.206"]
+    watch.stop()
+
+
+def test_output_of_any_size_arrives_whole(lab: DockerLab) -> None:
+    for name in ("web-1", "client"):
+        done = lab.node(name).exec("seq", "1", "60000", timeout_s=30)
+        assert done.stdout == "".join(f"{number}\n" for number in range(1, 60001))
+    long = "x" * 20000  # far more than a serial port's line discipline holds
+    assert lab.node("web-1").exec("echo", long).stdout == long + "\n"
+
+
+def test_a_command_that_takes_too_long_is_ended(lab: DockerLab) -> None:
+    node = lab.node("web-1")
+    with pytest.raises(LabError, match="did not end within 1 s"):
+        node.exec("sleep", "4321", timeout_s=1)
+    gone = node.exec("sh", "-c", "for i in 1 2 3 4 5 6; do pgrep -f 'sleep 4321' > /dev/null || exit 0; sleep 1; done; exit 1")
+    assert gone.ok
+
+
+def test_an_unknown_command_is_a_sentence(lab: DockerLab) -> None:
+    with pytest.raises(LabError, match="web-1: cannot run no-such-program: No such file or directory"):
+        lab.node("web-1").exec("no-such-program")
