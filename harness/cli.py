@@ -52,8 +52,11 @@ class _Monkeywrench(click.Group):
         except (LabError, HistoryError) as error:
             _complain(error, getattr(error, "next_step", ""))
             sys.exit(LAB_ERROR)
+        except (KeyboardInterrupt, click.Abort):
+            _complain(LabError("interrupted; what was begun has been undone"), "")
+            sys.exit(128 + signal.SIGINT)
         except BrokenPipeError:
-            sys.exit(1)
+            sys.exit(LAB_ERROR)
 
 
 def _complain(error: Exception, next_step: str) -> None:

@@ -176,6 +176,8 @@ class History(Sequence[Op]):
                 keepalive_ms=int(facts["keepalive_ms"]),
                 deadtime_ms=int(facts["deadtime_ms"]),
                 resources_per_vip=int(facts.get("resources_per_vip", Cluster.resources_per_vip)),
+                resource_start_ms=int(facts.get("resource_start_ms", Cluster.resource_start_ms)),
+                resolver=str(facts.get("resolver", Cluster.resolver)),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise HistoryError(f"op {self.start.index} (start): its cluster cannot be read: {error!r}") from error

@@ -56,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("monkeywrench", "chaos tests of a high-availability cluster")
     for name, metavar, text in (
         ("topology", "NAME", "the topology to boot"),
-        ("lab", "NAME", "the name of the lab; an xdist worker adds its own"),
+        ("lab", "NAME", "the name of the lab; the process and an xdist worker add their own"),
         ("runs", "DIR", "where run directories are made"),
         ("seed", "N", "the seed of all runs (default: each scenario's own)"),
     ):
@@ -74,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
     """A TOML file with a ``[scenario]`` table is a test; all others are somebody else's."""
-    if file_path.suffix == ".toml" and _is_scenario(file_path):
+    if file_path.suffix == ".toml" and not _is_record(file_path) and _is_scenario(file_path):
         return ScenarioFile.from_parent(parent, path=file_path)
     return None
 
@@ -227,6 +227,11 @@ def _clock(lab: Lab) -> wait.Clock:
     return lab.clock if isinstance(lab, FakeLab) else wait.REAL
 
 
+def _is_record(path: Path) -> bool:
+    """True for the copy of a scenario in a run directory: what was run once is no test."""
+    return path.name == store.SCENARIO and path.with_name(store.META).exists()
+
+
 def _is_scenario(path: Path) -> bool:
     """True for a TOML file with a ``[scenario]`` table; also for one that would be, were it not broken."""
     try:
@@ -253,9 +258,9 @@ def _seed(config: pytest.Config) -> int | None:
 
 
 def _lab_name(config: pytest.Config) -> str:
-    """Each xdist worker has a lab of its own."""
+    """Each process and each xdist worker has a lab of its own."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    name = _setting(config, "lab")
+    name = f"{_setting(config, 'lab')}-{os.getpid()}"
     return f"{name}-{worker}" if worker else name
 
 

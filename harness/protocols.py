@@ -136,6 +136,11 @@ class Cluster:
     """As read back from the directors' own ha.cf."""
     resources_per_vip: int = 2
     """haresources resources that a takeover starts, one after another, for each VIP."""
+    resource_start_ms: int = 1500
+    """How long one of them may take on this machine: their scripts are as fast as the machine is, and no configuration
+    file says how fast that is, so a lab measures it while nothing is wrong."""
+    resolver: str = "203.0.113.53"
+    """The address of the site's resolver."""
 
 
 @dataclass(frozen=True)

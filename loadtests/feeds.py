@@ -92,8 +92,8 @@ def _entry(op: Any) -> Entry:
     return Entry(time_ns, op["process"], op["type"], op["f"], op.get("value"), error)
 
 
-def feeds(lab: Lab, load: LoadSettings | None, resolver: str = "203.0.113.53") -> list[Feed]:
-    """The probe of every VIP and, with ``load``, the visitors, who resolve the site's name at ``resolver``.
+def feeds(lab: Lab, load: LoadSettings | None) -> list[Feed]:
+    """The probe of every VIP and, with ``load``, the visitors, who resolve the site's name at its resolver.
 
     Raises LabError when the lab has no client node.
     """
@@ -102,7 +102,7 @@ def feeds(lab: Lab, load: LoadSettings | None, resolver: str = "203.0.113.53") -
         raise LabError("The lab has no node with the role client, so nothing can ask the site for pages.")
     found: list[Feed] = [_probe(lab, clients[0])]
     if load is not None:
-        found.append(_load(lab, clients[0], load, resolver))
+        found.append(_load(lab, clients[0], load, lab.cluster.resolver))
     return found
 
 

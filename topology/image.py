@@ -103,7 +103,7 @@ def build(client: Any, role: str, name: str, arguments: dict[str, str], say: Say
             if "error" in event:
                 raise LabError(
                     f"the image for {role} could not be built: {event['error']}\n" + "\n".join(lines[-LOG_LINES:]),
-                    "Building needs Debian's package mirror; `monkeywrench doctor` checks for it.",
+                    "Building needs Debian's package mirror, as apt-get on this machine does.",
                 )
 
 
@@ -176,7 +176,7 @@ def base(client: Any, say: Say) -> None:
 def bootstrap(client: Any, say: Say) -> None:
     """Make the base image from Debian's mirror."""
     if not shutil.which("mmdebstrap"):
-        install(["mmdebstrap"], say)
+        install(["mmdebstrap", "debian-archive-keyring"], say)
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "base.tar"
         command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=ca-certificates"]

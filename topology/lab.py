@@ -23,12 +23,16 @@ import docker.errors
 from harness.protocols import Capture, Cluster, Feed, LabError, Node, NodeStatus, Power, RealServer, Status
 from harness.wait import NotYet, until
 from topology import engine, image, kernel, render, switch
-from topology.model import Machine, Topology, load
+from topology.model import Machine, Topology, Vip, load
 from topology.node import DockerNode, put_files
 from topology.observe import HEARTBEAT_LOG, ArpFeed, LogFeed, OwnersFeed, parse_ha_cf, parse_ipvs
 
 HEALTHY_S = 90
 STATUS_EVERY_S = 0.5
+RESOURCE_S = 30
+RESOURCE_FACTOR = 8
+"""A resource's status while nothing is wrong, times this, is what starting one may take. Measured: in a takeover under
+load a resource took 6.5 times as long (status, a longer start, and heartbeat's own scripts around them)."""
 SWITCH = "switch"
 UML_OVERHEAD_MIB = 32
 CAPABILITIES = ["NET_ADMIN", "NET_RAW", "SYS_PTRACE"]
@@ -105,6 +109,7 @@ class DockerLab:
         topology = self.topology
         director = next(node for node in self.directors() if node.power() is Power.RUNNING)
         timings = parse_ha_cf(director.exec("cat", "/etc/ha.d/ha.cf").stdout)
+        resolver = topology.of_role("resolver")[0]
         on_internet = [machine for machine in topology.machines if "internet" in machine.addresses]
         return Cluster(
             site=topology.site,
@@ -114,7 +119,23 @@ class DockerLab:
             macs={render.mac(self.name, m, topology.interface(m, "internet")): m.name for m in on_internet},
             keepalive_ms=timings["keepalive"],
             deadtime_ms=timings["deadtime"],
+            resource_start_ms=self._resource_start_ms(),
+            resolver=str(resolver.addresses["internet"][0]),
         )
+
+    def _resource_start_ms(self) -> int:
+        """What one resource of haresources may take on this machine, from what one of its scripts takes now."""
+
+        def status_s(vip: Vip) -> float:
+            home = self._nodes[vip.home]
+            outside = self.topology.interface(home_of(self.topology, vip), "internet")
+            resource = f"{vip.address}/{self.topology.segments['internet'].prefixlen}/{outside}"
+            began = time.perf_counter()
+            home.exec("/etc/ha.d/resource.d/IPaddr2", resource, "status", timeout_s=RESOURCE_S)
+            return time.perf_counter() - began
+
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            return round(RESOURCE_FACTOR * 1000 * max(pool.map(status_s, self.topology.vips)))
 
     def status(self) -> Status:
         """The cluster at this moment."""
@@ -198,6 +219,11 @@ class DockerLab:
             return status
 
         return until(healthy, within_s, "the cluster to be healthy", STATUS_EVERY_S)
+
+
+def home_of(topology: Topology, vip: Vip) -> Machine:
+    """The director that a VIP belongs to."""
+    return next(machine for machine in topology.machines if machine.name == vip.home)
 
 
 def troubles(

@@ -125,6 +125,7 @@ def _director(topology: Topology, machine: Machine, key: str) -> list[File]:
                 site=topology.site,
             ),
         ),
+        File("/etc/monkeywrench/own-vip", "".join(f"{v.address}\n" for v in topology.vips if v.home == machine.name)),
         File("/etc/monkeywrench/sysctl.conf", _render("sysctl.conf.j2")),
         File(
             "/etc/monkeywrench/ipvs-sync",

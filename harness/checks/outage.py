@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.checks import budget
 from harness.checks.ownership import claims
 from harness.checks.timeline import (
     FELLED,
@@ -51,7 +52,6 @@ class OutageSettings(BaseModel):
         "its resources + answer",
     )
     other_ms: float = Field(default=0, ge=0, description="The longest outage that no change of owner explains")
-    resource_start_ms: float = Field(default=1500, ge=0, description="The time to start one haresources resource")
     answer_ms: float = Field(default=1000, ge=0, description="From the announcement to the first good answer")
     before_ms: float = Field(default=1000, ge=0, description="How long before an outage its cause may lie")
     late_ms: float = Field(
@@ -65,12 +65,10 @@ class OutageSettings(BaseModel):
 
     def budget(self, kind: str, cluster: Cluster) -> float:
         """The longest outage of that kind."""
-        resources = cluster.resources_per_vip * self.resource_start_ms
         if kind == "takeover":
-            silence = cluster.deadtime_ms + cluster.keepalive_ms
-            return silence + resources + self.answer_ms if self.takeover_ms is None else self.takeover_ms
+            return budget.takeover_ms(cluster) + self.answer_ms if self.takeover_ms is None else self.takeover_ms
         if kind == "handover":
-            return resources + self.answer_ms if self.failback_ms is None else self.failback_ms
+            return budget.handover_ms(cluster) + self.answer_ms if self.failback_ms is None else self.failback_ms
         return self.other_ms
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.checks import budget
 from harness.checks.timeline import (
     MS,
     Holding,
@@ -55,7 +56,6 @@ class OwnershipSettings(BaseModel):
         description="The longest time without an owner in any other change; left out: the start of all its resources "
         "+ margin",
     )
-    resource_start_ms: float = Field(default=1500, ge=0, description="The time to start one haresources resource")
     margin_ms: float = Field(default=500, ge=0, description="Added to both computed budgets")
     late_claim_ms: float = Field(
         default=1000,
@@ -72,16 +72,13 @@ class OwnershipSettings(BaseModel):
         """The longest gap when the owner's machine fell."""
         if self.takeover_ms is not None:
             return self.takeover_ms
-        # A peer is declared dead one deadtime after its last packet, noticed within one keepalive; then the
-        # resource scripts of haresources run one after another (heartbeat 3.0.6, ResourceManager).
-        silence = cluster.deadtime_ms + cluster.keepalive_ms
-        return silence + cluster.resources_per_vip * self.resource_start_ms + self.margin_ms
+        return budget.takeover_ms(cluster) + self.margin_ms
 
     def failback_budget(self, cluster: Cluster) -> float:
         """The longest gap when one director handed the address to another."""
         if self.failback_ms is not None:
             return self.failback_ms
-        return cluster.resources_per_vip * self.resource_start_ms + self.margin_ms
+        return budget.handover_ms(cluster) + self.margin_ms
 
 
 @dataclass(frozen=True)

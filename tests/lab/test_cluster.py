@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_the_resolver_answers_cyclically_over_the_wire(lab: DockerLab) -> None:
     look = ("python3", "-S", "/usr/lib/monkeywrench/site.py", "203.0.113.53", "www.ultramonkey.test")
     answers = [json.loads(lab.node("client").exec(*look).stdout)["dns"] for _ in range(4)]
     assert sorted(answers[0]) == VIPS
-    for before, after in zip(answers, answers[1:], strict=False):
+    for before, after in pairwise(answers):
         assert after == [*before[1:], before[0]]
 
 
@@ -115,7 +116,10 @@ def test_status_and_exec_on_the_command_line(lab: DockerLab) -> None:
     assert {node["name"]: node["kernel"] for node in status["nodes"]}["lb-1"] == "uml"
     assert len(status["ipvs"]["lb-1"][f"{VIPS[0]}:80"]) == 6
     table = subprocess.run(
-        [*MONKEYWRENCH, "exec", "--lab", lab.name, "lb-1", "--", "ipvsadm", "-Ln"], capture_output=True, text=True, check=True
+        [*MONKEYWRENCH, "exec", "--lab", lab.name, "lb-1", "--", "ipvsadm", "-Ln"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert f"TCP  {VIPS[0]}:80 wlc" in table.stdout
     failed = subprocess.run([*MONKEYWRENCH, "exec", "--lab", lab.name, "lb-1", "--", "sh", "-c", "exit 7"], check=False)

@@ -22,6 +22,7 @@ CLUSTER: dict[str, Any] = {
     "keepalive_ms": 500,
     "deadtime_ms": 3000,
     "resources_per_vip": 2,
+    "resource_start_ms": 1500,
 }
 
 

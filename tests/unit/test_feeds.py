@@ -120,6 +120,7 @@ class ClientLab:
             macs={},
             keepalive_ms=500,
             deadtime_ms=3000,
+            resolver="203.0.113.54",
         )
     )
 
@@ -134,8 +135,8 @@ class Load:
     think_ms: int = 70
 
 
-def made(node: ClientNode, load: Load | None = None, **more: str) -> list[Feed]:
-    return feeds(cast(Lab, ClientLab([node])), load, **more)
+def made(node: ClientNode, load: Load | None = None) -> list[Feed]:
+    return feeds(cast(Lab, ClientLab([node])), load)
 
 
 def test_without_load_there_is_only_the_probe() -> None:
@@ -171,7 +172,7 @@ def test_the_probe_is_put_on_the_node_and_then_started_with_what_it_understands(
 
 def test_the_load_is_locust_in_the_clients_own_environment() -> None:
     node = ClientNode()
-    feed = made(node, Load(), resolver="203.0.113.54")[1]
+    feed = made(node, Load())[1]
     assert feed.open() is node.stream_of
     put, argv = node.done
     text = " ".join(argv)
@@ -185,12 +186,6 @@ def test_the_load_is_locust_in_the_clients_own_environment() -> None:
     assert "--users 10 --spawn-rate 2.5" in text
     assert "--exit-code-on-error 0" in text
     assert node.files[put[1]] == (FOLDER / "locustfile.py").read_bytes()
-
-
-def test_the_usual_resolver_needs_no_saying() -> None:
-    node = ClientNode()
-    made(node, Load())[1].open()
-    assert "MONKEYWRENCH_RESOLVER=203.0.113.53" in node.done[-1]
 
 
 def test_opening_again_puts_the_files_again() -> None:

@@ -49,5 +49,9 @@ def test_the_rule_catches_what_it_is_for() -> None:
 
 
 def test_sleeping_is_left_to_the_one_poll_loop() -> None:
-    sleepers = [path for path in sources() if path.name != "locustfile.py" and re.search(r"(?<![\w.])time\.sleep\(", path.read_text())]
+    sleepers = [
+        path
+        for path in sources()
+        if path.name != "locustfile.py" and re.search(r"(?<![\w.])time\.sleep\(", path.read_text())
+    ]
     assert sleepers == []

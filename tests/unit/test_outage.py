@@ -47,7 +47,7 @@ def test_a_clean_power_cut_is_valid_and_split_into_its_parts() -> None:
     assert (takeover["lower_ms"], takeover["upper_ms"], takeover["budget_ms"]) == (5_000, 5_102, 7_500)
     assert takeover["parts_ms"] == {"detection": 3_050, "takeover": 1_850, "announcement": 60, "answer": 90}
     assert takeover["answered_at_ms"] == 15_052
-    assert (handover["kind"], handover["lower_ms"], handover["budget_ms"]) == ("handover", 1_000, 4_000)
+    assert (handover["kind"], handover["lower_ms"], handover["budget_ms"]) == ("handover", 1_000, 5_500)
     assert "parts_ms" not in handover
     assert verdict.numbers["vips"][VIP2]["lost"] == 0
     assert {"power", "holds", "arp", "log", "http"} == {CLEAN.op(index).f for index in verdict.evidence}
@@ -131,9 +131,9 @@ def test_an_address_let_go_and_taken_again_by_the_same_director_changed_no_hands
 
 
 def test_a_slow_handover_is_invalid_though_a_takeover_might_take_as_long() -> None:
-    slow = replace(PowerCut(), returned=44_400, announced_back=44_450, served_back=44_500).history()
+    slow = replace(PowerCut(), returned=46_400, announced_back=46_450, served_back=46_500).history()
     assert check(slow).outcome == Outcome.INVALID
-    assert check(slow, failback_ms=5_000).outcome == Outcome.VALID
+    assert check(slow, failback_ms=7_000).outcome == Outcome.VALID
 
 
 @pytest.mark.parametrize("state", ["panicked", "frozen"])

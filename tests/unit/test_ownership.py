@@ -36,7 +36,7 @@ def test_a_clean_power_cut_is_valid_and_measured() -> None:
     assert verdict.findings == ()
     assert shape(verdict, "takeovers", "vip", "kind", "from", "to", "at_ms", "ms", "budget_ms") == [
         (VIP1, "takeover", "lb-1", "lb-2", 10_000, 4_900, 7_000),
-        (VIP1, "handover", "lb-2", "lb-1", 40_000, 900, 3_500),
+        (VIP1, "handover", "lb-2", "lb-1", 40_000, 900, 5_000),
     ]
     assert verdict.numbers["overlaps"] == []
     assert shape(verdict, "announcements", "node", "after_ms") == [("lb-2", 60), ("lb-1", 60)]
@@ -97,11 +97,11 @@ def test_the_budget_follows_the_clusters_own_deadtime() -> None:
 
 
 def test_a_handover_has_no_right_to_a_takeovers_time() -> None:
-    slow = replace(PowerCut(probe_every=1000), returned=44_000, announced_back=44_050)
+    slow = replace(PowerCut(probe_every=1000), returned=46_000, announced_back=46_050)
     verdict = check(slow.history())
     assert verdict.outcome == Outcome.INVALID
-    assert "handover may take 3,500 ms" in verdict.summary
-    assert check(slow.history(), failback_ms=4_000).outcome == Outcome.VALID
+    assert "handover may take 5,000 ms" in verdict.summary
+    assert check(slow.history(), failback_ms=6_000).outcome == Outcome.VALID
 
 
 @pytest.mark.parametrize("state", ["off", "panicked", "frozen", "booting"])
