@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 import threading
 import time
@@ -120,13 +121,19 @@ class DockerNode:
         try:
             return self.channel.ask(verb, timeout_s)
         except NodeRefusedError as refusal:
-            tail = "\n".join(refusal.console.rstrip().splitlines()[-CONSOLE_LINES:])
+            tail = "\n".join(telling(refusal.console)[-CONSOLE_LINES:])
             console = f"\nThe last lines of its console:\n{tail}" if tail else ""
             raise LabError(
                 f"{self.name}: {verb.replace('_', ' ')} failed: {refusal}{console}",
                 "`monkeywrench doctor` checks what a lab needs; "
                 "more memory_mib in the topology can help a node that dies at boot.",
             ) from None
+
+
+def telling(console: str) -> list[str]:
+    """A console's lines without the addresses of a stack trace, which would push out the sentence above them. Pure."""
+    lines = [line.rstrip() for line in console.splitlines()]
+    return [line for line in lines if line and not re.match(r"\s*(\[<|[0-9a-f]{8}|\?|Stack:|Call Trace:)", line)]
 
 
 def put_files(container: Any, files: list[tuple[str, bytes, int]]) -> None:
