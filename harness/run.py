@@ -368,7 +368,7 @@ class _Ground:
             return True, ""
         gone_s = self.clock.now() - began_s
         try:
-            self._await(step.until, max(0.0, step.until.within_s - gone_s))
+            self._await(step, step.until, max(0.0, step.until.within_s - gone_s))
         except LabError as error:
             return False, str(error)
         return True, ""
@@ -412,13 +412,20 @@ class _Ground:
         except LabError as error:
             self.on_progress(f"{label} could not be undone: {error}")
 
-    def _await(self, condition: Condition, within_s: float) -> None:
+    def _await(self, step: Step, condition: Condition, within_s: float) -> None:
+        told = ""
+
         def holds() -> bool:
+            nonlocal told
             self._raise_failure()
             try:
                 trouble = _missing(condition, self.lab)
             except LabError as error:
-                raise wait.NotYet(str(error)) from error
+                trouble = str(error)
+            if trouble and trouble != told:
+                # what a wait is for belongs to the evidence, also where it ends well
+                told = trouble
+                self._note_step(step, "waiting", why=trouble)
             if trouble:
                 raise wait.NotYet(trouble)
             return True

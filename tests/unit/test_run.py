@@ -170,8 +170,9 @@ def test_a_step_ends_with_its_condition_and_the_time_it_holds_comes_after(tmp_pa
     told = scenario({"inject": "node.power-off", "with": {"node": "lb-1"}, "until": "owned", "within_s": 20,
                      "owners": {VIP: "lb-2"}, "hold_s": 4})  # fmt: skip
     result, ops = carried_out(tmp_path, told, FAULTS, lab)
-    begin, end, held = [op for op in ops.of("step") if op["step"] == "step 0"]
-    assert (begin["phase"], end["phase"], held["phase"]) == ("begin", "end", "held")
+    begin, waiting, end, held = [op for op in ops.of("step") if op["step"] == "step 0"]
+    assert (begin["phase"], waiting["phase"], end["phase"], held["phase"]) == ("begin", "waiting", "end", "held")
+    assert VIP in waiting["why"]
     assert (end["met"], end["why"], end["within_ms"]) == (True, "", 20_000)
     assert 3200 <= end["took_ms"] <= 3700  # deadtime and scripts, and one status interval at most
     assert end["took_ms"] == result.steps[0].took_ms == (end.time - begin.time) // 1_000_000
