@@ -43,7 +43,7 @@ AUDIT_WITHIN_S = 30.0
 
 AUDIT_EVERY_S = 0.5
 
-DEFAULTS = {"topology": "ultramonkey", "lab": "pytest", "runs": "runs", "seed": ""}
+DEFAULTS = {"topology": "ultramonkey", "lab": "", "runs": "runs", "seed": ""}
 
 BROKEN_BY = pytest.StashKey[str]()
 """The test after which the lab was not healthy."""
@@ -56,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("monkeywrench", "chaos tests of a high-availability cluster")
     for name, metavar, text in (
         ("topology", "NAME", "the topology to boot"),
-        ("lab", "NAME", "the name of the lab; the process and an xdist worker add their own"),
+        ("lab", "NAME", "the name of the lab; an xdist worker adds its own (default: pytest and the process id)"),
         ("runs", "DIR", "where run directories are made"),
         ("seed", "N", "the seed of all runs (default: each scenario's own)"),
     ):
@@ -260,7 +260,7 @@ def _seed(config: pytest.Config) -> int | None:
 def _lab_name(config: pytest.Config) -> str:
     """Each process and each xdist worker has a lab of its own."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
-    name = f"{_setting(config, 'lab')}-{os.getpid()}"
+    name = _setting(config, "lab") or f"pytest-{os.getpid()}"
     return f"{name}-{worker}" if worker else name
 
 

@@ -31,8 +31,8 @@ HEALTHY_S = 90
 STATUS_EVERY_S = 0.5
 RESOURCE_S = 30
 RESOURCE_FACTOR = 12
-"""A resource's status while nothing is wrong, times this, is what starting one may take. Measured in takeovers under load:
-6.5 to 8 times as long (status, a longer start, heartbeat's own scripts around them), so this leaves half as much again."""
+"""A resource's status while nothing is wrong, times this, is what starting one may take. In takeovers under load it was
+6.5 to 8 times as long (a status, a longer start, heartbeat's own scripts around them); half as much again is left."""
 SWITCH = "switch"
 UML_OVERHEAD_MIB = 32
 CAPABILITIES = ["NET_ADMIN", "NET_RAW", "SYS_PTRACE"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import xml.etree.ElementTree as ET
 from importlib.metadata import entry_points
@@ -174,7 +175,7 @@ def test_the_lab_is_booted_once_and_only_for_those_who_use_it(suite: pytest.Pyte
     suite.makepyfile("def test_a(lab): pass\ndef test_b(lab): pass\n")
     result = suite.runpytest(*ARGS, "-s")
     result.assert_outcomes(passed=2)
-    assert result.stdout.str().count("booted pytest of ultramonkey") == 1
+    assert result.stdout.str().count(f"booted pytest-{os.getpid()} of ultramonkey") == 1
     assert result.stdout.str().count("down pytest") == 1
     suite.makepyfile("def test_c(): pass\n")
     suite.runpytest(*ARGS, "-s").stdout.no_fnmatch_line("*booted pytest*")
