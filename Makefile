@@ -15,6 +15,7 @@ demo: setup ## boot a lab, cut a director's power under load, and judge: exit 0 
 
 test: setup ## everything: style, types, unit tests, and the tests on a real lab
 	@$(MAKE) --no-print-directory lint
+	@.venv/bin/monkeywrench build
 	@$(PYTHON) -m pytest -m "chaos or not chaos"
 
 lint: setup ## style and types

@@ -93,6 +93,16 @@ def _narrator() -> Callable[[str], None]:
 
 
 @main.command()
+def build() -> None:
+    """Build the images that are missing, ahead of the first lab."""
+    from topology import engine, image
+
+    say = _narrator()
+    image.ensure(engine.connect(), say)
+    say("all images are built")
+
+
+@main.command()
 @topology_option
 @lab_option
 def up(topology: str, lab_name: str) -> None:

@@ -38,7 +38,7 @@ __all__ = ["LabFactory", "ScenarioFile", "ScenarioItem"]
 LabFactory: TypeAlias = Callable[[str, str, Callable[[str], None]], AbstractContextManager[Lab]]
 """topology, lab's name, progress -> a booted lab."""
 
-AUDIT_WITHIN_S = 30.0
+AUDIT_WITHIN_S = 90.0
 """How long a lab may take to be healthy again after a test: a failback and its checks."""
 
 AUDIT_EVERY_S = 0.5

@@ -1,0 +1,61 @@
+"""Images are named by what they are made from."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from topology import image
+from topology.node import telling
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(image.IMAGES, tmp_path / "images")
+    monkeypatch.setattr(image, "IMAGES", tmp_path / "images")
+    return tmp_path / "images"
+
+
+def test_every_role_has_an_image_of_its_own(images: Path) -> None:
+    names = image.names()
+    assert set(names) == {"director", "web", "resolver", "client", "switch"}
+    assert len(set(names.values())) == len(names)
+    assert names == image.names()
+
+
+def test_a_change_in_one_role_renames_its_image_alone(images: Path) -> None:
+    before = image.names()
+    (images / "web" / "htdocs" / "alive").write_text("FINE\n")
+    after = image.names()
+    assert {role for role in before if before[role] != after[role]} == {"web"}
+
+
+def test_a_change_in_what_all_nodes_share_renames_all(images: Path) -> None:
+    before = image.names()
+    (images / "node" / "runit" / "3").write_text("#!/bin/sh\n")
+    after = image.names()
+    assert all(before[role] != after[role] for role in before)
+
+
+def test_compiled_python_changes_nothing(images: Path) -> None:
+    before = image.names()
+    (images / "node" / "machine" / "__pycache__").mkdir(exist_ok=True)
+    (images / "node" / "machine" / "__pycache__" / "wire.pyc").write_bytes(b"x")
+    assert image.names() == before
+
+
+def test_a_console_keeps_its_sentences_and_loses_its_stack_traces() -> None:
+    console = """\
+Kernel panic - not syncing: Requested init /sbin/runit failed (error -13).
+Stack:
+ 61077eb0 60983b0b 607b940e 60bfb2e0
+Call Trace:
+ [<6003209e>] ? _printk+0x0/0x45
+The end.
+"""
+    assert telling(console) == [
+        "Kernel panic - not syncing: Requested init /sbin/runit failed (error -13).",
+        "The end.",
+    ]
