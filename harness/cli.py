@@ -71,6 +71,8 @@ def main() -> None:
     """Boot a real high-availability web cluster, break it on purpose, and judge with evidence whether it held."""
     # as for Ctrl-C: what a command has begun is undone before the process ends
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # a shell starts what it puts into the background with SIGINT ignored; whoever sends it means it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 lab_option = click.option("--lab", "lab_name", default=DEFAULT_LAB, show_default=True, metavar="NAME", help="The lab.")

@@ -34,7 +34,7 @@ def test_reads_the_power_cut_as_it_is_meant() -> None:
     assert scenario.scenario.topology == "ultramonkey"
     assert scenario.scenario.seed == 1
     assert scenario.load is not None
-    assert (scenario.load.users, scenario.load.spawn_per_s, scenario.load.think_ms) == (10, 10, 100)
+    assert (scenario.load.users, scenario.load.spawn_per_s, scenario.load.think_ms) == (6, 6, 200)
     assert scenario.capture is not None
     assert scenario.capture.segments == ("internet", "heartbeat", "lan")
     steady, cut, heal, again = scenario.steps

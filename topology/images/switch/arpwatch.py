@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import select
 import socket
 import struct
@@ -100,7 +101,8 @@ def listen(interface: str) -> socket.socket:
 
 def tell(line: dict[str, Any]) -> None:
     """Print one line at once."""
-    print(json.dumps(line, separators=(",", ":")), flush=True)
+    # straight to the descriptor: what a buffer still holds when nobody reads any more would fail again at exit
+    os.write(sys.stdout.fileno(), json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
 
 def receive(wire: socket.socket, interface: str) -> None:
