@@ -40,9 +40,9 @@ def test_reads_the_power_cut_as_it_is_meant() -> None:
     steady, cut, heal, again = scenario.steps
     assert (steady.until, steady.hold_s, again.hold_s) == ("steady", 8, 8)
     assert (cut.inject, cut.settings, cut.label, cut.hold_s) == ("node.power-off", {"node": "lb-1"}, "cut", 5)
-    assert (cut.until, cut.within_s) == ("owned", 25)
+    assert (cut.until, cut.within_s) == ("owned", 40)
     assert cut.owners == {"203.0.113.101": "lb-2", "203.0.113.102": "lb-2"}
-    assert (heal.heal, heal.until, heal.within_s) == ("cut", "steady", 60)
+    assert (heal.heal, heal.until, heal.within_s) == ("cut", "steady", 90)
     assert set(scenario.checks) == {"ownership", "outage", "recovery"}
     assert "takes over" in scenario.promise
 
