@@ -109,16 +109,16 @@ def build() -> None:
 @lab_option
 def up(topology: str, lab_name: str) -> None:
     """Boot a lab, and wait until all parts are healthy. A healthy lab of the same topology is left as it is."""
-    from topology import engine, lab, model  # only the commands that need Docker load it
+    from topology import engine, life, model  # only the commands that need Docker load it
 
     say = _narrator()
     wanted = model.load(topology)
     client = engine.connect()
-    running = lab.attach(client, lab_name)
+    running = life.attach(client, lab_name)
     if running and running.topology == wanted and running.status().healthy:
         say(f"lab {lab_name} is up already")
     else:
-        running = lab.boot(client, wanted, lab_name, say, keep=True)
+        running = life.boot(client, wanted, lab_name, say, keep=True)
         say(f"lab {lab_name} is up; all parts are healthy")
     running.close()
 
@@ -128,11 +128,11 @@ def up(topology: str, lab_name: str) -> None:
 @click.option("--all", "every", is_flag=True, help="All labs on this engine.")
 def down(lab_name: str, every: bool) -> None:
     """Remove a lab, and all that it made. Fine to call when there is none."""
-    from topology import engine, lab
+    from topology import engine, life
 
     client = engine.connect()
-    for name in lab.names(client) if every else [lab_name]:
-        count = lab.remove(client, name)
+    for name in life.names(client) if every else [lab_name]:
+        count = life.remove(client, name)
         progress.print(
             f"lab {escape(name)}: {count} containers removed" if count else f"there is no lab {escape(name)}"
         )
@@ -141,12 +141,12 @@ def down(lab_name: str, every: bool) -> None:
 @contextmanager
 def _attached(lab_name: str) -> Iterator[Any]:
     """The running lab of that name."""
-    from topology import engine, lab
+    from topology import engine, life
 
     client = engine.connect()
-    running = lab.attach(client, lab_name)
+    running = life.attach(client, lab_name)
     if running is None:
-        others = ", ".join(lab.names(client))
+        others = ", ".join(life.names(client))
         hint = f" Labs there are: {others}." if others else ""
         raise LabError(f"there is no lab {lab_name!r}", f"Run `monkeywrench up` to boot one.{hint}")
     try:
@@ -229,14 +229,13 @@ def _scenario_file(name: str) -> Path:
 @contextmanager
 def _lab_for(topology: str, lab_name: str, say: Callable[[str], None]) -> Iterator[Any]:
     """A lab that is up already, or one of this run's own."""
-    from topology import engine, model
-    from topology import lab as labs
+    from topology import engine, life, model
 
     client = engine.connect()
-    running = labs.attach(client, lab_name)
+    running = life.attach(client, lab_name)
     if running is None:
         own = f"run-{os.getpid()}"
-        with labs.booted(topology, own, say) as lab:
+        with life.booted(topology, own, say) as lab:
             yield lab
             say("taking the lab down")
         return

@@ -154,7 +154,7 @@ def monkeywrench_lab_factory() -> LabFactory:
     """What boots the lab. Override it to give the tests another one."""
 
     def factory(topology: str, name: str, progress: Callable[[str], None]) -> AbstractContextManager[Lab]:
-        from topology.lab import booted  # Docker is needed only where a lab is booted
+        from topology.life import booted  # Docker is needed only where a lab is booted
 
         return booted(topology, name, progress)
 

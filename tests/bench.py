@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from topology import engine, image, lab, model
+from topology import engine, image, life, model
 
 NAME = "bench"
 MIB = 2**20
@@ -60,7 +60,7 @@ def _floor(client: Any, image_name: str, count: int) -> dict[str, float]:
             up_s, containers = _timed(lambda: list(pool.map(start, range(count))))
         memory_mib = sum(_memory_mib(container) for container in containers)
     finally:
-        down_s, _ = _timed(lambda: lab.remove(client, f"{NAME}-floor"))
+        down_s, _ = _timed(lambda: life.remove(client, f"{NAME}-floor"))
     return {"floor up": up_s, "floor memory": memory_mib, "floor down": down_s}
 
 
@@ -70,7 +70,7 @@ def _lab(client: Any, wanted: model.Topology) -> dict[str, float]:
     parts: dict[str, float] = {}
     marks: list[tuple[str, float]] = []
     try:
-        booted = lab.boot(client, wanted, NAME, lambda text: marks.append((text, time.perf_counter())))
+        booted = life.boot(client, wanted, NAME, lambda text: marks.append((text, time.perf_counter())))
         up_s = time.perf_counter() - began
         ends = [at for _, at in marks[1:]] + [began + up_s]
         for (text, at), end in zip(marks, ends, strict=True):
@@ -80,7 +80,7 @@ def _lab(client: Any, wanted: model.Topology) -> dict[str, float]:
         memory_mib = sum(_memory_mib(container) for container in engine.containers(client, NAME))
         booted.close()
     finally:
-        down_s, _ = _timed(lambda: lab.remove(client, NAME))
+        down_s, _ = _timed(lambda: life.remove(client, NAME))
     return {"up": up_s, **parts, "memory": memory_mib, "status": status_s, "exec": exec_s, "down": down_s}
 
 

@@ -13,8 +13,7 @@ import pytest
 
 from harness.protocols import LabError
 from harness.wait import until
-from topology import engine
-from topology import lab as labs
+from topology import engine, life
 from topology.lab import DockerLab
 from topology.model import load
 
@@ -46,7 +45,7 @@ def running(small_topology: Path, tmp_path: Path) -> Iterator[subprocess.Popen[b
     if run.poll() is None:
         run.kill()
     run.wait()
-    labs.remove(engine.connect(), f"run-{run.pid}")
+    life.remove(engine.connect(), f"run-{run.pid}")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -61,13 +60,13 @@ def test_a_killed_run_is_cleaned_up_by_the_next_command_and_a_living_one_is_not(
     running: subprocess.Popen[bytes],
 ) -> None:
     client = engine.connect()
-    labs.remove_orphans(client)
+    life.remove_orphans(client)
     assert owned_by(running) != []
     with pytest.raises(LabError, match=f"in use by process {running.pid}"):
-        labs.boot(client, load("ultramonkey"), f"run-{running.pid}", print)
+        life.boot(client, load("ultramonkey"), f"run-{running.pid}", print)
     running.kill()
     running.wait()
-    labs.remove_orphans(client)
+    life.remove_orphans(client)
     assert owned_by(running) == []
 
 
