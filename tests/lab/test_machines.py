@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -179,3 +180,15 @@ def test_a_command_that_takes_too_long_is_ended(lab: DockerLab) -> None:
 def test_an_unknown_command_is_a_sentence(lab: DockerLab) -> None:
     with pytest.raises(LabError, match="web-1: cannot run no-such-program: No such file or directory"):
         lab.node("web-1").exec("no-such-program")
+
+
+def test_of_many_requests_none_is_forgotten(lab: DockerLab) -> None:
+    """A serial port of User-Mode Linux misses input now and then; without a nudge one of some hundred requests hung."""
+    names = ["lb-1", "lb-2", "web-1", "resolver"]
+
+    def ask(name: str) -> int:
+        node = lab.node(name)
+        return sum(bool(node.exec("echo", str(number), timeout_s=20).stdout) for number in range(300))
+
+    with ThreadPoolExecutor(max_workers=len(names)) as pool:
+        assert list(pool.map(ask, names)) == [300] * len(names)

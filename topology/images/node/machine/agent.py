@@ -52,6 +52,8 @@ class Agent:
     def readable(self) -> None:
         """Frames came; a whole message is handled at its last frame."""
         for line in self.lines.feed(os.read(self.fd, 65536)):
+            if not line:
+                continue  # a nudge: see the chassis
             self.write(b"+\n")
             self.frame += line[1:]
             if line[:1] == b".":

@@ -31,6 +31,7 @@ SPEC = "/etc/monkeywrench/machine.json"
 CONSOLE = "/var/log/console.log"
 UML_MEMORY = "/uml"
 FRAME_BYTES = 1000  # below the 4096 bytes that a serial port's line discipline buffers (n_tty.c, N_TTY_BUF_SIZE)
+NUDGE_S = 0.1
 WATCH_EVERY_MS = 400
 TERM_GRACE_S = 3
 CONSOLE_TAIL_BYTES = 3000
@@ -247,7 +248,7 @@ class Chassis:
         self.guest_calls: dict[int, tuple[Client | None, int | None]] = {}  # call in the guest -> (client, its id)
         self.next_call = 1
         self.serial: socket.socket | None = None
-        self.serial_lines, self.in_flight = Lines(), False
+        self.serial_lines, self.in_flight, self.next_nudge = Lines(), False, 0.0
         self.frames: list[bytes] = []
         self.machine: UmlMachine | HostMachine = (UmlMachine if spec["kernel"] == "uml" else HostMachine)(self, spec)
         self.addresses: Addresses | None = None
@@ -485,11 +486,25 @@ class Chassis:
     def next_frame(self) -> None:
         """Send one frame, if none is on its way."""
         if self.serial and self.frames and not self.in_flight:
-            self.in_flight = True
+            self.in_flight, self.next_nudge = True, time.monotonic() + NUDGE_S
             try:
                 self.serial.sendall(self.frames.pop(0))
             except OSError:
                 pass  # the machine is going down; its end is noticed as its process's end
+
+    def nudge(self) -> None:
+        """Ring again for a frame that nobody fetches, with an empty line.
+
+        User-Mode Linux is told of input once, when it comes (edge-triggered), and now and then misses it: the frame
+        then lies in the socket until more comes, and after a frame nothing more comes. Seen in one of some hundred
+        requests to a busy director.
+        """
+        self.next_nudge = time.monotonic() + NUDGE_S
+        try:
+            if self.serial and self.machine.state == "running":
+                self.serial.send(b"\n", socket.MSG_DONTWAIT)
+        except OSError:
+            pass  # full, so there is plenty to be told of; or going down
 
     def serial_readable(self) -> None:
         """The guest says something."""
@@ -554,8 +569,11 @@ class Chassis:
         """Serve for ever."""
         while True:
             due = [entry[0] for entry in self.killing] + ([self.next_sample] if self.next_sample else [])
+            due += [self.next_nudge] if self.in_flight else []
             self.poller.turn(max(0, (min(due) - time.monotonic()) * 1000) if due else None)
             self.kill_overdue()
+            if self.in_flight and time.monotonic() >= self.next_nudge:
+                self.nudge()
             if self.next_sample and time.monotonic() >= self.next_sample:
                 self.sample()
 
