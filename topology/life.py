@@ -147,7 +147,7 @@ def _machine_container(plan: _Plan, machine: Machine) -> Any:
     marks = {NODE_LABEL: machine.name, ROLE_LABEL: machine.role, KERNEL_LABEL: choice.kernel, WHY_LABEL: choice.why}
     resolver = str(topology.of_role("resolver")[0].addresses["internet"][0])
     options = _machine_options(machine, choice) | {"dns": [resolver]}
-    return _container(plan, machine.name, plan.images[machine.role], marks, files, options)
+    return _container(plan, marks, files, options)
 
 
 def _switch_container(plan: _Plan) -> Any:
@@ -164,7 +164,7 @@ def _switch_container(plan: _Plan) -> Any:
         ("/etc/monkeywrench/modules", b"\n", 0o644),
         ("/etc/monkeywrench/network.batch", b"\n", 0o644),
     ]
-    return _container(plan, SWITCH, plan.images[SWITCH], marks, files, {"cap_add": ["NET_ADMIN", "NET_RAW"]})
+    return _container(plan, marks, files, {"cap_add": ["NET_ADMIN", "NET_RAW"]})
 
 
 def _machine_options(machine: Machine, choice: kernel.Choice) -> dict[str, Any]:
@@ -182,21 +182,16 @@ def _kernel_options(machine: Machine, choice: kernel.Choice) -> dict[str, Any]:
     }
 
 
-def _container(  # noqa: PLR0913, PLR0917 - all that differs between one container and the next
-    plan: _Plan,
-    node: str,
-    image_name: str,
-    marks: dict[str, str],
-    files: list[tuple[str, bytes, int]],
-    options: dict[str, Any],
-) -> Any:
+def _container(plan: _Plan, marks: dict[str, str], files: list[tuple[str, bytes, int]], options: dict[str, Any]) -> Any:
+    """A chassis, started. ``marks`` are its own labels, which name the node and its role."""
+    node = marks[NODE_LABEL]
     sysctls = {"net.ipv4.ip_forward": "0"}
     if Path("/proc/sys/net/ipv6").exists():
         # the host's kernel must say nothing of its own on a node's cable
         sysctls |= {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}
     try:
         container = plan.client.containers.create(
-            image_name,
+            plan.images[marks[ROLE_LABEL]],
             name=f"mw-{plan.lab}-{node}",
             hostname=node,
             network_mode="none",

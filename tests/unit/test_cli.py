@@ -65,9 +65,9 @@ def test_a_broken_scenario_exits_with_2_and_names_the_key(tmp_path: Path) -> Non
 
 
 def drawn(what: object) -> str:
-    console = Console(file=io.StringIO(), width=120)
-    console.print(what)
-    return str(console.file.getvalue())  # type: ignore[attr-defined]  # the file is the StringIO above
+    paper = io.StringIO()
+    Console(file=paper, width=120).print(what)
+    return paper.getvalue()
 
 
 def test_status_shows_trouble_owners_kernels_and_both_tables() -> None:
