@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup demo test lint unit lab chaos bench lock down clean
+.PHONY: help setup browser demo test lint unit lab chaos soak bench lock down clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
@@ -10,10 +10,13 @@ help: ## list the targets
 setup: ## virtual environment, and a Docker Engine if none answers
 	@sh topology/setup/environment.sh
 
+browser: ## a headless browser for the tests of the report, where apt-get can install one
+	@sh topology/setup/environment.sh browser
+
 demo: setup ## boot a lab, cut a director's power under load, and judge: exit 0 only if the cluster held
 	@.venv/bin/monkeywrench run director-power-cut
 
-test: setup ## everything: style, types, unit tests, and the tests on a real lab
+test: setup browser ## everything: style, types, unit tests, and the tests on a real lab
 	@$(MAKE) --no-print-directory lint
 	@.venv/bin/monkeywrench build
 	@$(PYTHON) -m pytest -m "chaos or not chaos"
@@ -23,7 +26,7 @@ lint: setup ## style and types
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 
-unit: setup ## the tests that need no lab
+unit: setup browser ## the tests that need no lab
 	@$(PYTHON) -m pytest tests/unit tests/plugin
 
 lab: setup ## the tests of the lab itself
@@ -32,10 +35,13 @@ lab: setup ## the tests of the lab itself
 chaos: setup ## the scenarios
 	@$(PYTHON) -m pytest -m chaos tests/chaos
 
+soak: setup ## long tests on a real lab: faults of the cluster as a whole (15 min)
+	@$(PYTHON) -m pytest -o norecursedirs=.git tests/soak
+
 bench: setup ## speed and size, beside the same number of idle containers
 	@$(PYTHON) -m tests.bench
 
-lock: setup ## write requirements.lock anew from pyproject.toml
+lock: ## write requirements.lock anew from pyproject.toml
 	@$(PYTHON) -m uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links --extra dev pyproject.toml -o requirements.lock
 

@@ -11,29 +11,37 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 
 from harness import doctor as doctors
+from harness import jepsen, release, screen, store, stored
 from harness import scenario as scenarios
-from harness import screen, store
+from harness.compare import Measures
 from harness.history import HistoryError
-from harness.protocols import LabError
-from harness.run import conclude, run
-from harness.scenario import ScenarioError
-from harness.verdict import Verdict, overall
+from harness.plan import plan
+from harness.protocols import LabError, Status
+from harness.release import ReleaseError
+from harness.report.comparison import OUTCOMES
+from harness.run import run
+from harness.scenario import Scenario, ScenarioError
+from harness.stored import StoredError, conclude
+from harness.verdict import Verdict, judgement, overall
+from harness.verdict import schema as verdict_schema
+from harness.wait import pass_time
 
 LAB_ERROR = 4
 DEFAULT_TOPOLOGY = "ultramonkey"
 DEFAULT_LAB = "default"
-SCENARIOS = Path("tests/chaos")
-"""Where a scenario's bare name is looked for."""
+SCENARIOS, PROFILES = Path("tests/chaos"), Path("loadtests/profiles")
+"""Where a scenario's bare name is looked for, one after the other."""
 
 progress = Console(stderr=True, highlight=False)
 output = Console(highlight=False)
@@ -43,11 +51,11 @@ class _Monkeywrench(click.Group):
     """Turns every error that a user can cause into one clear sentence and the next step."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a lab error exits 4, a scenario that is not right 2, an interruption 130."""
+        """Run the command; a lab error exits 4, a scenario or a stored run that is not right 2, an interruption 130."""
         try:
             return super().invoke(ctx)
-        except ScenarioError as error:
-            _complain(error, "")
+        except (ScenarioError, StoredError, ReleaseError) as error:
+            _complain(error, getattr(error, "next_step", ""))
             sys.exit(2)
         except (LabError, HistoryError) as error:
             _complain(error, getattr(error, "next_step", ""))
@@ -85,6 +93,23 @@ topology_option = click.option(
 )
 
 
+runs_option = click.option(
+    "--runs",
+    "runs_dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where run directories are.",
+)
+asked_option = click.option(
+    "--scenario",
+    "asked",
+    default=None,
+    metavar="NAME|FILE",
+    help="Ask what this scenario asks, instead of the run's own.",
+)
+
+
 def _narrator() -> Callable[[str], None]:
     began = time.monotonic()
 
@@ -117,9 +142,15 @@ def up(topology: str, lab_name: str) -> None:
     running = life.attach(client, lab_name)
     if running and running.topology == wanted and running.status().healthy:
         say(f"lab {lab_name} is up already")
-    else:
+        running.close()
+        return
+    try:
         running = life.boot(client, wanted, lab_name, say, keep=True)
-        say(f"lab {lab_name} is up; all parts are healthy")
+    except life.UnhealthyError as error:
+        # with files of the user's own in it, what happens is what the user wants to see
+        _complain(error, f"It stays up: look with `monkeywrench status`; `monkeywrench doctor --topology {topology}`.")
+        sys.exit(1)
+    say(f"lab {lab_name} is up; all parts are healthy")
     running.close()
 
 
@@ -158,15 +189,35 @@ def _attached(lab_name: str) -> Iterator[Any]:
 @main.command()
 @lab_option
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON on standard output.")
-def status(lab_name: str, as_json: bool) -> None:
-    """Show who holds each VIP, both IPVS tables, and every node's kernel. Exits 1 when something is wrong."""
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C; with --json, one line a look.")
+@click.option("--every", "every_s", default=1.0, show_default=True, metavar="S", help="The pause between two looks.")
+def status(lab_name: str, as_json: bool, watch: bool, every_s: float) -> None:
+    """Show how each part of the cluster does, both IPVS tables, and the nodes. Exits 1 when something is wrong."""
     with _attached(lab_name) as lab:
-        seen = lab.status()
-    if as_json:
-        click.echo(json.dumps({"lab": lab_name, "healthy": seen.healthy, **dataclasses.asdict(seen)}, indent=2))
-    else:
-        output.print(screen.status(lab_name, seen))
+        if watch:
+            seen = _watched(lab, as_json, every_s)
+        else:
+            seen = lab.status()
+            click.echo(_status_json(lab, seen, 2)) if as_json else output.print(screen.status(lab_name, seen))
     sys.exit(0 if seen.healthy else 1)
+
+
+def _status_json(lab: Any, seen: Status, indent: int | None = None) -> str:
+    return json.dumps({"lab": lab.name, "healthy": seen.healthy, **dataclasses.asdict(seen)}, indent=indent)
+
+
+def _watched(lab: Any, as_json: bool, every_s: float) -> Status:
+    """Show the status over and over; the last one, when Ctrl-C ends it."""
+    seen: Status = lab.status()
+    with Live(console=output, screen=not as_json, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while True:
+            if as_json:
+                click.echo(_status_json(lab, seen))
+            else:
+                live.update(screen.status(lab.name, seen, brief=True), refresh=True)
+            pass_time(every_s)
+            seen = lab.status()
+    return seen
 
 
 @main.command("exec", context_settings={"ignore_unknown_options": True})
@@ -185,45 +236,326 @@ def execute(lab_name: str, timeout_s: float, node: str, command: tuple[str, ...]
     sys.exit(done.exit_code if done.exit_code >= 0 else 128 - done.exit_code)
 
 
+@main.command("prove-backup")
+@lab_option
+@click.option(
+    "--fresh", is_flag=True, help="Take a backup first, and compare row by row with what was there before it."
+)
+@click.option("--json", "as_json", is_flag=True, help="The verdict as JSON on standard output.")
+def prove_backup(lab_name: str, fresh: bool, as_json: bool) -> None:
+    """Start a throwaway server on the backup of the database, and compare its rows. Exits as `run` does."""
+    from topology import engine, restore
+
+    with _attached(lab_name) as lab:
+        verdict = restore.prove(engine.connect(), lab, fresh)
+    if as_json:
+        click.echo(verdict.model_dump_json(indent=2))
+    else:
+        output.print(screen.verdict(verdict))
+    sys.exit(verdict.outcome.exit_code)
+
+
+@main.command(context_settings={"ignore_unknown_options": False})
+@click.argument("fault")
+@click.argument("settings", nargs=-1, metavar="[KEY=VALUE]...")
+@lab_option
+@click.option("--for", "for_s", default="10s", show_default=True, metavar="TIME", help="Such as 500ms, 10s or 2m.")
+@click.option("--json", "as_json", is_flag=True, help="What happened, as JSON on standard output.")
+def inject(fault: str, settings: tuple[str, ...], lab_name: str, for_s: str, as_json: bool) -> None:
+    """Inject a FAULT, prove it, hold it, undo it, and compare the lab with how it was.
+
+    `monkeywrench inject node.power-off node=lb-1 --for 10s`. Ctrl-C undoes it at once; if this process is killed, the
+    lab undoes it by itself within seconds. Exits 1 when something is left that was not there before.
+    """
+    from faults import FAULTS
+    from harness import injection
+
+    say, duration_s = _narrator(), injection.duration_s(for_s)
+    made = injection.make(fault, settings, FAULTS)
+    with _attached(lab_name) as lab:
+        done = injection.carry_out(made, lab, duration_s, say)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(done), indent=2))
+    for line in done.left:
+        progress.print(f"[bold red]left:[/] {escape(line)}")
+    sys.exit(1 if done.left else 0)
+
+
+@main.command()
+@lab_option
+def heal(lab_name: str) -> None:
+    """Undo all that is injected into a lab, whoever did it. Fine to call when nothing is."""
+    with _attached(lab_name) as lab:
+        for lease in lab.heal():
+            progress.print(f"undone: {escape(lease.fault)} on {escape(lease.node)} ({escape(lease.claim)})")
+        progress.print("nothing is injected")
+
+
+@main.command("faults")
+@click.argument("name", required=False)
+@lab_option
+@click.option("--active", is_flag=True, help="What is injected into the lab now, instead of what there is.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON on standard output.")
+def list_faults(name: str | None, lab_name: str, active: bool, as_json: bool) -> None:
+    """List the faults there are, or all about the one of that NAME (or of a family, such as `network`)."""
+    from faults import FAULTS
+    from harness import injection
+
+    if active:
+        with _attached(lab_name) as lab:
+            held = lab.leases()
+        if as_json:
+            click.echo(json.dumps([dataclasses.asdict(lease) for lease in held], indent=2))
+        else:
+            output.print(screen.leases(held))
+        return
+    about = injection.catalogue(FAULTS, name)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(each) for each in about], indent=2))
+    else:
+        output.print(screen.faults(about, whole=name is not None))
+
+
 @main.command("run")
 @click.argument("scenario")
 @lab_option
 @click.option("--topology", default=None, metavar="NAME|FILE", help="Instead of the scenario's own.")
 @click.option("--seed", type=int, default=None, help="Instead of the scenario's own.")
-@click.option(
-    "--runs",
-    "runs_dir",
-    type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    help="Where run directories go.",
-)
+@runs_option
 def run_scenario(scenario: str, lab_name: str, topology: str | None, seed: int | None, runs_dir: Path) -> None:
     """Run a SCENARIO (a TOML file, or the name of one in tests/chaos) and judge it.
 
     Uses the lab if it is up; else boots one of its own, and leaves nothing of it behind.
     """
-    from faults import FAULTS
-    from loadtests.feeds import feeds
-
     say = _narrator()
     path = _scenario_file(scenario)
     wanted = scenarios.load(path)
-    seed = wanted.scenario.seed if seed is None else seed
+    if seed is not None:
+        wanted = wanted.model_copy(update={"scenario": wanted.scenario.model_copy(update={"seed": seed})})
     with _lab_for(topology or wanted.scenario.topology, lab_name, say) as lab:
-        run_dir = store.create(runs_dir, path, wanted.name, store.meta(lab.name, seed))
-        run(wanted, lab, FAULTS, feeds(lab, wanted.load), run_dir, say, seed=seed)
+        run_dir = _carried_out(wanted, path, lab, runs_dir, say)
     verdicts = conclude(run_dir, wanted)
     _show(verdicts, run_dir)
     sys.exit(overall(verdicts).exit_code)
 
 
+def _carried_out(wanted: Scenario, path: Path, lab: Any, runs_dir: Path, say: Callable[[str], None]) -> Path:
+    """The directory of a run, which is over and not yet judged."""
+    from faults import FAULTS
+    from loadtests.feeds import feeds, readings
+    from topology import restore
+
+    run_dir = store.create(runs_dir, path, wanted.name, store.meta(lab.name, wanted.scenario.seed))
+    read = readings(lab, wanted.load)
+    after = restore.proofs(lab, wanted.checks)
+    run(wanted, lab, FAULTS, feeds(lab, wanted.load), run_dir, say, readings=read, afterwards=after)
+    return run_dir
+
+
+@main.command("load")
+@click.argument("profile")
+@click.option("--runs", "count", type=click.IntRange(1, 60), default=6, show_default=True, help="How many, a side.")
+@lab_option
+@click.option("--topology", default=None, metavar="NAME|FILE", help="Instead of the profile's own.")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path, exists=True), default=None, metavar="DIR", help="Earlier runs."
+)
+@click.option("--against", default=None, metavar="NAME|FILE", help="The baseline's topology: both take turns.")
+@click.option("--to", "target", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, metavar="DIR")
+def load_runs(  # noqa: PLR0913, PLR0917 - click hands over each option as an argument
+    profile: str,
+    count: int,
+    lab_name: str,
+    topology: str | None,
+    baseline: Path | None,
+    against: str | None,
+    target: Path,
+) -> None:
+    """Repeat the load of a PROFILE, and say whether it is slower than a baseline: the report before a release.
+
+    PROFILE is a scenario with a load (a TOML file, or the name of one in loadtests/profiles). The baseline is a folder
+    of earlier runs, or with --against another topology, whose runs take turns with the candidate's, each on a lab of
+    its own. With neither, what comes out is a baseline for later. Exits 0 for no difference or an improvement, 1 for a
+    regression, 3 when there are not enough runs to tell.
+    """
+    if baseline and against:
+        raise click.UsageError("--baseline and --against exclude each other: the one is there already.")
+    say, path = _narrator(), _scenario_file(profile)
+    wanted = scenarios.load(path)
+    if wanted.load is None:
+        raise ScenarioError(f"{path}: there is no [load], so there is nothing to measure")
+    before = release.read(baseline) if baseline else []
+    for measures, _ in before[:1]:
+        if measures.scenario != wanted.name:
+            raise ReleaseError(
+                f"{baseline} has runs of {measures.scenario}, and this is {wanted.name}",
+                "Compare runs of one profile.",
+            )
+    made = release.folder(target, wanted.name)
+    own = topology or wanted.scenario.topology
+    sides = {release.BASELINE: against, release.CANDIDATE: own} if against else {release.CANDIDATE: own}
+    order = release.turns(count, list(sides))
+    found: dict[str, list[tuple[Measures, Path]]] = {release.BASELINE: list(before), release.CANDIDATE: []}
+    with _labs(sides, lab_name, say) as lab_of:
+
+        def one(side: str) -> Path:
+            with lab_of(side) as lab:
+                run_dir = _carried_out(wanted, path, lab, made / side, say)
+            outcome = overall(conclude(run_dir, wanted))
+            say(f"{run_dir.name}: {outcome}")
+            return run_dir
+
+        for side, run_dir in release.carry_out(order, one, say):
+            found[side] += release.read(run_dir)
+            if len(found[release.CANDIDATE]) == 1 and found[release.BASELINE]:
+                # what cannot be compared is better known now than after the last run
+                release.compared(*([run for run, _ in some] for some in found.values()))
+    if not found[release.BASELINE]:
+        output.print(f"baseline for `monkeywrench load {profile} --baseline`: {made}", soft_wrap=True)
+        return
+    _compared(made, wanted.scenario.title, found[release.BASELINE], found[release.CANDIDATE])
+
+
+@contextmanager
+def _labs(
+    sides: Mapping[str, str], lab_name: str, say: Callable[[str], None]
+) -> Iterator[Callable[[str], AbstractContextManager[Any]]]:
+    """What gives the lab of a side: one for all runs, or, where two topologies take turns, a new one for each."""
+    from topology import life
+
+    if len(sides) > 1:
+        yield lambda side: life.booted(sides[side], f"load-{os.getpid()}", say)
+        return
+    (topology,) = sides.values()
+    with _lab_for(topology, lab_name, say) as lab:
+        yield lambda _: nullcontext(lab)
+
+
+@main.command("compare")
+@click.argument("baseline", type=click.Path(path_type=Path, exists=True))
+@click.argument("candidate", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path, file_okay=False), default=None, metavar="DIR", help="Write here."
+)
+@click.option("--json", "as_json", is_flag=True, help="The content of comparison.json on standard output.")
+def compare_runs(baseline: Path, candidate: Path, target: Path | None, as_json: bool) -> None:
+    """Compare stored runs: two folders of runs of one scenario. Needs no lab. Exits as `load` does."""
+    before, now = release.read(baseline), release.read(candidate)
+    target = target or candidate
+    target.mkdir(parents=True, exist_ok=True)
+    _compared(target, now[0][0].scenario, before, now, as_json=as_json)
+
+
+def _compared(
+    target: Path,
+    title: str,
+    before: list[tuple[Measures, Path]],
+    now: list[tuple[Measures, Path]],
+    *,
+    as_json: bool = False,
+) -> None:
+    result = release.conclude(target, title, before, now, store.command())
+    if as_json:
+        click.echo(result.model_dump_json(indent=2))
+    else:
+        output.print(screen.comparison(result))
+        output.print(f"report: {escape(str(target / release.PAGE))}", soft_wrap=True)
+    sys.exit(OUTCOMES[result.decision].exit_code)
+
+
+@main.command()
+@click.argument("run_name", metavar="RUN", default="latest")
+@runs_option
+@asked_option
+@click.option("--json", "as_json", is_flag=True, help="The content of verdict.json on standard output.")
+def check(run_name: str, runs_dir: Path, asked: str | None, as_json: bool) -> None:
+    """Judge a stored RUN again: a run directory, a history file, or the name of a run (latest, unless given).
+
+    Needs no lab, and changes nothing. Exits as `run` does, with 2 for a run that cannot be read.
+    """
+    found = stored.read(stored.find(run_name, runs_dir), _scenario_file(asked) if asked else None)
+    verdicts = stored.judge(found)
+    if as_json:
+        click.echo(judgement(found.scenario.name, verdicts).model_dump_json(indent=2))
+    else:
+        output.print(screen.verdicts(verdicts))
+    sys.exit(overall(verdicts).exit_code)
+
+
+@main.command()
+@click.argument("run_name", metavar="RUN", default="latest")
+@runs_option
+@asked_option
+@click.option(
+    "--to", "target", type=click.Path(path_type=Path, file_okay=False), default=None, metavar="DIR", help="Write here."
+)
+def report(run_name: str, runs_dir: Path, asked: str | None, target: Path | None) -> None:
+    """Write the report of a stored RUN anew, and all else that is made of it, into its directory.
+
+    RUN is as for `check`. Needs no lab. Exits 0 when all is written, whatever the verdict.
+    """
+    path = stored.find(run_name, runs_dir)
+    found = stored.read(path, _scenario_file(asked) if asked else None)
+    directory = target or path.parent
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        stored.write(directory, found, stored.judge(found))
+    except OSError as error:
+        raise StoredError(
+            f"{directory} cannot be written to: {error.strerror}", "Name another with --to DIR."
+        ) from error
+    output.print(f"report: {escape(str(directory / store.REPORT))}", soft_wrap=True)
+
+
+@main.command("history")
+@click.argument("run_name", metavar="RUN", default="latest")
+@runs_option
+@click.option("--format", "_shape", type=click.Choice(["jepsen"]), default="jepsen", show_default=True, help="Whose.")
+@click.option(
+    "--of",
+    type=click.Choice(list(jepsen.MODELS)),
+    default="all",
+    show_default=True,
+    help="Which ops: all as they are, profiles for elle's rw-register, or coins for Jepsen's bank.",
+)
+def show_history(run_name: str, runs_dir: Path, _shape: str, of: str) -> None:
+    """Print the history of a stored RUN as JSON that Jepsen's tools (knossos, elle, elle-cli) read."""
+    ops = jepsen.export(stored.load(stored.find(run_name, runs_dir)), of)
+    lines = ",\n".join(json.dumps(op, separators=(",", ":")) for op in ops)
+    click.echo(f"[{lines}]")
+
+
+@main.command()
+@click.argument("of", type=click.Choice(["verdict", "scenario"]))
+def schema(of: str) -> None:
+    """Print the JSON Schema of verdict.json, or of a scenario file."""
+    found = verdict_schema() if of == "verdict" else scenarios.Scenario.model_json_schema()
+    click.echo(json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **found}, indent=2))
+
+
+@main.command("plan")
+@click.argument("scenario")
+@click.option("--seed", type=int, default=None, help="Instead of the scenario's own.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON on standard output.")
+def show_plan(scenario: str, seed: int | None, as_json: bool) -> None:
+    """Show the steps that a run of SCENARIO would take, with what its seed draws. Needs no lab."""
+    wanted = scenarios.load(_scenario_file(scenario))
+    steps = plan(wanted, wanted.scenario.seed if seed is None else seed)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(step) for step in steps], indent=2))
+    else:
+        output.print(screen.steps(steps))
+
+
 def _scenario_file(name: str) -> Path:
-    for path in (Path(name), SCENARIOS / f"{name}.toml"):
+    for path in (Path(name), SCENARIOS / f"{name}.toml", PROFILES / f"{name}.toml"):
         if path.is_file():
             return path
-    shipped = ", ".join(sorted(path.stem for path in SCENARIOS.glob("*.toml"))) or "none here"
-    raise ScenarioError(f"there is no scenario {name!r}: give a TOML file, or a name from {SCENARIOS}/ ({shipped})")
+    shipped = [
+        f"{place}/ ({', '.join(sorted(path.stem for path in place.glob('*.toml'))) or 'none here'})"
+        for place in (SCENARIOS, PROFILES)
+    ]
+    raise ScenarioError(f"there is no scenario {name!r}: give a TOML file, or a name from {' or '.join(shipped)}")
 
 
 @contextmanager

@@ -14,8 +14,6 @@ from harness.protocols import LabError
 DISK_GIB = 6
 """Images of all roles, their build layers, and some room."""
 
-UML_OVERHEAD_MIB = 40
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -25,6 +23,8 @@ class Finding:
     ok: bool
     seen: str
     next_step: str = ""
+    warning: bool = False
+    """Nothing is missing, but this is known to bite."""
 
 
 def examine(topology: str) -> list[Finding]:
@@ -38,7 +38,7 @@ def examine(topology: str) -> list[Finding]:
         ("kernels", lambda: _kernels(topology)),
         ("images", _images),
     ]
-    return [_answer(what, question) for what, question in questions]
+    return [_answer(what, question) for what, question in questions] + _pitfalls(topology)
 
 
 def _answer(what: str, question: Callable[[], Finding]) -> Finding:
@@ -82,10 +82,35 @@ def _topology(name: str) -> Finding:
     return Finding("topology", True, f"{topology.name}: {len(topology.machines)} nodes, {len(topology.vips)} VIPs")
 
 
-def _memory(name: str) -> Finding:
-    from topology import engine, model
+def _pitfalls(name: str) -> list[Finding]:
+    """What is known to bite in the user's own files, as the nodes would have them."""
+    from topology import model, pitfalls, render
 
-    wanted_mib = sum(m.memory_mib + UML_OVERHEAD_MIB for m in model.load(name).machines if m.kernel == "uml")
+    try:
+        topology = model.load(name)
+        configs = [
+            pitfalls.Config(machine.name, file.path, file.data.decode("utf-8", "replace"), file.mode, file.source)
+            for machine in topology.machines
+            for file in render.files(topology, machine, "doctor", "doctor")
+        ]
+    except LabError:
+        return []  # the question about the topology says so
+    found = pitfalls.examine(configs, web=len(topology.of_role("web")))
+    return [
+        Finding(
+            f"{pitfall.file}:{pitfall.line}" if pitfall.line else pitfall.file,
+            True,
+            f"{pitfall.reason} (on {', '.join(pitfall.nodes)})",
+            warning=True,
+        )
+        for pitfall in found
+    ]
+
+
+def _memory(name: str) -> Finding:
+    from topology import engine, kernel, model
+
+    wanted_mib = sum(m.memory_mib + kernel.OVERHEAD_MIB for m in model.load(name).machines if m.kernel == "uml")
     have_mib = engine.connect().info()["MemTotal"] // 2**20
     next_step = "" if have_mib >= wanted_mib else "Lower memory_mib or count in the topology."
     return Finding(
@@ -97,7 +122,11 @@ def _kernels(name: str) -> Finding:
     from topology import engine, kernel, model
 
     architecture = engine.connect().version().get("Arch", "")
-    choices = {m.name: kernel.choose(m, architecture, lambda _: True) for m in model.load(name).machines}
+    topology = model.load(name)
+    choices = {
+        m.name: kernel.choose(m, architecture, lambda _: True, model.needs_own_kernel(topology, m))
+        for m in topology.machines
+    }
     kinds = {choice: [node for node, of in choices.items() if of == choice] for choice in set(choices.values())}
     seen = "; ".join(
         f"{', '.join(nodes)}: {choice.kernel} ({choice.why})" for choice, nodes in sorted(kinds.items(), key=str)

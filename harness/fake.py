@@ -15,7 +15,7 @@ import itertools
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -23,10 +23,13 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.protocols import (
+    Astray,
+    Cable,
     Cluster,
     Entry,
     Feed,
     LabError,
+    LeaseStatus,
     Line,
     Node,
     NodeStatus,
@@ -35,10 +38,11 @@ from harness.protocols import (
     RealServer,
     Status,
     Stream,
+    Undo,
 )
 from harness.wait import Clock
 
-__all__ = ["Defect", "FakeCapture", "FakeFeed", "FakeLab", "FakeNode", "FakeStream", "FakeTime"]
+__all__ = ["Defect", "FakeCapture", "FakeFeed", "FakeLab", "FakeLease", "FakeNode", "FakeStream", "FakeTime"]
 
 MS = 1_000_000
 
@@ -58,6 +62,7 @@ PROBE_SLOTS = 20
 PROBE_TIMEOUT_MS = 800
 ANSWER_MS = 3
 GET_TIMEOUT_MS = 3000
+LINE_EVERY_MS = 1000
 BOOT_MS = 2000
 FAILBACK_MS = 4000
 """A returned node's heartbeat asks for its resources about 4 s after its start."""
@@ -93,6 +98,10 @@ class Load(Protocol):
     @property
     def think_ms(self) -> int:
         """How long each pauses after an answer."""
+
+    @property
+    def connections(self) -> int:
+        """How many long answers are under way from each VIP."""
 
 
 class FakeTime:
@@ -219,7 +228,7 @@ class FakeCapture:
 
 @dataclass
 class FakeNode:
-    """A machine that only has a power switch. It answers every command with success and silence."""
+    """A machine that only has a power switch. Every command succeeds, and prints what ``says`` has for its program."""
 
     lab: FakeLab
     name: str
@@ -228,11 +237,17 @@ class FakeNode:
     state: Power = Power.RUNNING
     files: dict[str, bytes] = field(default_factory=dict)
     streams: list[FakeStream] = field(default_factory=list)
+    share: float = 1.0
+    says: dict[str, str] = field(default_factory=dict)
+
+    def services(self) -> tuple[str, ...]:
+        """What a test says that it has."""
+        return tuple(self.says.get("services", "").split())
 
     def exec(self, *argv: str, timeout_s: float = 10.0) -> Output:
         """Succeed, if the machine runs. Raises LabError otherwise."""
         self._must_run()
-        return Output(0, "", "")
+        return Output(0, self.says.get(argv[0], ""), "")
 
     def stream(self, *argv: str) -> Stream:
         """A program that prints nothing until its machine falls."""
@@ -289,9 +304,53 @@ class FakeNode:
         """Die until ``boot``."""
         self.lab.fell(self, Power.PANICKED)
 
+    def throttle(self, share: float) -> None:
+        """Remember the share."""
+        self.share = share
+
+    def power_step(self, verb: str) -> None:
+        """A step of an undo."""
+        if verb == "unthrottle":
+            self.share = 1.0
+        elif verb == "thaw":
+            self.thaw()
+        else:
+            self.boot()
+
+    def lease(self, fault: str, claim: str, undo: Sequence[Undo], again: Sequence[Undo] = ()) -> FakeLease:
+        """Keep the undo until it is released. Raises LabError where the claim is taken."""
+        for held in self.lab.held:
+            if held.node is self and held.claim == claim:
+                raise LabError(f"{self.name}: {fault} cannot be injected: {claim} is taken by {held.fault}")
+        lease = FakeLease(self, fault, claim, tuple(undo), self.lab.now_ns())
+        self.lab.held.append(lease)
+        return lease
+
     def _must_run(self) -> None:
         if self.state is not Power.RUNNING:
             raise LabError(f"{self.name} is {self.state} and takes no command", f"boot {self.name}")
+
+
+@dataclass
+class FakeLease:
+    """An undo that is carried out when it is released; `` is the harness that went away."""
+
+    node: FakeNode
+    fault: str
+    claim: str
+    undo: tuple[Undo, ...]
+    since_ns: int
+
+    def release(self) -> None:
+        """Carry the undo out, once. Raises LabError when it was before, or when a command of it fails."""
+        if self not in self.node.lab.held:
+            raise LabError(f"{self.node.name}: {self.fault}: it was undone already")
+        self.node.lab.held.remove(self)
+        for step in self.undo:
+            if step.where == "power":
+                self.node.power_step(step.argv[0])
+            elif not self.node.exec(*step.argv).ok:
+                raise LabError(f"{self.node.name}: {self.fault} could not be undone: {' '.join(step.argv)}")
 
 
 class FakeLab:
@@ -312,14 +371,30 @@ class FakeLab:
             macs={"02:00:00:00:00:01": "lb-1", "02:00:00:00:00:02": "lb-2", "02:00:00:00:00:10": "client"},
             keepalive_ms=500,
             deadtime_ms=3000,
+            check_interval_ms=2000,
+            check_timeout_ms=3000,
+            quiescent=True,
+            scheduler="wlc",
+            connection_sync=True,
         )
         roles = {"client": "client", **dict.fromkeys(self.cluster.directors, "director")}
         roles |= dict.fromkeys(self.cluster.web, "web")
         self._nodes = {name: FakeNode(self, name, role) for name, role in roles.items()}
         self._holds: dict[str, set[str]] = {vip: {home} for vip, home in self.cluster.vips.items()}
         self._serving_from = dict.fromkeys(self.cluster.vips, 0)
+        self.held: list[FakeLease] = []
+        self.astray: tuple[Astray, ...] = ()
+        self.switch = FakeNode(self, "switch", "switch", "host")
+        self.cables = tuple(
+            Cable(f"{node}.eth0", node, "eth0", "internet", (), mac) for mac, node in self.cluster.macs.items()
+        )
         self._topics: dict[str, list[FakeStream]] = {}
         self._probe_died = False
+
+    def add(self, node: FakeNode) -> FakeNode:
+        """A node more, or another one of that name."""
+        self._nodes[node.name] = node
+        return node
 
     # --- the lab's protocol
 
@@ -333,14 +408,39 @@ class FakeLab:
             raise LabError(f"there is no node {name}; there are {', '.join(self._nodes)}")
         return self._nodes[name]
 
+    def leases(self) -> list[LeaseStatus]:
+        """What is injected now."""
+        return [
+            LeaseStatus(
+                each.node.name, str(n), each.fault, each.claim, "held", (self.now_ns() - each.since_ns) // MS, 0
+            )
+            for n, each in enumerate(self.held)
+        ]
+
+    def heal(self) -> list[LeaseStatus]:
+        """Undo all that is injected, the newest first."""
+        found = self.leases()
+        for lease in reversed(tuple(self.held)):
+            lease.release()
+        return found
+
+    def audit(self) -> dict[str, tuple[str, ...]]:
+        """The power of each node: all that a fake node has."""
+        return {name: (f"power: {node.state}",) for name, node in self._nodes.items()}
+
     def now_ns(self) -> int:
         """Virtual time."""
         return self.time.ns
 
+    def owners(self) -> dict[str, tuple[str, ...]]:
+        """Each VIP -> the running directors that hold it."""
+        with self.time.changed:
+            return {vip: tuple(sorted(self._awake(vip))) for vip in self.cluster.vips}
+
     def status(self) -> Status:
         """Healthy when all nodes run and each VIP is at home."""
         with self.time.changed:
-            owners = {vip: tuple(sorted(self._awake(vip))) for vip in self.cluster.vips}
+            owners = self.owners()
             trouble = [f"{node.name} is {node.power()}" for node in self._nodes.values() if node.power() != "running"]
             for vip, home in self.cluster.vips.items():
                 if owners[vip] != (home,):
@@ -349,7 +449,8 @@ class FakeLab:
                 NodeStatus(node.name, node.role, node.power(), node.kernel, "fake", "it is a fake")
                 for node in self._nodes.values()
             )
-            return Status(nodes, owners, self._ipvs(owners), tuple(trouble))
+            trouble += map(str, self.astray)
+            return Status(nodes, owners, self._ipvs(), tuple(trouble), astray=self.astray)
 
     def observers(self) -> list[Feed]:
         """Owners and logs of each director, and ARP."""
@@ -363,6 +464,8 @@ class FakeLab:
         found: list[Feed] = [FakeFeed("probe", self._probe, lambda: not self._probe_died)]
         if load is not None:
             found.append(FakeFeed("load", lambda: self._users(load), lambda: True))
+            if load.connections:
+                found.append(FakeFeed("connections", lambda: self._connections(load), lambda: True))
         return found
 
     def capture(self, path: str, segments: tuple[str, ...], packet_filter: str) -> FakeCapture:
@@ -473,10 +576,10 @@ class FakeLab:
         served = len(self._awake(vip)) == 1 and self.time.ns >= self._serving_from[vip]
         return self.cluster.web[number % len(self.cluster.web)] if served else None
 
-    def _ipvs(self, owners: Mapping[str, tuple[str, ...]]) -> dict[str, dict[str, tuple[RealServer, ...]]]:
+    def _ipvs(self) -> dict[str, dict[str, tuple[RealServer, ...]]]:
         servers = tuple(RealServer(f"198.18.0.{n}:80", web, 1, 0, 0) for n, web in enumerate(self.cluster.web, 11))
         return {
-            name: {f"{vip}:80": servers for vip, held in owners.items() if name in held}
+            name: {f"{vip}:80": servers for vip in self.cluster.vips}
             for name in self.cluster.directors
             if self.node(name).state is Power.RUNNING
         }
@@ -567,6 +670,32 @@ class FakeLab:
             self.time.after(max(1, think_ms), lambda: self._visit(topic, user, vip, think_ms, stream))
 
         self._request(topic, f"user:{user}", "get", asked, GET_TIMEOUT_MS, again)
+
+    def _connections(self, load: Load) -> FakeStream:
+        stream = self._subscribed("connections")
+        places = itertools.product(self.cluster.vips, range(load.connections))
+        for name, (vip, number) in enumerate(places):
+            asked = {"url": f"http://{self.cluster.site}/ticker.php", "vip": vip, "connection": str(name)}
+            self._wait_for_line(f"connection:{vip}:{number}", asked, stream)
+        return stream
+
+    def _wait_for_line(self, process: str, asked: Mapping[str, str], stream: FakeStream) -> None:
+        """A line a second, for as long as the VIP is served: connections are synced, so none breaks."""
+        begun_ns = self.time.ns
+        self._entry("connections", process, "invoke", "kept", asked)
+
+        def look() -> None:
+            server = self._server(asked["vip"], int(asked["connection"]))
+            if stream.ended:
+                return
+            if server is None or self.time.ns - begun_ns < LINE_EVERY_MS * MS:
+                self.time.after(PROBE_MS, look)
+                return
+            ms = (self.time.ns - begun_ns) / MS
+            self._entry("connections", process, "ok", "kept", {**asked, "node": server, "status": 200, "ms": ms})
+            self._wait_for_line(process, asked, stream)
+
+        self.time.after(PROBE_MS, look)
 
     def _request(  # noqa: PLR0913, PLR0917 - an op has that many fields
         self, topic: str, process: str, f: str, asked: Mapping[str, object], timeout_ms: int, then: Callable[[], None]

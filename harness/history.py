@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -178,6 +178,7 @@ class History(Sequence[Op]):
                 resources_per_vip=int(facts.get("resources_per_vip", Cluster.resources_per_vip)),
                 resource_start_ms=int(facts.get("resource_start_ms", Cluster.resource_start_ms)),
                 resolver=str(facts.get("resolver", Cluster.resolver)),
+                **_later_facts(facts),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise HistoryError(f"op {self.start.index} (start): its cluster cannot be read: {error!r}") from error
@@ -196,6 +197,25 @@ class History(Sequence[Op]):
     def end_ns(self) -> int:
         """The time of the latest op; 0 when there is none."""
         return max((op.time for op in self._ops), default=0)
+
+
+LATER_FACTS: Mapping[str, Callable[[Any], Any]] = {
+    "auto_failback": bool,
+    "check_interval_ms": int,
+    "check_timeout_ms": int,
+    "check_count": int,
+    "failure_count": int,
+    "checktype": str,
+    "quiescent": lambda value: None if value is None else bool(value),
+    "scheduler": str,
+    "persistence_s": int,
+    "connection_sync": bool,
+}
+"""Facts that a history without them may lack: an older run did not record them."""
+
+
+def _later_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: kind(facts[name]) for name, kind in LATER_FACTS.items() if name in facts}
 
 
 class Recorder:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from harness.scenario import Scenario, ScenarioError, StepTable, suggestion
@@ -51,8 +53,8 @@ class Step:
     hold_s: float = 0.0
 
 
-def plan(scenario: Scenario, seed: int) -> list[Step]:  # noqa: ARG001 - no kind of step draws anything yet
-    """The steps of a scenario, with a last one for each fault that it leaves injected, the latest first.
+def plan(scenario: Scenario, seed: int) -> list[Step]:
+    """The steps of a scenario, and what ``seed`` draws; and one more for each fault left injected, the latest first.
 
     Raises ScenarioError when a label is given twice, or a heal names no fault that is injected at that point.
     """
@@ -60,6 +62,9 @@ def plan(scenario: Scenario, seed: int) -> list[Step]:  # noqa: ARG001 - no kind
     injected: list[str] = []
     used: set[str] = set()
     for number, table in enumerate(scenario.steps):
+        if table.draw:
+            steps += drawn(table, seed)
+            continue
         step = _step(table)
         match step.action:
             case Inject(label=label):
@@ -77,14 +82,66 @@ def plan(scenario: Scenario, seed: int) -> list[Step]:  # noqa: ARG001 - no kind
     return steps + [Step(f"final heal of {label}", Heal(label)) for label in reversed(injected)]
 
 
+@dataclass(frozen=True)
+class _Event:
+    """Something that a drawn plan does at a moment, in ms from its beginning."""
+
+    at_ms: int
+    order: int
+    action: Inject | Heal
+
+
+def drawn(table: StepTable, seed: int) -> list[Step]:
+    """The steps that a step with ``draw`` comes to: injections with overlaps, each healed. Pure.
+
+    The same fault with the same settings is never in twice at the same time.
+    """
+    chance = random.Random(f"{seed} {table.name}")
+    events: list[_Event] = []
+    ends: dict[int, int] = {}  # which of table.draw is in -> until when
+    now_ms = 0
+    for number in range(1, table.count + 1):
+        now_ms += _span_ms(chance, table.pause_s) if number > 1 else 0
+        if len(ends := {which: end for which, end in ends.items() if end > now_ms}) >= min(
+            table.at_once, len(table.draw)
+        ):
+            now_ms = min(ends.values())
+            ends = {which: end for which, end in ends.items() if end > now_ms}
+        which = chance.choice([each for each in range(len(table.draw)) if each not in ends])
+        ends[which] = now_ms + max(1, _span_ms(chance, table.each_s))
+        label, fault = f"{table.name} {number}", table.draw[which]
+        events.append(_Event(now_ms, 2 * number + 1, Inject(fault.inject, label, fault.settings)))
+        events.append(_Event(ends[which], 2 * number, Heal(label)))
+    # at the same moment, what ends goes before what begins
+    events.sort(key=lambda event: (event.at_ms, isinstance(event.action, Inject), event.order))
+    holds_ms = [later.at_ms - event.at_ms for event, later in pairwise(events)]
+    steps = [
+        Step(_says(event.action), event.action, hold_s=hold / 1000)
+        for event, hold in zip(events, [*holds_ms, 0], strict=True)
+    ]
+    rest = Step(table.name, until=_condition(table), hold_s=table.hold_s or 0.0)
+    return [*steps, rest] if rest.until or rest.hold_s else steps
+
+
+def _span_ms(chance: random.Random, span_s: tuple[float, float]) -> int:
+    return round(1000 * chance.uniform(*span_s))
+
+
+def _says(action: Inject | Heal) -> str:
+    return f"{action.label}: {action.fault}" if isinstance(action, Inject) else f"{action.label}: heal"
+
+
+def _condition(table: StepTable) -> Condition | None:
+    return Condition(table.within_s, table.owners or {}) if table.within_s is not None else None
+
+
 def _step(table: StepTable) -> Step:
     action: Inject | Heal | None = None
     if table.inject:
         action = Inject(table.inject, table.label or table.inject, table.settings)
     elif table.heal:
         action = Heal(table.heal)
-    until = Condition(table.within_s, table.owners or {}) if table.within_s is not None else None
-    return Step(table.name, action, until, table.hold_s or 0.0)
+    return Step(table.name, action, _condition(table), table.hold_s or 0.0)
 
 
 def _wrong(scenario: Scenario, number: int, key: str, sentence: str) -> ScenarioError:

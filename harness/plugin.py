@@ -25,12 +25,14 @@ from typing import Any, NoReturn, TypeAlias
 
 import pytest
 
+from harness import history, store, wait
 from harness import scenario as scenarios
-from harness import store, wait
 from harness.fake import FakeLab
-from harness.protocols import Feed, Lab, LabError
-from harness.run import conclude, run
+from harness.protocols import Lab, LabError
+from harness.report.render import story
+from harness.run import run
 from harness.scenario import Scenario, ScenarioError
+from harness.stored import conclude
 from harness.verdict import Outcome, Verdict, overall
 
 __all__ = ["LabFactory", "ScenarioFile", "ScenarioItem"]
@@ -138,15 +140,25 @@ def _run(item: ScenarioItem, lab: Lab) -> tuple[Sequence[Verdict], Path]:
     seed = scenario.scenario.seed if seed is None else seed
     root = config.rootpath / _setting(config, "runs")
     directory = store.create(root, item.path, scenario.name, store.meta(lab.name, seed, sys.argv))
-    run(scenario, lab, _faults(), _feeds(lab, scenario), directory, log.info, seed=seed, clock=_clock(lab))
+    run(
+        scenario,
+        lab,
+        _faults(),
+        run_dir=directory,
+        on_progress=log.info,
+        seed=seed,
+        clock=_clock(lab),
+        **_feeds(lab, scenario),
+    )
     return conclude(directory, scenario), directory
 
 
 def _sentences(outcome: Outcome, verdicts: Sequence[Verdict], directory: Path) -> str:
-    """``invalid: ...`` or ``unknown: ...``, then each check's sentences, then where the report is."""
+    """``invalid: ...``, each check's sentences, where the report is, and what happened: a CI server keeps no report."""
     lines = [f"{each.check}: {each.outcome}: {each.summary}" for each in verdicts if each.outcome is not Outcome.VALID]
     worst = next((each.summary for each in verdicts if each.outcome is outcome), "no check was made")
-    return "\n".join([f"{outcome}: {worst}", *lines, f"report: {directory / store.REPORT}"])
+    happened = story(history.load(directory / store.HISTORY))
+    return "\n".join([f"{outcome}: {worst}", *lines, f"report: {directory / store.REPORT}", *happened])
 
 
 @pytest.fixture(scope="session")
@@ -215,12 +227,20 @@ def _faults() -> Any:
     return FAULTS
 
 
-def _feeds(lab: Lab, scenario: Scenario) -> list[Feed]:
+def _feeds(lab: Lab, scenario: Scenario) -> dict[str, Any]:
+    """What goes on beside the run, and after it: arguments of ``run``."""
     if isinstance(lab, FakeLab):
-        return lab.feeds(scenario.load)
-    from loadtests.feeds import feeds  # the harness knows no load but here
+        return {"feeds": lab.feeds(scenario.load)}
+    from loadtests.feeds import feeds, readings  # the harness knows no load and no topology but here
+    from topology.lab import DockerLab
+    from topology.restore import proofs
 
-    return feeds(lab, scenario.load)
+    afterwards = proofs(lab, scenario.checks) if isinstance(lab, DockerLab) else []
+    return {
+        "feeds": feeds(lab, scenario.load),
+        "readings": readings(lab, scenario.load),
+        "afterwards": afterwards,
+    }
 
 
 def _clock(lab: Lab) -> wait.Clock:

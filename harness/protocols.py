@@ -9,11 +9,11 @@ node's own clock is ever used, because a node's clock can be what a fault breaks
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 
 class LabError(Exception):
@@ -65,6 +65,43 @@ class Stream(Protocol):
         """End the program; iteration ends soon after. Safe to call twice and from another thread."""
 
 
+@dataclass(frozen=True)
+class Undo:
+    """One step by which a fault is undone where it is, with or without the harness.
+
+    ``machine`` runs a command on the machine, as soon as it runs; ``chassis`` runs one beside it; ``power`` is one of
+    ``boot``, ``thaw`` and ``unthrottle``. A step must be harmless when there is nothing to undo, and when it is done
+    twice. ``{now}`` in an argument becomes the host's time of day in seconds.
+    """
+
+    argv: tuple[str, ...]
+    where: Literal["machine", "chassis", "power"] = "machine"
+
+
+class Lease(Protocol):
+    """A fault's undo, armed where the fault is: carried out by itself when the harness stops renewing it."""
+
+    def release(self) -> None:
+        """Undo now, and wait until that is done. Raises LabError when it could not be, or was undone before."""
+
+
+@dataclass(frozen=True)
+class LeaseStatus:
+    """One lease at one moment."""
+
+    node: str
+    name: str
+    fault: str
+    claim: str
+    """What of the node it has for itself: a second lease with the same claim is refused."""
+    state: str
+    """``held``, ``undoing``, or ``stuck``: its undo failed again and again, and ``trouble`` says how."""
+    age_ms: int
+    left_ms: int
+    """Until it runs out, unless it is renewed."""
+    trouble: str = ""
+
+
 class Node(Protocol):
     """One machine of the cluster. Every power verb is idempotent and returns only when it is so."""
 
@@ -74,11 +111,14 @@ class Node(Protocol):
 
     @property
     def role(self) -> str:
-        """``"client"``, ``"resolver"``, ``"director"`` or ``"web"``."""
+        """``"client"``, ``"resolver"``, ``"director"``, ``"web"`` or ``"db"``."""
 
     @property
     def kernel(self) -> str:
         """``"uml"`` (a kernel of its own) or ``"host"``."""
+
+    def services(self) -> tuple[str, ...]:
+        """What its init supervises, whether the machine runs or not."""
 
     def exec(self, *argv: str, timeout_s: float = 10.0) -> Output:
         """Run a command to its end. Raises LabError when the node is not running or the deadline passes."""
@@ -118,6 +158,16 @@ class Node(Protocol):
     def panic(self) -> None:
         """Make the node's kernel panic. It stays down until ``boot``."""
 
+    def throttle(self, share: float) -> None:
+        """Give the machine this share of a processor's time only, in periods of 100 ms; 1 is all of it."""
+
+    def lease(self, fault: str, claim: str, undo: Sequence[Undo], again: Sequence[Undo] = ()) -> Lease:
+        """Arm the undo of a fault on this node, before the fault is applied; it is renewed until it is released.
+
+        ``claim`` names what the fault takes for itself; the node refuses (LabError) a second lease of the same claim.
+        ``again`` is carried out whenever the machine has booted meanwhile, for what a reboot wipes.
+        """
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -141,6 +191,24 @@ class Cluster:
     file says how fast that is, so a lab measures it while nothing is wrong."""
     resolver: str = "203.0.113.53"
     """The address of the site's resolver."""
+    auto_failback: bool = True
+    """Whether a VIP comes home by itself."""
+    check_interval_ms: int = 10_000
+    check_timeout_ms: int = 30_000
+    check_count: int = 1
+    failure_count: int = 1
+    """How often ldirectord checks the real servers, how long one check may take, how many tries one is, and how many
+    must fail in a row. All that is of ldirectord is read back from the directors' own ldirectord.cf; the defaults are
+    what ldirectord 4.12 takes where its file says nothing."""
+    checktype: str = "negotiate"
+    quiescent: bool | None = None
+    """A failed real server gets weight 0; otherwise it is taken out of the table. None: nobody recorded which."""
+    scheduler: str = ""
+    """As ipvsadm(8) calls it; empty: nobody recorded which."""
+    persistence_s: int = 0
+    """How long a client stays with its real server after its last connection; 0 for not at all."""
+    connection_sync: bool = False
+    """Whether the directors tell each other of their connections."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +220,18 @@ class RealServer:
     weight: int
     active: int
     inactive: int
+
+
+@dataclass(frozen=True)
+class Astray:
+    """A node that sends what is for an address to another director than the one that has it."""
+
+    node: str
+    address: str
+    other: str
+
+    def __str__(self) -> str:
+        return f"{self.node} sends what is for {self.address} to {self.other}, which has not got it"
 
 
 @dataclass(frozen=True)
@@ -167,6 +247,26 @@ class NodeStatus:
 
 
 @dataclass(frozen=True)
+class PartStatus:
+    """One part of the cluster at one moment: a row of what `status` shows."""
+
+    name: str
+    seen: str
+    """What was seen, in one line."""
+    trouble: tuple[str, ...] = ()
+    """All that is not as it should be, in sentences; empty is healthy."""
+    weakness: str = ""
+    """What this part cannot do by itself when its one node is down; empty when something stands in for it."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the line sums up, as JSON could hold it."""
+
+    @property
+    def healthy(self) -> bool:
+        """True when nothing is wrong with it."""
+        return not self.trouble
+
+
+@dataclass(frozen=True)
 class Status:
     """The cluster at one moment. ``trouble`` lists, in sentences, all that is not as it should be; empty is healthy."""
 
@@ -176,6 +276,10 @@ class Status:
     ipvs: Mapping[str, Mapping[str, tuple[RealServer, ...]]]
     """Each director -> each virtual service (``VIP:port``) -> its real servers."""
     trouble: tuple[str, ...] = ()
+    parts: tuple[PartStatus, ...] = ()
+    """In the order in which they are shown; a part that the topology leaves out has no row."""
+    astray: tuple[Astray, ...] = ()
+    """Who has missed, or was not told, that an address moved."""
 
     @property
     def healthy(self) -> bool:
@@ -223,6 +327,20 @@ class Capture(Protocol):
         """Flush and close the file. Safe to call twice."""
 
 
+@dataclass(frozen=True)
+class Cable:
+    """A network cable: what joins one interface of a node to a segment. Its name is that of its end in the switch."""
+
+    name: str
+    """``node.interface``, such as ``lb-1.eth0``."""
+    node: str
+    interface: str
+    segment: str
+    addresses: tuple[str, ...]
+    """The node's own IPv4 addresses there; virtual ones come and go."""
+    mac: str
+
+
 class Lab(Protocol):
     """A booted cluster."""
 
@@ -240,11 +358,34 @@ class Lab(Protocol):
     def node(self, name: str) -> Node:
         """The node of that name. Raises LabError naming the nodes there are."""
 
+    @property
+    def switch(self) -> Node:
+        """The switch: every cable ends in it. It is no machine of the cluster and never loses power."""
+
+    @property
+    def cables(self) -> tuple[Cable, ...]:
+        """All cables."""
+
+    def leases(self) -> list[LeaseStatus]:
+        """All leases of all nodes, the oldest first: what is injected now, by whomever."""
+
+    def heal(self) -> list[LeaseStatus]:
+        """Undo all that is injected, the newest first, whoever did it. Raises LabError if something sticks."""
+
+    def audit(self) -> Mapping[str, tuple[str, ...]]:
+        """Each node -> all of its state that a fault could leave changed, in lines; empty when it does not run.
+
+        Two audits of a cluster that is as it was are equal.
+        """
+
     def now_ns(self) -> int:
         """The lab's clock."""
 
+    def owners(self) -> Mapping[str, tuple[str, ...]]:
+        """Each VIP -> the directors that hold it now. Cheap: it can be asked while a takeover needs the directors."""
+
     def status(self) -> Status:
-        """The cluster now."""
+        """The cluster now: every part is asked, which costs the nodes some work."""
 
     def observers(self) -> list[Feed]:
         """Feeds for VIP owners (each director's ``holds`` and ``power``), ARP on the wire, and the directors' logs."""

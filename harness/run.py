@@ -1,24 +1,26 @@
-"""Running a scenario, and judging what was recorded. Two halves that share nothing but the run directory."""
+"""Running a scenario, and recording all that happens. ``stored.py`` judges it; both share only the run directory."""
 
 from __future__ import annotations
 
-import signal
+import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ValidationError
 
-from harness import checks, history, store, verdict, wait
+from harness import history, store, wait
+from harness.audit import Audit, aftermath
+from harness.interrupts import undisturbed
 from harness.plan import Condition, Heal, Inject, Step, plan
 from harness.protocols import Entry, Fault, Feed, Lab, LabError, Proof, Stream
-from harness.report.render import render
 from harness.scenario import Scenario, ScenarioError, first_mistake, suggestion
 
-__all__ = ["Faults", "RunResult", "StepResult", "conclude", "run"]
+__all__ = ["Faults", "RunResult", "StepResult", "run"]
 
 Faults = Mapping[str, Callable[..., Fault]]
 """The registry of faults: a name -> what makes the fault of its settings."""
@@ -33,10 +35,17 @@ FEED_START_S = 10.0
 FEED_STOP_S = 5.0
 """How long a feed may take to end once its stream was stopped."""
 
-HELD_BACK = (signal.SIGINT, signal.SIGTERM)
+AUDIT_WITHIN_S = 30.0
+"""After the last undo addresses come home and services start; a run that waited for a steady state is done at once."""
 
 NODE_BACK_S = 3600.0
 """How long a lost feed waits for its node; longer than any run, and there only to bound the wait."""
+
+SETTLED_S = 2.0
+"""After the load's end, until everything is read: what was under way at its end may still be written."""
+
+LOAD = "load"
+"""The feed of the load, wherever it is from."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class StepResult:
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run that ended by itself; whether the cluster held is for ``conclude`` to say."""
+    """A run that ended by itself; whether the cluster held is for ``stored.conclude`` to say."""
 
     directory: Path
     steps: tuple[StepResult, ...]
@@ -61,6 +70,16 @@ class RunResult:
     def missed(self) -> tuple[StepResult, ...]:
         """The steps that did not go as planned."""
         return tuple(step for step in self.steps if not step.met)
+
+
+class Readings(Protocol):
+    """Feeds that read the site's data, and end by themselves."""
+
+    def first(self) -> Feed:
+        """What there is before anything is done."""
+
+    def final(self, uploads: Sequence[str]) -> Feed:
+        """What everything has come to, those uploads among it."""
 
 
 def run(  # noqa: PLR0913, PLR0917 - each is a seam that tests replace
@@ -73,59 +92,103 @@ def run(  # noqa: PLR0913, PLR0917 - each is a seam that tests replace
     *,
     seed: int | None = None,
     clock: wait.Clock = wait.REAL,
+    readings: Readings | None = None,
+    afterwards: Sequence[Feed] = (),
 ) -> RunResult:
     """Carry out a scenario and record all that happens to ``history.jsonl`` in ``run_dir``.
 
     1. Plan the steps, and make their faults: nothing starts if one of them cannot be done.
     2. Open the history, and say in its first op what the run is of.
     3. Start the capture, if the scenario asks for one.
-    4. Start every feed (the lab's observers, and ``feeds``), and keep them going. Nothing is done to the lab before
+    4. Read what there is at the beginning, if the load is one whose data will be checked (``readings``).
+    5. Start every feed (the lab's observers, and ``feeds``), and keep them going. Nothing is done to the lab before
        each of them has begun.
-    5. Carry out the steps. One that goes wrong is recorded, and the run goes on.
-    6. Undo what is still injected, the latest fault first. This and the rest happen also if the run is interrupted.
-    7. Stop the feeds, then the capture.
-    8. Say in the last op that the run ended by itself, and close the history.
+    6. Carry out the steps. One that goes wrong is recorded, and the run goes on.
+    7. Undo what is still injected, the latest fault first. This and the rest happen also if the run is interrupted.
+    8. Stop the load, and read everything once more, if there are ``readings``.
+    9. Follow the feeds that come ``afterwards``, one by one, to their ends; stop the others, then the capture.
+    10. Compare the lab with how it was at the beginning, and say what is left, and how the cluster is.
+    11. Say in the last op that the run ended by itself, and close the history.
 
     ``seed`` overrides the scenario's own. Raises ScenarioError for a fault that there is not or that is set wrongly,
     LabError for one that this lab cannot do or when nothing can be recorded.
     """
     seed = scenario.scenario.seed if seed is None else seed
     steps = plan(scenario, seed)
-    made = _make_faults(steps, faults, lab, scenario)
+    made = _make_faults(steps, faults, lab, scenario, seed)
     _check_owners(steps, lab, scenario)
     origin_ns = lab.now_ns()
     with history.Recorder(run_dir / store.HISTORY, origin_ns) as recorder:
         journal = _Journal(recorder, lab)
         journal.info("run", "start", _start(scenario, seed, lab, origin_ns), at_ns=origin_ns)
+        before = lab.audit()
         with ExitStack() as running:
             running.enter_context(_captured(scenario, lab, run_dir))
+            if readings:
+                _read(readings.first(), journal, on_progress)
             pumps = running.enter_context(_pumped([*lab.observers(), *feeds], journal, clock))
             ground = _Ground(lab, made, journal, clock, on_progress, pumps)
             running.callback(ground.undo_all)
             results = tuple(ground.carry_out(step, f"{n}/{len(steps)}") for n, step in enumerate(steps, 1))
+            if readings:
+                ground.undo_all()
+                _end_load(pumps)
+                wait.pass_time(SETTLED_S, clock=clock)
+                _read(readings.final(_uploads_tried(run_dir / store.HISTORY)), journal, on_progress)
+            if afterwards:
+                ground.undo_all()
+            for feed in afterwards:
+                _read(feed, journal, on_progress)
+        on_progress("comparing the lab with how it was")
+        _look_after(lab, before, journal, clock)
         journal.info("run", "end")
     return RunResult(run_dir, results)
 
 
-def conclude(run_dir: Path, scenario: Scenario) -> list[verdict.Verdict]:
-    """Judge a run from its directory alone; write ``verdict.json`` and ``report.html`` there. Needs no lab.
+def _look_after(lab: Lab, before: Audit, journal: _Journal, clock: wait.Clock) -> None:
+    """The last thing a run does. A lab that cannot be looked at any more is for the check to miss."""
+    try:
+        journal.info("audit", "audit", aftermath(lab, before, AUDIT_WITHIN_S, clock))
+    except LabError as error:
+        journal.record(Entry(lab.now_ns(), "audit", "info", "audit", {}, str(error)))
 
-    Raises HistoryError when there is no history to judge.
-    """
-    ops = history.load(run_dir / store.HISTORY)
-    verdicts = list(checks.judge(ops, scenario.checks))
-    judgement = verdict.judgement(scenario.name, verdicts)
-    store.write(run_dir / store.VERDICT, judgement.model_dump_json(indent=2) + "\n")
-    page = render(ops, verdicts, scenario.title, scenario.promise, store.read_meta(run_dir))
-    store.write(run_dir / store.REPORT, page)
-    return verdicts
+
+def _end_load(pumps: Sequence[_Pump]) -> None:
+    for pump in pumps:
+        if pump.feed.name == LOAD:
+            pump.stop()
+            pump.join()
+
+
+def _uploads_tried(path: Path) -> list[str]:
+    """The names of all uploads that were tried so far, answered or not."""
+    ops = history.load(path).of("upload")
+    return sorted({op["name"] for op in ops if op.type == "invoke"})
+
+
+def _read(feed: Feed, journal: _Journal, on_progress: Progress) -> None:
+    """Follow a feed that ends by itself. What cannot be read is for the checks to miss."""
+    on_progress(f"reading: {feed.name}")
+    try:
+        stream = feed.open()
+        journal.info(feed.name, "feed", {"phase": "open"})
+        try:
+            for line in stream:
+                for entry in feed.entries(line):
+                    journal.record(entry)
+        finally:
+            stream.stop()
+        journal.info(feed.name, "feed", {"phase": "closed"})
+    except LabError as error:
+        journal.info(feed.name, "feed", {"phase": "dropped", "why": str(error)})
 
 
 def _start(scenario: Scenario, seed: int, lab: Lab, origin_ns: int) -> dict[str, Any]:
     cluster = {f.name: getattr(lab.cluster, f.name) for f in fields(lab.cluster)}
     for name in ("vips", "macs"):
         cluster[name] = dict(cluster[name])
-    return {"origin_ns": origin_ns, "scenario": scenario.name, "seed": seed, "cluster": cluster}
+    warm_up = {"warm_up_ms": 1000 * scenario.load.warm_up_s} if scenario.load and scenario.load.warm_up_s else {}
+    return {"origin_ns": origin_ns, "scenario": scenario.name, "seed": seed, "cluster": cluster, **warm_up}
 
 
 def _check_owners(steps: Sequence[Step], lab: Lab, scenario: Scenario) -> None:
@@ -138,12 +201,12 @@ def _check_owners(steps: Sequence[Step], lab: Lab, scenario: Scenario) -> None:
                     raise ScenarioError(f"{where}: this lab has no {word} ({suggestion(word, known)})")
 
 
-def _make_faults(steps: Sequence[Step], faults: Faults, lab: Lab, scenario: Scenario) -> dict[str, Fault]:
+def _make_faults(steps: Sequence[Step], faults: Faults, lab: Lab, scenario: Scenario, seed: int) -> dict[str, Fault]:
     """Each label -> its fault. Raises ScenarioError or LabError."""
     made: dict[str, Fault] = {}
     for step in steps:
         if isinstance(step.action, Inject):
-            fault = _make_fault(step.action, faults, f"scenario {scenario.name}: step {step.name!r}")
+            fault = _make_fault(step.action, faults, f"scenario {scenario.name}: step {step.name!r}", seed)
             reason = fault.available(lab)
             if reason is not None:
                 raise LabError(f"this lab cannot do {step.action.fault} (step {step.name!r}): {reason}")
@@ -151,15 +214,31 @@ def _make_faults(steps: Sequence[Step], faults: Faults, lab: Lab, scenario: Scen
     return made
 
 
-def _make_fault(inject: Inject, faults: Faults, where: str) -> Fault:
+def _make_fault(inject: Inject, faults: Faults, where: str, seed: int) -> Fault:
     if inject.fault not in faults:
-        raise ScenarioError(f"{where}: inject: there is no fault {inject.fault} ({suggestion(inject.fault, faults)})")
+        near = suggestion(inject.fault, kin(inject.fault, faults))
+        raise ScenarioError(f"{where}: inject: there is no fault {inject.fault} ({near})")
     make = faults[inject.fault]
     try:
-        return make(**inject.settings)
+        return make(**_seeded(make, inject, seed))
     except ValidationError as error:
         model = make if isinstance(make, type) and issubclass(make, BaseModel) else BaseModel
         raise ScenarioError(f"{where}: {first_mistake(error, model, under=('with',))}") from error
+
+
+def kin(name: str, faults: Iterable[str]) -> list[str]:
+    """The faults of the family that a name is of, or all of them if it is of none. Pure."""
+    family = name.partition(".")[0]
+    known = sorted(faults)
+    return [each for each in known if each.partition(".")[0] == family] or known
+
+
+def _seeded(make: Callable[..., Fault], inject: Inject, seed: int) -> dict[str, Any]:
+    """The settings, with a seed for a fault that draws: the run's and the label's, unless the scenario gives one."""
+    settings = dict(inject.settings)
+    if "seed" in getattr(make, "model_fields", {}):
+        settings.setdefault("seed", zlib.crc32(f"{seed} {inject.label}".encode()))
+    return settings
 
 
 @contextmanager
@@ -191,7 +270,7 @@ class _Pump:
     def __init__(self, feed: Feed, journal: _Journal, clock: wait.Clock) -> None:
         self.failure: Exception | None = None
         """What ended it, if not ``stop``: a run that is not recorded is not worth going on."""
-        self._feed = feed
+        self.feed = feed
         self._journal = journal
         self._clock = clock
         self._stopping = threading.Event()
@@ -242,7 +321,7 @@ class _Pump:
         why = None
         try:
             for line in self._stream or ():
-                for entry in self._feed.entries(line):
+                for entry in self.feed.entries(line):
                     self._journal.record(entry)
         except LabError as error:
             why = str(error)
@@ -260,7 +339,7 @@ class _Pump:
             if self._stopping.is_set():
                 return True
             try:
-                if self._feed.ready():
+                if self.feed.ready():
                     return self._open()
             except LabError as error:
                 self._begun.set()
@@ -268,11 +347,11 @@ class _Pump:
             self._begun.set()
             return False
 
-        wait.until(ready, NODE_BACK_S, f"the node of {self._feed.name}", READY_EVERY_S, self._clock)
+        wait.until(ready, NODE_BACK_S, f"the node of {self.feed.name}", READY_EVERY_S, self._clock)
         return not self._stopping.is_set()
 
     def _open(self) -> bool:
-        stream = self._feed.open()
+        stream = self.feed.open()
         with self._changing:
             self._stream = stream
             stopping = self._stopping.is_set()
@@ -281,7 +360,7 @@ class _Pump:
         return True
 
     def _note(self, phase: Literal["open", "lost", "closed", "dropped"], why: str | None = None) -> None:
-        self._journal.info(self._feed.name, "feed", _given({"phase": phase, "why": why}))
+        self._journal.info(self.feed.name, "feed", _given({"phase": phase, "why": why}))
 
 
 @contextmanager
@@ -300,21 +379,17 @@ def _pumped(feeds: Sequence[Feed], journal: _Journal, clock: wait.Clock) -> Iter
             pump.join()
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until a fault is wholly in, or wholly undone: half of either cannot be repaired."""
-    held: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield
-        return
-    before = {each: signal.signal(each, lambda number, _: held.append(number)) for each in HELD_BACK}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        for number in held[:1]:
-            signal.raise_signal(number)
+@dataclass(frozen=True)
+class Injected:
+    """A fault that is in: how to undo it, its proof, and what the proof's detail was then."""
+
+    context: AbstractContextManager[Proof]
+    proof: Proof
+    detail: Mapping[str, Any]
+
+    def learned(self) -> dict[str, Any]:
+        """What the fault has added to its detail since, such as all decisions of a middlebox."""
+        return {name: value for name, value in self.proof.detail.items() if value != self.detail.get(name)}
 
 
 @dataclass
@@ -327,7 +402,7 @@ class _Ground:
     clock: wait.Clock
     on_progress: Progress
     pumps: Sequence[_Pump]
-    injected: dict[str, AbstractContextManager[Proof]] = field(default_factory=dict)
+    injected: dict[str, Injected] = field(default_factory=dict)
     """Each label -> the entered fault, in the order of injection."""
 
     def carry_out(self, step: Step, number: str) -> StepResult:
@@ -385,9 +460,9 @@ class _Ground:
         note("start")
         context = self.faults[inject.label].inject(self.lab)
         try:
-            with _undisturbed():
+            with undisturbed():
                 proof = context.__enter__()
-                self.injected[inject.label] = context
+                self.injected[inject.label] = Injected(context, proof, copy.deepcopy(dict(proof.detail)))
         except LabError as error:
             note("failed", why=str(error))
             raise
@@ -397,13 +472,14 @@ class _Ground:
         if label not in self.injected:
             raise LabError(f"{label} is not injected, so there is nothing to heal")
         note = self._fault_notes(label)
+        injected = self.injected.pop(label)
         try:
-            with _undisturbed():
-                self.injected.pop(label).__exit__(None, None, None)
+            with undisturbed():
+                injected.context.__exit__(None, None, None)
         except LabError as error:
             note("failed", why=str(error))
             raise
-        note("end")
+        note("end", **injected.learned())
 
     def _heal_or_tell(self, label: str) -> None:
         self.on_progress(f"undoing {label}")
@@ -457,15 +533,15 @@ class _Ground:
 
 def _missing(condition: Condition, lab: Lab) -> str:
     """What keeps the condition from being so, or nothing."""
-    status = lab.status()
-    if not condition.owners:
-        return "; ".join(status.trouble)
-    held = {vip: status.owners.get(vip, ()) for vip in condition.owners}
-    return "; ".join(
-        f"{vip} is held by {' and '.join(held[vip]) or 'nobody'}"
-        for vip, node in condition.owners.items()
-        if held[vip] != (node,)
-    )
+    wanted = condition.owners or (lab.cluster.vips if lab.cluster.auto_failback else {})
+    held = lab.owners()
+    away = [
+        f"{vip} is held by {' and '.join(held.get(vip, ())) or 'nobody'}"
+        for vip, node in wanted.items()
+        if held.get(vip, ()) != (node,)
+    ]
+    # the parts are asked once the VIPs are where they belong: asking costs the directors what a takeover needs
+    return "; ".join(away or (() if condition.owners else lab.status().trouble))
 
 
 def _given(values: Mapping[str, object]) -> dict[str, object]:

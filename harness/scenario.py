@@ -19,6 +19,7 @@ from harness.checks import CHECKS
 
 __all__ = [
     "CaptureTable",
+    "DrawTable",
     "LoadTable",
     "Scenario",
     "ScenarioError",
@@ -58,12 +59,82 @@ class ScenarioTable(_Table):
     promise: str = Field(min_length=1, description="What a right cluster does, in words")
 
 
+class PhaseTable(_Table):
+    """One of the phases of open arrivals."""
+
+    per_s: float = Field(ge=0, le=10_000, description="Ops a second")
+    to_per_s: float | None = Field(default=None, ge=0, le=10_000, description="At its end, evenly from the one rate on")
+    for_s: float | None = Field(default=None, gt=0, description="How long; the last phase may go on to the end")
+
+
 class LoadTable(_Table):
     """``[load]``: users of the site. Without this table there are none."""
 
-    users: int = Field(default=10, ge=1, le=10_000)
-    spawn_per_s: float = Field(default=10, gt=0)
-    think_ms: int = Field(default=100, ge=0)
+    people: Literal["visitors", "players", "log"] = Field(
+        default="visitors",
+        description="Visitors read the front page; players do all that the site can, and all that they did is read at "
+        "the end, for the checks of data; log: whoever is in an access log asks for the same pages at the same times",
+    )
+    log: str | None = Field(
+        default=None,
+        min_length=1,
+        description="An access log of Apache, in the Common Log Format or one that begins like it; its path from the "
+        "folder that the command is run in",
+    )
+    speed: float = Field(default=1, gt=0, description="How many times as fast a log is played")
+    users: int = Field(default=10, ge=1, le=10_000, description="How many are there at once, at most")
+    spawn_per_s: float = Field(default=10, gt=0, description="How many come a second, until all are there")
+    client: Literal["browser", "first-address", "keep-alive", "new-connections"] = Field(
+        default="browser",
+        description="What they ask with. browser: a connection for some ops, then another one; where an address takes "
+        "none, the next one of the answer is asked at once. first-address: the same, and no other is asked. "
+        "keep-alive: one connection for good; new-connections: one for each op",
+    )
+    workers: int = Field(
+        default=0,
+        ge=0,
+        le=32,
+        description="How many processes share the users, on the client nodes in turn: Locust's own workers, and a "
+        "master; 0: one process has them all",
+    )
+    think_ms: int = Field(default=100, ge=0, description="How long each pauses after an op; not with open arrivals")
+    warm_up_s: float = Field(
+        default=0,
+        ge=0,
+        description="What is asked in so many first seconds does not count where runs are compared: caches are cold",
+    )
+    connections: int = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="How many answers that go on and on are under way from each virtual IP, beside the users",
+    )
+    arrivals: Literal["closed", "constant", "poisson"] = Field(
+        default="closed",
+        description="closed: each user waits for the answer, and thinks. constant and poisson are open arrivals: ops "
+        "are planned at a rate, evenly or by chance, whether answers come or not, and their times count from there",
+    )
+    phases: tuple[PhaseTable, ...] = Field(
+        default=(), description="The rate of open arrivals, one phase after another; then nobody comes any more"
+    )
+
+    @model_validator(mode="after")
+    def _rate(self) -> LoadTable:
+        """A rate is what open arrivals have, and users who wait have not; a log has its own times."""
+        if (self.people == "log") != (self.log is not None):
+            raise ValueError("people = 'log' needs log, a file, and no others do")
+        if self.people == "log" and self.arrivals != "closed":
+            raise ValueError("arrivals: a log has its own times")
+        if (self.arrivals == "closed") == bool(self.phases):
+            raise ValueError(f"arrivals = {self.arrivals!r} with {len(self.phases)} phases: open arrivals have phases")
+        if any(phase.for_s is None for phase in self.phases[:-1]):
+            raise ValueError("phases: only the last one may go on to the end, without for_s")
+        return self
+
+    @property
+    def planned(self) -> bool:
+        """Whether ops have their times, whatever becomes of the ones before."""
+        return self.people == "log" or self.arrivals != "closed"
 
 
 class CaptureTable(_Table):
@@ -71,6 +142,16 @@ class CaptureTable(_Table):
 
     segments: tuple[str, ...] = Field(default=("internet", "heartbeat", "lan"), min_length=1)
     filter: str = Field(default="", description="A filter in the language of pcap-filter(7); empty records all")
+
+
+class DrawTable(_Table):
+    """One of the faults that a step may draw."""
+
+    inject: str = Field(min_length=1, description="The fault, such as process.kill")
+    settings: Mapping[str, Any] = Field(default={}, alias="with", description="Its settings")
+
+
+Span = Annotated[tuple[float, float], Field(description="The least and the most, in seconds")]
 
 
 class StepTable(_Table):
@@ -85,14 +166,28 @@ class StepTable(_Table):
     owners: Mapping[str, str] | None = Field(default=None, description="For owned: each virtual IP -> its director")
     within_s: Seconds | None = Field(default=None, description="How long the condition may take, in seconds")
     hold_s: Seconds | None = Field(default=None, description="Time to let pass under load and probes, in seconds")
+    draw: tuple[DrawTable, ...] = Field(default=(), description="Faults to draw from, by the run's seed")
+    count: int = Field(default=5, ge=1, le=1000, description="For draw: how many faults to inject")
+    at_once: int = Field(default=1, ge=1, le=20, description="For draw: at most so many at the same time")
+    each_s: Span = Field(default=(2.0, 10.0), description="For draw: how long each stays in")
+    pause_s: Span = Field(default=(1.0, 5.0), description="For draw: the time between two injections")
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:
         for wrong, sentence in (
             (self.inject and self.heal, "inject and heal are two verbs: make them two steps"),
             (
-                not (self.inject or self.heal or self.until or self.hold_s),
-                "does nothing: give inject, heal, until or hold_s",
+                not (self.inject or self.heal or self.until or self.hold_s or self.draw),
+                "does nothing: give inject, heal, draw, until or hold_s",
+            ),
+            (self.draw and (self.inject or self.heal), "draw is a verb of its own: make it a step of its own"),
+            (
+                not self.draw and self.model_fields_set & {"count", "at_once", "each_s", "pause_s"},
+                "count, at_once, each_s and pause_s go with draw only",
+            ),
+            (
+                any(not 0 <= least <= most <= 3600 for least, most in (self.each_s, self.pause_s)),
+                "each_s and pause_s are the least and the most, in seconds, at most 3600",
             ),
             (self.settings and not self.inject, "with gives the settings of a fault: give inject too"),
             (self.label and not self.inject, "as labels an injected fault: give inject too"),

@@ -7,6 +7,9 @@
 ``capture.pcapng``        packets, if the scenario asks for them
 ``verdict.json``          what each check says
 ``report.html``           the same for people
+``junit.xml``             the same for CI servers
+``metrics.prom``          the run in numbers, for Prometheus
+``logs/``                 the nodes' own logs, a file a node and service
 ========================  ===============================================================
 """
 
@@ -26,7 +29,22 @@ from typing import Any
 
 from harness.protocols import LabError
 
-__all__ = ["CAPTURE", "HISTORY", "META", "REPORT", "SCENARIO", "VERDICT", "create", "meta", "read_meta", "write"]
+__all__ = [
+    "CAPTURE",
+    "HISTORY",
+    "JUNIT",
+    "LOGS",
+    "META",
+    "METRICS",
+    "REPORT",
+    "SCENARIO",
+    "VERDICT",
+    "command",
+    "create",
+    "meta",
+    "read_meta",
+    "write",
+]
 
 SCENARIO = "scenario.toml"
 META = "meta.json"
@@ -34,6 +52,9 @@ HISTORY = "history.jsonl"
 CAPTURE = "capture.pcapng"
 VERDICT = "verdict.json"
 REPORT = "report.html"
+JUNIT = "junit.xml"
+METRICS = "metrics.prom"
+LOGS = "logs"
 
 LATEST = "latest"
 MOST_AT_ONCE = 1000
@@ -65,7 +86,7 @@ def meta(lab: str, seed: int, argv: Sequence[str] = tuple(sys.argv)) -> dict[str
     return {
         "lab": lab,
         "seed": seed,
-        "command": _command(argv),
+        "command": command(argv),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "monkeywrench": _version("monkeywrench"),
@@ -85,10 +106,13 @@ def read_meta(directory: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a reader never sees half of it."""
+def write(path: Path, text: str, errors: str = "replace") -> None:
+    """Write a file whole or not at all: a reader never sees half of it.
+
+    ``errors`` is what becomes of a lone surrogate, which stands for a byte of a log that is no UTF-8.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_text(text, encoding="utf-8", errors=errors)
     draft.replace(path)
 
 
@@ -110,7 +134,7 @@ def _point(link: Path, target: str) -> None:
     draft.replace(link)
 
 
-def _command(argv: Sequence[str]) -> str:
+def command(argv: Sequence[str] = tuple(sys.argv)) -> str:
     """The command line as somebody would type it, wherever the program is installed."""
     program, *rest = argv
     path = Path(program)

@@ -80,7 +80,7 @@ def conclude(
         check=check,
         outcome=worst_first[0].outcome if worst_first else Outcome.VALID,
         summary=_summary(worst_first, held),
-        numbers=dict(numbers or {}),
+        numbers=_plain(dict(numbers or {})),
         findings=tuple(worst_first),
         evidence=tuple(sorted(indexes)),
     )
@@ -96,12 +96,31 @@ def _summary(worst_first: Sequence[Finding], held: str) -> str:
 
 def invalid(sentence: str, *evidence: int) -> Finding:
     """A promise that was certainly broken."""
-    return Finding(outcome=Outcome.INVALID, sentence=sentence, evidence=evidence)
+    return Finding(outcome=Outcome.INVALID, sentence=_text(sentence), evidence=evidence)
 
 
 def unknown(sentence: str, *evidence: int) -> Finding:
     """A reason why nobody can tell."""
-    return Finding(outcome=Outcome.UNKNOWN, sentence=sentence, evidence=evidence)
+    return Finding(outcome=Outcome.UNKNOWN, sentence=_text(sentence), evidence=evidence)
+
+
+def _text(sentence: str) -> str:
+    """A sentence may quote a log line with bytes that are no UTF-8; a verdict is for every reader of JSON."""
+    return sentence.encode("utf-8", "replace").decode("utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """The same with every text in it as ``_text`` has it."""
+    match value:
+        case str():
+            return _text(value) if type(value) is str else value
+        case dict():
+            return {_plain(key): _plain(item) for key, item in value.items()}
+        case list():
+            return [_plain(item) for item in value]
+        case tuple():
+            return tuple(_plain(item) for item in value)
+    return value
 
 
 def judgement(scenario: str, verdicts: Sequence[Verdict]) -> Judgement:

@@ -10,8 +10,9 @@ no answer yet. Prints ops of the history, one JSON object a line, with ``t`` in 
 - ``ok`` for status 200 and the expected text, value ``{"vip", "seq", "node", "status"}``, the node from ``X-Node``;
 - ``fail`` when certainly not served as it should be: refused, reset, unreachable, cut short, another status or text;
 - ``info`` for a time-out, and for what was still open at the end;
-- ``info`` without invoke, error ``probe overrun``, when due times passed without a probe (``skipped`` says how many):
-  all slots busy, no socket left on this machine, or the machine stood still. Nobody looked, so nobody knows.
+- ``info`` without invoke, error ``probe overrun``, when due times passed without a probe: ``skipped`` says how many,
+  ``late_ms`` for how long this machine stood still; without it all slots were busy, or no socket was left on this
+  machine. Nobody looked, so nobody knows.
 
 A process is one slot of one VIP and has one op outstanding at most. Standard library only, one thread, no HTTP library
 and no asyncio transports: it shares a small machine with the cluster that it measures.
@@ -262,16 +263,17 @@ class Probe:
 
     def _tick(self) -> None:
         # Due times that passed while this machine stood still are not made up for: a burst measures something else.
-        passed = int((self.loop.time() - self._due) / self.settings.every_s)
+        late_s = self.loop.time() - self._due
+        passed = int(late_s / self.settings.every_s)
         if passed > 0:
-            self._overrun(passed)
+            self._overrun(passed, late_ms=round(1000 * late_s, 3))
             self._due += passed * self.settings.every_s
         self._start()
         self._due += self.settings.every_s
         self.loop.call_at(self._due, self._tick)
 
-    def _overrun(self, due_times: int) -> None:
-        value = {"vip": self.vip, "seq": self._seq, "skipped": due_times}
+    def _overrun(self, due_times: int, **more: float) -> None:
+        value = {"vip": self.vip, "seq": self._seq, "skipped": due_times, **more}
         self.lines.op(now_ns(), f"probe:{self.vip}", "info", value, "probe overrun")
         self._seq += due_times
 

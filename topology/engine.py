@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import docker
 import docker.errors
 import requests
 
+from harness.interrupts import undisturbed
 from harness.protocols import LabError
 
 LABEL = "monkeywrench.lab"
@@ -70,3 +72,13 @@ def containers(client: Any, lab: str | None = None) -> list[Any]:
     """All containers of one lab, or of every lab, running or not."""
     label = f"{LABEL}={lab}" if lab else LABEL
     return list(client.containers.list(all=True, filters={"label": label}, ignore_removed=True))
+
+
+def run_to_end(client: Any, image: str, command: Sequence[str], labels: dict[str, str], **options: Any) -> None:
+    """Run a short-lived container to its end and remove it; an interruption waits for that.
+
+    The engine makes a container that it was asked for, whether or not anybody still waits for the answer; so a request
+    that Ctrl-C breaks off leaves one behind, made after all others were removed.
+    """
+    with undisturbed():
+        client.containers.run(image, list(command), labels=labels, remove=True, **options)

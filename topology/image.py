@@ -22,7 +22,7 @@ import requests
 from harness.protocols import LabError
 
 IMAGES = Path(__file__).parent / "images"
-ROLES = ("director", "web", "resolver", "client", "switch")
+ROLES = ("director", "web", "db", "resolver", "client", "switch")
 SUITE = "bookworm"
 REGISTRY_IMAGE = f"debian:{SUITE}-slim"
 BASE = f"monkeywrench-base:{SUITE}"

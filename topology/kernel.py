@@ -23,8 +23,13 @@ class Choice:
     why: str
 
 
-def choose(machine: Machine, architecture: str, host_has: Callable[[str], bool]) -> Choice:
-    """The kernel of a node. ``host_has(role)`` tells whether the host's kernel has what a role needs.
+OVERHEAD_MIB = 40
+"""What a kernel of its own takes beside the memory of its machine."""
+
+
+def choose(machine: Machine, architecture: str, host_has: Callable[[str], bool], needs_own: str = "") -> Choice:
+    """The kernel of a node. ``host_has(role)`` tells whether the host's kernel has what a role needs;
+    ``needs_own`` says why no shared kernel will do, if so.
 
     Raises LabError when the topology asks for what this machine cannot give.
     """
@@ -37,6 +42,11 @@ def choose(machine: Machine, architecture: str, host_has: Callable[[str], bool])
         return Choice("host", "the topology asks for the host's kernel")
     if architecture in UML_ARCHITECTURES:
         return Choice("uml", "a kernel of its own, as the topology asks")
+    if needs_own:
+        raise LabError(
+            f"{machine.name}: User-Mode Linux does not exist for {architecture}, and {needs_own}",
+            "Use an x86-64 machine, or leave that part out of the topology.",
+        )
     if host_has(machine.role):
         return Choice(
             "host", f"User-Mode Linux does not exist for {architecture}, and the host's kernel has what it needs"

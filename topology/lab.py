@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
-from harness.protocols import Capture, Cluster, Feed, LabError, Node, NodeStatus, Power, RealServer, Status
+from harness.protocols import Cable, Capture, Cluster, Feed, LabError, LeaseStatus, Node, NodeStatus, Power, Status
 from harness.wait import NotYet, until
 from topology import render, switch
 from topology.model import Machine, Topology, Vip
 from topology.node import DockerNode
-from topology.observe import HEARTBEAT_LOG, ArpFeed, LogFeed, OwnersFeed, parse_ha_cf, parse_ipvs
+from topology.observe import (
+    HEARTBEAT_LOG,
+    ArpFeed,
+    ConsoleFeed,
+    LogFeed,
+    Noon,
+    OwnersFeed,
+    WitnessFeed,
+    parse_ha_cf,
+    parse_ldirectord_cf,
+)
+from topology.parts import directors as linux_directors
+from topology.parts.dns import address as resolver_address
+from topology.parts.part import Seen
+from topology.parts.virtual_service import tables
 
 HEALTHY_S = 90
 STATUS_EVERY_S = 0.5
+ANSWER_S = 15
+"""Longer than the slowest question: each bounds itself."""
 RESOURCE_S = 30
+AUDIT_S = 60
+CLOCK_OFF_S = 3
 RESOURCE_FACTOR = 12
 """A resource's status while nothing is wrong, times this, is what starting one may take. In takeovers under load it was
 6.5 to 8 times as long (a status, a longer start, heartbeat's own scripts around them); half as much again is left."""
+RESOURCE_LEAST_MS = 15_000
+"""But never less than this: a machine that is fast for the moment of the question may be slow in the takeover. Where a
+status took 0.5 s the starts in the next minutes took 7.5 and 8.4 s each; here is nearly twice that."""
 SWITCH = "switch"
 NODE_LABEL, ROLE_LABEL, KERNEL_LABEL, WHY_LABEL = (f"monkeywrench.{key}" for key in ("node", "role", "kernel", "why"))
 
@@ -82,11 +102,10 @@ class DockerLab:
 
     @cached_property
     def cluster(self) -> Cluster:
-        """The facts, with the timings as the directors' own ha.cf has them."""
+        """The facts, with the timings as the directors' own ha.cf and ldirectord.cf have them."""
         topology = self.topology
         director = next(node for node in self.directors() if node.power() is Power.RUNNING)
         timings = parse_ha_cf(director.exec("cat", "/etc/ha.d/ha.cf").stdout)
-        resolver = topology.of_role("resolver")[0]
         on_internet = [machine for machine in topology.machines if "internet" in machine.addresses]
         return Cluster(
             site=topology.site,
@@ -97,7 +116,11 @@ class DockerLab:
             keepalive_ms=timings["keepalive"],
             deadtime_ms=timings["deadtime"],
             resource_start_ms=self._resource_start_ms(),
-            resolver=str(resolver.addresses["internet"][0]),
+            resolver=resolver_address(topology),
+            auto_failback=topology.directors.auto_failback,
+            resources_per_vip=1 if topology.answers_directly else 2,
+            connection_sync=topology.directors.connection_sync,
+            **parse_ldirectord_cf(director.exec("cat", "/etc/ha.d/ldirectord.cf").stdout),
         )
 
     def _resource_start_ms(self) -> int:
@@ -112,21 +135,67 @@ class DockerLab:
             return time.perf_counter() - began
 
         with ThreadPoolExecutor(max_workers=2) as pool:
-            return round(RESOURCE_FACTOR * 1000 * max(pool.map(status_s, self.topology.vips)))
+            slowest_s = max(pool.map(status_s, self.topology.vips))
+        return max(round(RESOURCE_FACTOR * 1000 * slowest_s), RESOURCE_LEAST_MS)
+
+    @cached_property
+    def cables(self) -> tuple[Cable, ...]:
+        """All cables, with the addresses that the topology gives their nodes."""
+        return tuple(
+            Cable(
+                f"{machine.name}.{interface}",
+                machine.name,
+                interface,
+                segment,
+                tuple(str(address) for address in machine.addresses.get(segment, ())),
+                render.mac(self.name, machine, interface),
+            )
+            for machine in self.topology.machines
+            for interface, segment in self.topology.interfaces(machine)
+        )
+
+    def leases(self) -> list[LeaseStatus]:
+        """What is injected now, on any node or in the switch; the oldest first."""
+        with ThreadPoolExecutor(max_workers=len(self._nodes)) as pool:
+            found = [lease for held in pool.map(DockerNode.leases, self._nodes.values()) for lease in held]
+        return sorted(found, key=lambda lease: -lease.age_ms)
+
+    def heal(self) -> list[LeaseStatus]:
+        """Undo all that is injected, the newest first. One that sticks does not keep the others."""
+        found, stuck = self.leases(), list[str]()
+        for lease in reversed(found):
+            try:
+                self._nodes[lease.node].release(lease.name)
+            except LabError as error:
+                stuck.append(str(error))
+        if stuck and self.leases():
+            raise LabError("; ".join(stuck), "`monkeywrench down`, then `up`, makes a lab anew.")
+        return found
+
+    def audit(self) -> dict[str, tuple[str, ...]]:
+        """Each node's state that a fault could leave changed, and the switch's."""
+        with ThreadPoolExecutor(max_workers=len(self._nodes)) as pool:
+            return dict(zip(self._nodes, pool.map(_audit, self._nodes.values()), strict=True))
+
+    def owners(self) -> dict[str, tuple[str, ...]]:
+        """Each VIP -> the directors that hold it, as their kernels say."""
+        held = {director.name: self._addresses(director.name) for director in self.directors()}
+        return linux_directors.owners_of(self.topology, held)
 
     def status(self) -> Status:
-        """The cluster at this moment."""
-        with ThreadPoolExecutor(max_workers=8) as pool:
+        """The cluster at this moment: every node is asked all its parts' questions at once."""
+        with ThreadPoolExecutor(max_workers=len(self.topology.machines)) as pool:
             nodes = list(pool.map(self._node_status, self.topology.machines))
-            running = {node.name for node in nodes if node.power is Power.RUNNING}
-            directors = [node for node in self.directors() if node.name in running]
-            held = dict(zip([d.name for d in directors], pool.map(DockerNode.addresses, directors), strict=True))
-            tables = dict(zip([d.name for d in directors], pool.map(self._ipvs, directors), strict=True))
-            site = pool.submit(self._site, running).result()
-        vips = [str(vip.address) for vip in self.topology.vips]
-        owners = {vip: tuple(name for name, addresses in held.items() if vip in addresses) for vip in vips}
-        trouble = list(troubles(self.topology, nodes, owners, tables, site))
-        return Status(tuple(nodes), owners, tables, tuple(trouble))
+            power = {node.name: node.power for node in nodes}
+            running = [machine for machine in self.topology.machines if power[machine.name] is Power.RUNNING]
+            directors = [machine.name for machine in running if machine.role == "director"]
+            held = dict(zip(directors, pool.map(self._addresses, directors), strict=True))
+            answers = dict(zip([m.name for m in running], pool.map(self._answers, running), strict=True))
+        by_part = {
+            part.name: {node: said[part.name] for node, said in answers.items() if part.name in said}
+            for part in render.parts(self.topology)
+        }
+        return judge(Seen(self.topology, power, held, by_part), nodes)
 
     def _node_status(self, machine: Machine) -> NodeStatus:
         node = self._nodes[machine.name]
@@ -139,33 +208,42 @@ class DockerLab:
             machine.name, machine.role, Power(state["state"]), node.kernel, release, self._why[machine.name]
         )
 
-    def _ipvs(self, director: DockerNode) -> dict[str, tuple[RealServer, ...]]:
-        nodes = {str(address): m.name for m in self.topology.of_role("web") for address in m.addresses["lan"]}
-        try:
-            return parse_ipvs(director.exec("ipvsadm", "-Ln").stdout, nodes)
-        except LabError:
-            return {}  # it went down just now; the next status says so
+    def _addresses(self, director: str) -> tuple[str, ...]:
+        return tuple(self._nodes[director].addresses())
 
-    def _site(self, running: set[str]) -> dict[str, Any]:
-        client = self.topology.of_role("client")[0].name
-        if client not in running:
+    def _answers(self, machine: Machine) -> dict[str, str]:
+        """What each part's question printed on a node; nothing when the node does not answer."""
+        asked = questions(self.topology, machine)
+        if not asked:
             return {}
-        resolver = str(self.topology.of_role("resolver")[0].addresses["internet"][0])
-        vips = [str(vip.address) for vip in self.topology.vips]
         try:
-            asked = self._nodes[client].exec(
-                "python3", "-S", "/usr/lib/monkeywrench/site.py", resolver, self.topology.site, *vips
-            )
-            return dict(json.loads(asked.stdout))
-        except (LabError, ValueError):
-            return {}
+            said = self._nodes[machine.name].exec("sh", "-c", script(asked), timeout_s=ANSWER_S).stdout
+        except LabError:
+            return {}  # it went down just now, or hangs; the next status says so
+        return parse_answers(said)
 
     def observers(self) -> list[Feed]:
-        """VIP owners, ARP, and heartbeat's log."""
+        """VIP owners, ARP, heartbeat's log, all consoles, and what each node's witness sees for its parts."""
         directors = self.directors()
         owners = [OwnersFeed(node, self.cluster.vips) for node in directors]
         logs = [LogFeed(node, "heartbeat", HEARTBEAT_LOG) for node in directors]
-        return [*owners, *logs, ArpFeed(self.switch, "internet", self.cluster.macs)]
+        own_kernel = [node for node in self._nodes.values() if node.kernel == "uml"]
+        consoles = [ConsoleFeed(node) for node in own_kernel]
+        noon = self._noon()
+        witnesses = [WitnessFeed(self._nodes[m.name], self._watched(m), noon) for m in self.topology.machines]
+        return [*owners, *logs, ArpFeed(self.switch, "internet", self.cluster.macs), *consoles, *witnesses]
+
+    def _watched(self, machine: Machine) -> list[Mapping[str, Any]]:
+        """What the witness of a node looks at."""
+        found = [each for part in render.parts(self.topology) for each in part.witnesses(self.topology, machine)]
+        return [{"what": "clock", "every_s": 2}, *found]
+
+    def _noon(self) -> Noon:
+        """The time of day that the switch shows, whose kernel's clock is the lab's."""
+        before = self.now_ns()
+        wall_ns = int(self.switch.exec("date", "+%s%N").stdout)
+        after = self.now_ns()
+        return Noon(wall_ns, (before + after) // 2, after - before)
 
     def capture(self, path: str, segments: tuple[str, ...], packet_filter: str) -> Capture:
         """Capture whole segments, or cables named ``node.interface``, to a local pcapng file."""
@@ -176,21 +254,26 @@ class DockerLab:
         interfaces = [switch.bridge(name) if name in self.topology.segments else name for name in segments]
         return switch.WireCapture(self.switch, path, interfaces, packet_filter)
 
-    def _vips_at_home(self) -> None:
+    def _vips_served(self) -> None:
+        held = self.owners()
         for vip in self.topology.vips:
-            if str(vip.address) not in self._nodes[vip.home].addresses():
-                raise NotYet(f"{vip.address} is not held by {vip.home}")
+            names = held[str(vip.address)]
+            if not linux_directors.as_it_should_be(self.topology, vip, names):
+                raise NotYet(f"{vip.address} is held by {' and '.join(names) or 'nobody'}")
 
-    def wait_healthy(self, within_s: float = HEALTHY_S) -> Status:
+    def wait_healthy(self, within_s: float = HEALTHY_S, watch: Callable[[Status], None] | None = None) -> Status:
         """Wait until nothing is wrong. Raises Timeout, with what is.
 
         Looks at the VIPs alone until they are where they belong: a whole status costs the directors CPU time that a
-        takeover needs.
+        takeover needs. With ``watch``, every look is a whole one, and is shown to it.
         """
 
         def healthy() -> Status:
-            self._vips_at_home()
+            if watch is None:
+                self._vips_served()
             status = self.status()
+            if watch is not None:
+                watch(status)
             if status.trouble:
                 raise NotYet("; ".join(status.trouble))
             return status
@@ -198,34 +281,60 @@ class DockerLab:
         return until(healthy, within_s, "the cluster to be healthy", STATUS_EVERY_S)
 
 
+def _audit(node: DockerNode) -> tuple[str, ...]:
+    if node.power() is not Power.RUNNING:
+        return ()
+    earliest_s = _host_s(node)
+    first, *lines = node.exec("/usr/lib/monkeywrench/audit", timeout_s=AUDIT_S).stdout.splitlines()
+    return (clock_line(int(first.split()[1]), earliest_s, _host_s(node)), *lines)
+
+
+def _host_s(node: DockerNode) -> int:
+    """The host's time of day."""
+    return int(node.chassis_exec("date", "+%s", timeout_s=AUDIT_S).stdout)
+
+
+def clock_line(now_s: int, earliest_s: int, latest_s: int) -> str:
+    """What an audit says of a clock that was read between two readings of the host's, in s. Pure."""
+    off_s = min(0, now_s - earliest_s) or max(0, now_s - latest_s)
+    return "clock: right" if abs(off_s) <= CLOCK_OFF_S else f"clock: off by {off_s} s"
+
+
 def home_of(topology: Topology, vip: Vip) -> Machine:
     """The director that a VIP belongs to."""
     return next(machine for machine in topology.machines if machine.name == vip.home)
 
 
-def troubles(
-    topology: Topology,
-    nodes: Iterable[NodeStatus],
-    owners: dict[str, tuple[str, ...]],
-    tables: dict[str, dict[str, tuple[RealServer, ...]]],
-    site: dict[str, Any],
-) -> Iterator[str]:
-    """All that is not as it should be, in sentences. Pure."""
-    for node in nodes:
-        if node.power is not Power.RUNNING:
-            yield f"{node.name} is {node.power}"
-    for vip in topology.vips:
-        held = owners[str(vip.address)]
-        if held != (vip.home,):
-            yield f"{vip.address} is held by {' and '.join(held) or 'nobody'} instead of {vip.home}"
-    web = [machine.name for machine in topology.of_role("web")]
-    for director, table in tables.items():
-        for vip in topology.vips:
-            weights = {server.node: server.weight for server in table.get(f"{vip.address}:80", ())}
-            missing = [name for name in web if not weights.get(name)]
-            if missing:
-                yield f"{director} sends nothing for {vip.address} to {', '.join(missing)}"
-    addresses = {str(vip.address) for vip in topology.vips}
-    if set(site.get("dns") or ()) != addresses:
-        yield f"the resolver answers {site.get('dns') or 'nothing'} for {topology.site}"
-    yield from (f"the site does not answer at {vip}" for vip in sorted(addresses) if not site.get("http", {}).get(vip))
+MARK = "\x1e"
+"""ASCII's record separator: before each part's name in what a node prints."""
+
+
+def questions(topology: Topology, machine: Machine) -> dict[str, str]:
+    """Each part's question for a node. Pure."""
+    asked = {part.name: part.question(topology, machine) for part in render.parts(topology)}
+    return {name: question for name, question in asked.items() if question}
+
+
+def script(asked: Mapping[str, str]) -> str:
+    """All questions in one, so that a node is asked once. Pure."""
+    path = "PATH=$PATH:/usr/lib/monkeywrench"
+    return "\n".join([path, *(f"printf '{MARK}%s\\n' '{name}'\n{question}" for name, question in asked.items())])
+
+
+def parse_answers(said: str) -> dict[str, str]:
+    """What came of the questions, by part. Pure."""
+    found = {}
+    for piece in said.split(MARK)[1:]:
+        name, _, answer = piece.partition("\n")
+        found[name] = answer
+    return found
+
+
+def judge(seen: Seen, nodes: Sequence[NodeStatus]) -> Status:
+    """A status from what was seen. Pure."""
+    parts = tuple(part.status(seen) for part in render.parts(seen.topology))
+    off = [f"{node.name} is {node.power}" for node in nodes if node.power is not Power.RUNNING]
+    trouble = [*off, *(line for part in parts for line in part.trouble)]
+    owners = linux_directors.owners_of(seen.topology, seen.addresses)
+    astray = tuple(linux_directors.astray(seen))
+    return Status(tuple(nodes), owners, tables(seen), tuple(trouble), parts, astray)

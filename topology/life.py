@@ -18,20 +18,22 @@ from typing import Any
 
 import docker.errors
 
+from harness.interrupts import undisturbed
 from harness.protocols import LabError
+from harness.wait import Timeout
 from topology import engine, image, kernel, render, switch
 from topology.lab import KERNEL_LABEL, NODE_LABEL, ROLE_LABEL, SWITCH, WHY_LABEL, DockerLab
-from topology.model import Machine, Topology, load
+from topology.model import Machine, Topology, load, needs_own_kernel
 from topology.node import put_files
 
-UML_OVERHEAD_MIB = 32
 CAPABILITIES = ["NET_ADMIN", "NET_RAW", "SYS_PTRACE"]
 """What a kernel of its own needs of its container: its NICs, and tracing its own processes."""
 
 CPU_SHARES_DEFAULT = 1024
-CPU_SHARES = {"director": 8192}
+CPU_SHARES = {"director": 8192, "db": 4096}
 """Docker's relative weights, felt only when the processor is short. In the original each director is a machine of its
-own: here it must not wait for the servers that it balances, or the lab's crowding would look like a slow takeover."""
+own: here it must not wait for the servers that it balances, or the lab's crowding would look like a slow takeover. Nor
+must the database wait for those that ask it: while it waits, so do all that wait for its locks."""
 
 TOPOLOGY_LABEL, OWNER_LABEL = "monkeywrench.topology", "monkeywrench.owner"
 
@@ -41,23 +43,45 @@ Say = Callable[[str], None]
 def boot(client: Any, topology: Topology, name: str, say: Say, keep: bool = False) -> DockerLab:
     """Boot a lab from nothing and wait until it is healthy. What an earlier lab of the name left is removed first.
 
-    ``keep`` says that the lab shall outlive this process. On failure nothing is left behind.
+    ``keep`` says that the lab shall outlive this process. On failure nothing is left behind; but a lab to keep that has
+    booted with files of the user's in it stays up, healthy or not (UnhealthyError): the point is to see what happens.
     """
-    remove_orphans(client)
-    _refuse_if_in_use(client, name)
-    remove(client, name)
-    images = image.ensure(client, say)
-    architecture, host_has = _architecture(client), _host_has(client, images)
-    choices = {machine.name: kernel.choose(machine, architecture, host_has) for machine in topology.machines}
-    labels = {engine.LABEL: name, OWNER_LABEL: "" if keep else owner()}
+    lab = power_on(client, topology, name, say, keep)
     try:
-        lab = _raise(_Plan(client, topology, name, images, choices, labels, secrets.token_hex(16)), say)
-        say("waiting for heartbeat, ldirectord and the site")
+        say("waiting for all parts to be healthy")
         lab.wait_healthy()
+    except Timeout as trouble:
+        if keep and topology.overlays:
+            raise UnhealthyError(f"the lab booted, with your files in it, but not all is well: {trouble}") from None
+        remove(client, name)
+        raise
     except BaseException:
         remove(client, name)
         raise
     return lab
+
+
+def power_on(client: Any, topology: Topology, name: str, say: Say, keep: bool = False) -> DockerLab:
+    """Make a lab from nothing and power on all its machines, without waiting for what they will do."""
+    remove_orphans(client)
+    _refuse_if_in_use(client, name)
+    remove(client, name)
+    images = image.ensure(client, say)
+    labels = {engine.LABEL: name, OWNER_LABEL: "" if keep else owner()}
+    architecture, host_has = _architecture(client), _host_has(client, images, labels)
+    choices = {
+        machine.name: kernel.choose(machine, architecture, host_has, needs_own_kernel(topology, machine))
+        for machine in topology.machines
+    }
+    try:
+        return _raise(_Plan(client, topology, name, images, choices, labels, secrets.token_hex(16)), say)
+    except BaseException:
+        remove(client, name)
+        raise
+
+
+class UnhealthyError(LabError):
+    """A lab with the user's own files is up, and left up, but it is not healthy."""
 
 
 def _refuse_if_in_use(client: Any, name: str) -> None:
@@ -74,13 +98,13 @@ def _architecture(client: Any) -> str:
     return str(client.version().get("Arch", platform.machine()))
 
 
-def _host_has(client: Any, images: dict[str, str]) -> Callable[[str], bool]:
+def _host_has(client: Any, images: dict[str, str], labels: dict[str, str]) -> Callable[[str], bool]:
     def has(role: str) -> bool:
         if role != "director":
             return True
         try:
-            client.containers.run(
-                images["director"], ["ipvsadm", "-Ln"], network_mode="none", cap_add=["NET_ADMIN"], remove=True
+            engine.run_to_end(
+                client, images["director"], ["ipvsadm", "-Ln"], labels, network_mode="none", cap_add=["NET_ADMIN"]
             )
         except docker.errors.ContainerError:
             return False
@@ -108,7 +132,7 @@ def _raise(plan: _Plan, say: Say) -> DockerLab:
     directors = topology.of_role("director")
     others = tuple(machine for machine in topology.machines if machine not in directors)
     say("creating the switch and the directors")
-    with ThreadPoolExecutor(max_workers=3) as pool:
+    with undisturbed(), ThreadPoolExecutor(max_workers=3) as pool:
         center = pool.submit(_switch_container, plan)
         first = list(pool.map(lambda machine: _machine_container(plan, machine), directors))
     switch.wire(
@@ -123,7 +147,8 @@ def _raise(plan: _Plan, say: Say) -> DockerLab:
     with ThreadPoolExecutor(max_workers=16) as pool:
         booting = [pool.submit(node.boot) for node in early.nodes()]
         say(f"creating {len(others)} more nodes")
-        rest = list(pool.map(lambda machine: _machine_container(plan, machine), others))
+        with undisturbed():
+            rest = list(pool.map(lambda machine: _machine_container(plan, machine), others))
         commands = switch.cable_commands(topology, plan.lab, _pids(rest))
         switch.wire(plan.client, plan.images[SWITCH], center.result(), commands, plan.labels)
         lab = DockerLab(plan.client, plan.lab, topology, [center.result(), *first, *rest])
@@ -141,9 +166,7 @@ def _pids(containers: Iterable[Any]) -> dict[str, int]:
 
 def _machine_container(plan: _Plan, machine: Machine) -> Any:
     choice, topology = plan.choices[machine.name], plan.topology
-    files = [
-        (file.path, file.content.encode(), file.mode) for file in render.files(topology, machine, plan.lab, plan.key)
-    ]
+    files = [(file.path, file.data, file.mode) for file in render.files(topology, machine, plan.lab, plan.key)]
     marks = {NODE_LABEL: machine.name, ROLE_LABEL: machine.role, KERNEL_LABEL: choice.kernel, WHY_LABEL: choice.why}
     resolver = str(topology.of_role("resolver")[0].addresses["internet"][0])
     options = _machine_options(machine, choice) | {"dns": [resolver]}
@@ -158,10 +181,11 @@ def _switch_container(plan: _Plan) -> Any:
         WHY_LABEL: "the switch is the lab's own part",
     }
     marks[TOPOLOGY_LABEL] = plan.topology.model_dump_json(exclude_defaults=True)
-    spec = json.dumps({"name": SWITCH, "kernel": "host", "interfaces": []})
+    spec = json.dumps({"name": SWITCH, "kernel": "host", "interfaces": [], "disks": []})
     files = [
         ("/etc/monkeywrench/machine.json", spec.encode(), 0o644),
         ("/etc/monkeywrench/modules", b"\n", 0o644),
+        ("/etc/monkeywrench/services", b"", 0o644),
         ("/etc/monkeywrench/network.batch", b"\n", 0o644),
     ]
     return _container(plan, marks, files, {"cap_add": ["NET_ADMIN", "NET_RAW"]})
@@ -178,7 +202,7 @@ def _kernel_options(machine: Machine, choice: kernel.Choice) -> dict[str, Any]:
         "cap_add": CAPABILITIES,
         "security_opt": ["seccomp=unconfined"],  # the default filter forbids what a kernel does with its processes
         # Docker's /dev/shm is noexec; a kernel's memory holds code that runs
-        "tmpfs": {"/uml": f"exec,size={machine.memory_mib + UML_OVERHEAD_MIB}m"},
+        "tmpfs": {"/uml": f"exec,size={machine.memory_mib + kernel.OVERHEAD_MIB}m"},
     }
 
 

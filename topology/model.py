@@ -6,8 +6,9 @@ Every refusal names the key, its place and what would be right.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -17,8 +18,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from harness.protocols import LabError
 
-Role = Literal["client", "resolver", "director", "web"]
+Role = Literal["client", "resolver", "director", "web", "db"]
 Kernel = Literal["uml", "host"]
+Forwarding = Literal["masq", "gate", "ipip"]
+Scheduler = Literal["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"]
+"""All that Linux has (net/netfilter/ipvs)."""
 
 ALLOWED = (IPv4Network("198.18.0.0/15"), IPv4Network("203.0.113.0/24"))
 """Reserved for benchmarks (RFC 2544) and documentation (RFC 5737): never a host's private network, never routed."""
@@ -28,6 +32,7 @@ SEGMENTS_OF = {
     "resolver": {"internet"},
     "director": {"internet", "lan", "heartbeat"},
     "web": {"lan"},
+    "db": {"lan"},
 }
 """The segments that each role needs a cable in."""
 
@@ -58,7 +63,7 @@ class Vip(Strict):
 
     address: IPv4Address
     home: str
-    gateway: IPv4Address
+    gateway: IPv4Address | None = None
 
 
 class Timings(Strict):
@@ -85,6 +90,79 @@ class Timings(Strict):
         return self
 
 
+class Service(Strict):
+    """The virtual service, the same at every VIP: TCP port 80."""
+
+    forwarding: Forwarding = "masq"
+    scheduler: Scheduler = "wlc"
+    persistence_s: int | None = Field(None, ge=1)
+    """How long a client stays with its real server after its last connection; None for not at all."""
+    quiescent: bool = True
+    """A failed real server gets weight 0; otherwise it is taken out of the table."""
+
+
+class Directors(Strict):
+    """How the two directors work together."""
+
+    auto_failback: bool = True
+    connection_sync: bool = True
+
+
+class WebData(Strict):
+    """The site's folder: changed on the master only, replicated from there with rsync."""
+
+    master: str
+    debounce_ms: int = Field(500, ge=50)
+    resync_s: int = Field(60, ge=5)
+
+
+class VariableData(Strict):
+    """Folders that users write to: on the master's disk, mounted by all other real servers over NFS."""
+
+    master: str
+    disk_mib: int = Field(256, ge=16)
+    backup_on: str
+    backup_every_s: int = Field(60, ge=5)
+
+
+class Database(Strict):
+    """The site's database, on the one node of role db."""
+
+    engine: Literal["mariadb", "mysql"] = "mariadb"
+    disk_mib: int = Field(1024, ge=256)
+    backup_on: str
+    backup_every_s: int = Field(60, ge=5)
+
+    @model_validator(mode="after")
+    def _has_a_package(self) -> Self:
+        if self.engine == "mysql":
+            raise ValueError(
+                "engine mysql has no package in Debian bookworm (only the unstable suite has one); "
+                "mariadb is Debian's default and speaks its protocol"
+            )
+        return self
+
+
+class Monitoring(Strict):
+    """Ganglia: gmond on every real server, gmetad on a director."""
+
+    gmetad_on: str
+    poll_s: int = Field(5, ge=1)
+
+
+class Overlay(Strict):
+    """Files of the user's own, put onto nodes instead of, or beside, what the lab renders."""
+
+    nodes: Annotated[tuple[str, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+    """Roles, or names of nodes."""
+    path: str = Field(pattern=r"^/.")
+    """Where on the node."""
+    source: Path
+    """A file, or a folder that then stands there alone; relative to the topology's own file."""
+    digest: str = ""
+    """Of its content, filled in when the topology is loaded."""
+
+
 class NodeSpec(Strict):
     """One kind of node, ``count`` times."""
 
@@ -94,6 +172,9 @@ class NodeSpec(Strict):
     kernel: Kernel = "uml"
     memory_mib: int = Field(128, ge=48, le=16384)
     addresses: dict[str, Addresses]
+    uplink: IPv4Address | None = None
+    """A real server's own address on the internet segment, counted up as the others. It is plugged in only where real
+    servers answer clients themselves: with forwarding gate or ipip."""
 
 
 class Machine(Strict):
@@ -116,11 +197,31 @@ class Topology(Strict):
     vips: tuple[Vip, ...] = Field(min_length=1)
     nodes: tuple[NodeSpec, ...]
     timings: Timings = Timings()
+    service: Service = Service()
+    directors: Directors = Directors()
+    web_data: WebData | None = None
+    variable_data: VariableData | None = None
+    database: Database | None = None
+    monitoring: Monitoring | None = None
+    overlays: tuple[Overlay, ...] = ()
 
     @cached_property
     def machines(self) -> tuple[Machine, ...]:
         """Every node by itself, in the order of the file."""
-        return tuple(machine for spec in self.nodes for machine in _expand(spec))
+        return tuple(machine for spec in self.nodes for machine in _expand(spec, self.answers_directly))
+
+    @property
+    def answers_directly(self) -> bool:
+        """True when replies do not go back through the director (forwarding gate and ipip)."""
+        return self.service.forwarding != "masq"
+
+    def machine(self, name: str) -> Machine:
+        """The node of that name."""
+        return next(machine for machine in self.machines if machine.name == name)
+
+    def lan(self, name: str) -> IPv4Address:
+        """A node's first address on the lan."""
+        return self.machine(name).addresses["lan"][0]
 
     def of_role(self, role: Role) -> tuple[Machine, ...]:
         """All nodes of a role."""
@@ -142,16 +243,17 @@ class Topology(Strict):
         return self
 
 
-def _expand(spec: NodeSpec) -> Iterator[Machine]:
+def _expand(spec: NodeSpec, plug_in_uplink: bool) -> Iterator[Machine]:
+    firsts_of = dict(spec.addresses)
+    if spec.uplink and plug_in_uplink:
+        firsts_of["internet"] = (spec.uplink,)
     for number in range(spec.count or 1):
         yield Machine(
             name=f"{spec.name}-{number + 1}" if spec.count else spec.name,
             role=spec.role,
             kernel=spec.kernel,
             memory_mib=spec.memory_mib,
-            addresses={
-                segment: tuple(first + number for first in firsts) for segment, firsts in spec.addresses.items()
-            },
+            addresses={segment: tuple(first + number for first in firsts) for segment, firsts in firsts_of.items()},
         )
 
 
@@ -161,6 +263,9 @@ def _problems(topology: Topology) -> Iterator[str]:
     yield from _segment_problems(topology)
     yield from _address_problems(topology)
     yield from _role_problems(topology)
+    yield from _part_problems(topology)
+    yield from _forwarding_problems(topology)
+    yield from _overlay_problems(topology)
 
 
 def _name_problems(topology: Topology) -> Iterator[str]:
@@ -202,7 +307,9 @@ def _address_problems(topology: Topology) -> Iterator[str]:
         for a in all_
     ]
     claims += [(f"vips[{number}].address", "internet", vip.address) for number, vip in enumerate(topology.vips)]
-    claims += [(f"vips[{number}].gateway", "lan", vip.gateway) for number, vip in enumerate(topology.vips)]
+    claims += [
+        (f"vips[{number}].gateway", "lan", vip.gateway) for number, vip in enumerate(topology.vips) if vip.gateway
+    ]
     for place, segment, address in claims:
         network = topology.segments.get(segment)
         if network and address not in list(network.hosts()):
@@ -213,16 +320,86 @@ def _address_problems(topology: Topology) -> Iterator[str]:
 
 
 def _role_problems(topology: Topology) -> Iterator[str]:
-    for role, least, most in (("client", 1, 1), ("resolver", 1, 1), ("director", 2, 2), ("web", 1, 64)):
+    databases = 1 if topology.database else 0
+    counts = (("client", 1, 8), ("resolver", 1, 1), ("director", 2, 2), ("web", 1, 64), ("db", databases, databases))
+    for role, least, most in counts:
         count = sum(machine.role == role for machine in topology.machines)
         if not least <= count <= most:
             wanted = f"{least}" if least == most else f"{least} to {most}"
-            yield f"nodes: {count} of role {role}; a lab has {wanted}"
+            why = " (the table [database] says whether there is one)" if role == "db" else ""
+            yield f"nodes: {count} of role {role}; a lab has {wanted}{why}"
     for machine in topology.of_role("web"):
         have = len(machine.addresses.get("lan", ()))
         if have != len(topology.vips):
             needs = f"a real server needs one for each of the {len(topology.vips)} VIPs"
             yield f"nodes {machine.name}: addresses.lan has {have} addresses; {needs}"
+
+
+def _part_problems(topology: Topology) -> Iterator[str]:
+    places: list[tuple[str, Role, str]] = []
+    if topology.web_data:
+        places += [("web_data.master", "web", topology.web_data.master)]
+    if topology.variable_data:
+        places += [("variable_data.master", "web", topology.variable_data.master)]
+        places += [("variable_data.backup_on", "web", topology.variable_data.backup_on)]
+        if topology.variable_data.master == topology.variable_data.backup_on:
+            yield "variable_data.backup_on: a backup beside what it is a backup of would be lost with it"
+    if topology.database:
+        places += [("database.backup_on", "web", topology.database.backup_on)]
+    if topology.monitoring:
+        places += [("monitoring.gmetad_on", "director", topology.monitoring.gmetad_on)]
+    for place, role, name in places:
+        there_are = [machine.name for machine in topology.of_role(role)]
+        if name not in there_are:
+            yield f"{place}: {name!r} is no {role} node; there are {', '.join(there_are) or 'none'}"
+    yield from _kernel_problems(topology)
+
+
+def _kernel_problems(topology: Topology) -> Iterator[str]:
+    for machine in topology.machines:
+        if machine.kernel == "host" and (why := needs_own_kernel(topology, machine)):
+            yield f'nodes {machine.name}: kernel = "host" cannot be: {why}; use kernel = "uml"'
+
+
+def needs_own_kernel(topology: Topology, machine: Machine) -> str:
+    """Why a node cannot share the host's kernel; empty when it can.
+
+    A shared kernel has neither disks of the node's own nor mounts, and its sysctls are not ours to set.
+    """
+    if machine.role == "web" and topology.variable_data:
+        return "[variable_data] mounts NFS and a disk"
+    if machine.role == "web" and topology.answers_directly:
+        return f"forwarding {topology.service.forwarding} changes what the kernel says by ARP"
+    if machine.role == "db" and topology.database:
+        return "[database] has a disk of its own"
+    if topology.monitoring and machine.name == topology.monitoring.gmetad_on:
+        return "[monitoring] keeps its history on a disk of its own"
+    return ""
+
+
+def _forwarding_problems(topology: Topology) -> Iterator[str]:
+    """What IPVS cannot do, or what would leave replies without a way."""
+    forwarding = topology.service.forwarding
+    for number, vip in enumerate(topology.vips):
+        if forwarding == "masq" and vip.gateway is None:
+            why = "replies must leave through the director that took the request (or use forwarding gate or ipip)"
+            yield f"vips[{number}].gateway: forwarding masq needs it: {why}"
+    for machine in topology.of_role("web"):
+        if topology.answers_directly and "internet" not in machine.addresses:
+            why = "the real servers answer clients themselves, past the director"
+            yield f"nodes {machine.name}: forwarding {forwarding} needs uplink, an address on the internet: {why}"
+
+
+def _overlay_problems(topology: Topology) -> Iterator[str]:
+    known = {machine.name for machine in topology.machines} | {machine.role for machine in topology.machines}
+    for number, overlay in enumerate(topology.overlays):
+        for name in overlay.nodes:
+            if name not in known:
+                yield f"overlays[{number}].nodes: {name!r} is neither a role nor a node; there are {_listed(known)}"
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words))
 
 
 def shipped() -> dict[str, Path]:
@@ -235,12 +412,43 @@ def load(name_or_path: str) -> Topology:
     path = shipped().get(name_or_path) or Path(name_or_path)
     try:
         text = path.read_text()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise TopologyError(
-            f"cannot read topology {name_or_path!r}: {error.strerror}",
+            f"cannot read topology {name_or_path!r}: {getattr(error, 'strerror', None) or error}",
             f"Name a TOML file, or one of the shipped topologies: {', '.join(shipped())}.",
         ) from None
-    return parse(text, str(path))
+    topology = parse(text, str(path))
+    overlays = tuple(_found(overlay, path) for overlay in topology.overlays)
+    return topology.model_copy(update={"overlays": overlays}) if overlays else topology
+
+
+def _found(overlay: Overlay, topology: Path) -> Overlay:
+    """With its source as an absolute path, and the digest of what is there now."""
+    source = (topology.parent / overlay.source).resolve()
+    if not source.exists():
+        raise TopologyError(
+            f"{topology}: overlays: there is no {overlay.source} beside it",
+            "An overlay's source is a file or a folder, relative to the topology's own file.",
+        )
+    return overlay.model_copy(update={"source": source, "digest": digest(source)})
+
+
+def sources(source: Path) -> Iterator[tuple[str, Path]]:
+    """The files of an overlay's source: (path below it, file); a single file has the path ``""``."""
+    if source.is_file():
+        yield "", source
+    for path in sorted(source.rglob("*")) if source.is_dir() else ():
+        if path.is_file():
+            yield f"/{path.relative_to(source)}", path
+
+
+def digest(source: Path) -> str:
+    """Of all files of an overlay's source, with their names and modes."""
+    total = hashlib.sha256()
+    for below, path in sources(source):
+        content = path.read_bytes()
+        total.update(f"{below}\0{path.stat().st_mode & 0o777:o}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()[:16]
 
 
 def parse(text: str, source: str) -> Topology:
@@ -269,6 +477,17 @@ def sentence(problem: Any) -> str:
 
 
 def _keys_at(place: tuple[Any, ...]) -> list[str]:
-    models: dict[str, type[BaseModel]] = {"vips": Vip, "nodes": NodeSpec, "timings": Timings}
+    models: dict[str, type[BaseModel]] = {
+        "vips": Vip,
+        "nodes": NodeSpec,
+        "timings": Timings,
+        "service": Service,
+        "directors": Directors,
+        "web_data": WebData,
+        "variable_data": VariableData,
+        "database": Database,
+        "monitoring": Monitoring,
+        "overlays": Overlay,
+    }
     model = models.get(str(place[0]), Topology) if place else Topology
     return list(model.model_fields)

@@ -7,15 +7,20 @@ import re
 import tarfile
 import threading
 import time
+import uuid
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from harness.protocols import LabError, Output, Power
+from harness.protocols import LabError, LeaseStatus, Output, Power, Undo
 from topology.channel import Channel, Job, NodeRefusedError, Watch
+from topology.lease import RELEASE_S, DockerLease
 
 BOOT_S = 60
 POWER_S = 30
 CONSOLE_LINES = 12
+ARRIVALS = "/var/lib/monkeywrench/put"
+SERVICES = "/etc/monkeywrench/services"
 
 
 class DockerNode:
@@ -40,6 +45,10 @@ class DockerNode:
         """Close the control channel."""
         if self._channel:
             self._channel.close()
+
+    def services(self) -> tuple[str, ...]:
+        """What its init supervises: read beside the machine, which answers ten times as fast as the machine itself."""
+        return tuple(self.chassis_exec("cat", SERVICES).stdout.split())
 
     def exec(self, *argv: str, timeout_s: float = 10.0) -> Output:
         """Run a command on the machine."""
@@ -70,13 +79,30 @@ class DockerNode:
         """Start a program on the machine and follow its lines."""
         return Job(self.channel, self.channel.start("exec", argv=list(argv)))
 
+    def chassis_stream(self, *argv: str) -> Job:
+        """Start a program beside the machine, which goes on when the machine ends, and follow its lines."""
+        return Job(self.channel, self.channel.start("exec", argv=list(argv), where="chassis"))
+
     def watch(self) -> Watch:
         """Follow power and addresses, on a connection of its own."""
         return Watch(Channel(self._client, self.container))
 
     def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
-        """Write a file on the node."""
-        put_files(self.container, [(path, content, mode)])
+        """Write a file on the node, in one rename.
+
+        A machine with a kernel of its own moves it into place itself: what is changed behind its back, it may not see,
+        and nothing that watches the file (inotify) would be told.
+        """
+        if self.kernel != "uml" or self.power() is not Power.RUNNING:
+            put_files(self.container, [(path, content, mode)])
+            return
+        arrived = f"{ARRIVALS}/{uuid.uuid4()}"
+        put_files(self.container, [(arrived, content, mode)])
+        moved = self.exec(
+            "sh", "-c", 'mkdir -p "$1" && mv "$2" "$3"', "put", str(PurePosixPath(path).parent), arrived, path
+        )
+        if not moved.ok:
+            raise LabError(f"{self.name}: {path} could not be written: {moved.stderr.strip()}")
 
     def state(self) -> dict[str, Any]:
         """The chassis' view: ``state``, ``since`` (ns), ``release`` (of the running kernel), ``t`` (now, ns)."""
@@ -116,6 +142,26 @@ class DockerNode:
     def panic(self) -> None:
         """Make the machine's kernel panic."""
         self._power("panic", POWER_S)
+
+    def throttle(self, share: float) -> None:
+        """Let the machine run a share of the time only."""
+        self.channel.ask("throttle", POWER_S, share=share)
+
+    def lease(self, fault: str, claim: str, undo: Sequence[Undo], again: Sequence[Undo] = ()) -> DockerLease:
+        """Arm the undo of a fault in the chassis."""
+        return DockerLease(self.channel, self.name, fault, claim, undo, again)
+
+    def leases(self) -> list[LeaseStatus]:
+        """All leases of this node."""
+        found = self.channel.ask("leases", POWER_S)["leases"]
+        return [LeaseStatus(node=self.name, **each) for each in found]
+
+    def release(self, lease: str) -> None:
+        """Undo a lease, whoever armed it."""
+        try:
+            self.channel.ask("release", RELEASE_S, name=lease)
+        except NodeRefusedError as refusal:
+            raise LabError(f"{self.name}: {refusal}") from None
 
     def _power(self, verb: str, timeout_s: float) -> dict[str, Any]:
         try:

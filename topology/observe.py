@@ -1,21 +1,26 @@
-"""What a lab shows of itself: VIP owners from the directors, ARP on the wire, heartbeat's log, IPVS tables."""
+"""What a lab shows of itself: VIP owners from the directors, ARP on the wire, logs, and what nodes' witnesses see."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from harness.protocols import Entry, Line, Power, RealServer, Stream
+from harness.protocols import Entry, Line, Node, Power, Stream
 from topology.node import DockerNode
+from topology.pitfalls import ldirectord_syntax
 
 HEARTBEAT_LOG = "/var/log/ha-log"
+CONSOLE_LOG = "/var/log/console.log"
+WITNESS = "/usr/lib/monkeywrench/witness.py"
 
 
 class OwnersFeed:
     """``power`` and ``holds`` of one director, as its own kernel tells its chassis."""
 
-    def __init__(self, node: DockerNode, vips: Iterable[str]) -> None:
+    def __init__(self, node: Node, vips: Iterable[str]) -> None:
         self._node, self._vips = node, frozenset(vips)
         self.name = f"owners:{node.name}"
 
@@ -40,7 +45,7 @@ class OwnersFeed:
 class LogFeed:
     """The lines that a daemon of a node adds to its log."""
 
-    def __init__(self, node: DockerNode, what: str, path: str) -> None:
+    def __init__(self, node: Node, what: str, path: str) -> None:
         self._node, self._path = node, path
         self.name = f"log:{node.name}:{what}"
 
@@ -57,10 +62,79 @@ class LogFeed:
         yield Entry(line.time_ns, self.name, "info", "log", line.text)
 
 
+class ConsoleFeed:
+    """What a machine's kernel and its services print, seen in its chassis: a panic's last words too."""
+
+    def __init__(self, node: DockerNode) -> None:
+        self._node = node
+        self.name = f"log:{node.name}:console"
+
+    def ready(self) -> bool:
+        """Always: the chassis outlives the machine."""
+        return True
+
+    def open(self) -> Stream:
+        """Follow the console from here on."""
+        return self._node.chassis_stream("tail", "-n", "0", "-F", CONSOLE_LOG)
+
+    def entries(self, line: Line) -> Iterable[Entry]:
+        """One op a line."""
+        yield Entry(line.time_ns, self.name, "info", "log", line.text)
+
+
+@dataclass(frozen=True)
+class Noon:
+    """What time of day it was on the lab's clock once, and how long the question took."""
+
+    wall_ns: int
+    lab_ns: int
+    round_trip_ns: int
+
+    def offset_ms(self, wall_ns: int, lab_ns: int) -> float:
+        """How far a clock is ahead that showed ``wall_ns`` at that moment."""
+        return round((wall_ns - self.wall_ns - (lab_ns - self.lab_ns)) / 1_000_000, 3)
+
+
+class WitnessFeed:
+    """What a program on a node sees for the node's parts (``images/node/machine/witness.py``)."""
+
+    def __init__(self, node: Node, wanted: Sequence[Mapping[str, Any]], noon: Noon) -> None:
+        self._node, self._wanted, self._noon = node, wanted, noon
+        self.name = f"witness:{node.name}"
+
+    def ready(self) -> bool:
+        """True while the machine runs."""
+        return self._node.power() is Power.RUNNING
+
+    def open(self) -> Stream:
+        """Start the program."""
+        return self._node.stream("python3", "-IS", WITNESS, json.dumps(self._wanted))
+
+    def entries(self, line: Line) -> Iterable[Entry]:
+        """One op a line, at the time at which the line came: a node's own clock may be a fault's."""
+        try:
+            said = json.loads(line.text)
+        except ValueError:
+            yield Entry(line.time_ns, self.name, "info", "feed", line.text, "unreadable line")
+            return
+        what, value = said["what"], said["value"]
+        process = f"{what}:{self._whose(what, value)}"
+        if what == "clock":
+            offset_ms = self._noon.offset_ms(value["wall_ns"], line.time_ns)
+            value = {"offset_ms": offset_ms, "round_trip_ms": self._noon.round_trip_ns / 1_000_000}
+        value = value["line"] if what == "log" else {"node": self._node.name, **value}
+        yield Entry(line.time_ns, process, said["type"], what, value, said.get("error"))
+
+    def _whose(self, what: str, value: Mapping[str, Any]) -> str:
+        if what == "log":
+            return f"{self._node.name}:{value['service']}"
+        return str(value["of"]) if what == "backup" else self._node.name
+
+
 class ArpFeed:
     """Every ARP frame on a segment, seen in the switch."""
 
-    def __init__(self, switch: DockerNode, segment: str, macs: Mapping[str, str]) -> None:
+    def __init__(self, switch: Node, segment: str, macs: Mapping[str, str]) -> None:
         self._switch, self._segment, self._macs = switch, segment, macs
         self.name = f"arp:{segment}"
 
@@ -81,25 +155,8 @@ class ArpFeed:
         yield Entry(time_ns, self.name, "info", "arp", seen)
 
 
-_SERVICE = re.compile(r"^TCP\s+(\S+:\d+)\s")
-_SERVER = re.compile(r"^\s+->\s+(\S+):\d+\s+\S+\s+(\d+)\s+(\d+)\s+(\d+)")
-
-
-def parse_ipvs(text: str, nodes: Mapping[str, str]) -> dict[str, tuple[RealServer, ...]]:
-    """The output of ``ipvsadm -Ln``; ``nodes`` names the node of each real server's address. Pure."""
-    table: dict[str, list[RealServer]] = {}
-    service: list[RealServer] = []
-    for line in text.splitlines():
-        if match := _SERVICE.match(line):
-            service = table.setdefault(match[1], [])
-        elif match := _SERVER.match(line):
-            weight, active, inactive = (int(number) for number in match.groups()[1:])
-            service.append(RealServer(match[1], nodes.get(match[1], match[1]), weight, active, inactive))
-    return {name: tuple(servers) for name, servers in table.items()}
-
-
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|us|s)?$")
-_MS = {"ms": 1.0, "us": 0.001, "s": 1000.0, None: 1000.0}
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(ms|us)?$")
+_MS = {"ms": 1.0, "us": 0.001, None: 1000.0}
 
 
 def parse_ha_cf(text: str) -> dict[str, int]:
@@ -110,3 +167,36 @@ def parse_ha_cf(text: str) -> dict[str, int]:
         if len(words) == 2 and words[0] in found and (match := _DURATION.match(words[1])):
             found[words[0]] = round(float(match[1]) * _MS[match[2]])
     return found
+
+
+def parse_ldirectord_cf(text: str) -> dict[str, Any]:
+    """The facts of :class:`Cluster` that an ldirectord.cf says, as ldirectord 4.12 reads it; times in ms. Pure.
+
+    Of several virtual services the longest times count, and the first one's kind of check, scheduler and persistence.
+    What the file does not say is left out: then ldirectord's own defaults count.
+    """
+    file = ldirectord_syntax.parse(text)
+    if not file.services:
+        return {}
+
+    def most(name: str) -> int | None:
+        found = [setting.number for service in file.services if (setting := file.of(service, name))]
+        return max(found, default=None)
+
+    first = file.services[0]
+    timeout_s = most("negotiatetimeout" if first.negotiates else "checktimeout")
+    interval_s = most("checkinterval")
+    quiescent, scheduler, persistent = (file.of(first, name) for name in ("quiescent", "scheduler", "persistent"))
+    found = {
+        "check_interval_ms": None if interval_s is None else 1000 * interval_s,
+        # without a setting of its own, a check that only connects has 5 s (ldirectord(8), checktimeout)
+        "check_timeout_ms": 1000 * timeout_s if timeout_s is not None else None if first.negotiates else 5000,
+        "check_count": most("checkcount"),
+        "failure_count": most("failurecount"),
+        "checktype": first.checktype,
+        # the code's own defaults, whatever the manual says
+        "quiescent": bool(quiescent and quiescent.value == "yes"),
+        "scheduler": scheduler.word if scheduler else "wrr",
+        "persistence_s": persistent.number if persistent else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}

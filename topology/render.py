@@ -1,40 +1,20 @@
-"""The files of each node, rendered from templates that a reader of the originals recognises. Pure."""
+"""The files of each node: common ones, those of its parts, and the user's own instead of or beside them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from topology.files import File, render
+from topology.model import Machine, Overlay, Topology, sources
+from topology.parts import PARTS
+from topology.parts.part import Disk, Part, Secrets
+from topology.parts.real_servers import SITE
 
-from topology.model import Machine, Topology
-
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    keep_trailing_newline=True,
-    autoescape=False,  # configuration files, not HTML
-)
-
-MODULES = {
-    "director": "ip_vs ip_vs_wlc nf_conntrack",
-    "web": "",
-    "client": "",
-    "resolver": "",
-}
-"""Kernel modules that each role loads at boot."""
-
-
-@dataclass(frozen=True)
-class File:
-    """A file for a node."""
-
-    path: str
-    content: str
-    mode: int = 0o644
+SITE_FILES = Path(__file__).parent / "site"
 
 
 def mac(lab: str, machine: Machine, interface: str) -> str:
@@ -43,31 +23,61 @@ def mac(lab: str, machine: Machine, interface: str) -> str:
     return "02:" + ":".join(f"{byte:02x}" for byte in digest[:5])
 
 
+def secrets(key: str) -> Secrets:
+    """A lab's secrets, from one key."""
+    return Secrets(*(hashlib.sha256(f"{key}/{what}".encode()).hexdigest()[:32] for what in ("heartbeat", "database")))
+
+
+def parts(topology: Topology) -> list[Part]:
+    """The parts that a topology has."""
+    return [part for part in PARTS if part.there(topology)]
+
+
 def files(topology: Topology, machine: Machine, lab: str, key: str) -> list[File]:
-    """All files of one node. ``key`` is the lab's secret for heartbeat's authkeys."""
-    common = [
-        File("/etc/monkeywrench/machine.json", json.dumps(machine_spec(topology, machine, lab), indent=1)),
-        File("/etc/monkeywrench/hostname", machine.name + "\n"),
-        File("/etc/monkeywrench/modules", MODULES[machine.role] + "\n"),
-        File("/etc/monkeywrench/network.batch", _network(topology, machine)),
-    ]
-    by_role = {"director": _director, "web": _web, "resolver": _resolver, "client": _client}
-    return common + by_role[machine.role](topology, machine, key)
+    """All files of one node. ``key`` is what the lab's secrets are made from."""
+    own = [*_common(topology, machine, lab)]
+    for part in parts(topology):
+        own += part.files(topology, machine, secrets(key))
+    if machine.role == "web":
+        own += _site()
+    return overlaid(own, _overlays(topology, machine))
+
+
+def _common(topology: Topology, machine: Machine, lab: str) -> Iterator[File]:
+    services = {name: None for part in parts(topology) for name in part.services(topology, machine)}
+    modules = {name: None for part in parts(topology) for name in part.modules(topology, machine)}
+    yield File("/etc/monkeywrench/machine.json", json.dumps(machine_spec(topology, machine, lab), indent=1))
+    yield File("/etc/monkeywrench/hostname", machine.name + "\n")
+    yield File("/etc/monkeywrench/modules", " ".join(modules) + "\n")
+    yield File("/etc/monkeywrench/services", "".join(f"{name}\n" for name in services))
+    yield File("/etc/monkeywrench/hosts", _hosts(topology))
+    yield File("/etc/monkeywrench/network.batch", _network(topology, machine))
 
 
 def machine_spec(topology: Topology, machine: Machine, lab: str) -> dict[str, Any]:
     """What the chassis needs to know."""
+    disks = [disk for part in parts(topology) if (disk := part.disk(topology, machine))]
     return {
         "name": machine.name,
         "kernel": machine.kernel,
         "kernel_path": "/opt/uml/linux.uml",
         "memory_mib": machine.memory_mib,
         "interfaces": [{"name": name, "mac": mac(lab, machine, name)} for name, _ in topology.interfaces(machine)],
+        "disks": [_disk_spec(disk) for disk in disks],
     }
 
 
-def _render(template: str, **values: Any) -> str:
-    return _TEMPLATES.get_template(template).render(**values)
+def _disk_spec(disk: Disk) -> dict[str, Any]:
+    return {"path": disk.path, "label": disk.label, "mib": disk.mib, "content": disk.content}
+
+
+def _hosts(topology: Topology) -> str:
+    """``/etc/hosts``: cluster nodes by their addresses on the lan, all others by their first."""
+    lines = ["127.0.0.1 localhost"]
+    for machine in topology.machines:
+        addresses = machine.addresses.get("lan") or next(iter(machine.addresses.values()))
+        lines += [f"{address} {machine.name}" for address in addresses]
+    return "\n".join(lines) + "\n"
 
 
 def _network(topology: Topology, machine: Machine) -> str:
@@ -75,82 +85,47 @@ def _network(topology: Topology, machine: Machine) -> str:
         {"name": name, "addresses": machine.addresses[segment], "prefixlen": topology.segments[segment].prefixlen}
         for name, segment in topology.interfaces(machine)
     ]
+    real_server = machine.role == "web"
     policies = []
-    if machine.role == "web":
+    if real_server and not topology.answers_directly:
         inside = topology.interface(machine, "lan")
         pairs = zip(machine.addresses["lan"], topology.vips, strict=True)
         policies = [{"address": address, "gateway": vip.gateway, "interface": inside} for address, vip in pairs]
-    return _render(
+    return render(
         "network.batch.j2",
         nics=nics,
         policies=policies,
+        own_vips=[vip.address for vip in topology.vips] if real_server and topology.answers_directly else [],
+        tunnel=real_server and topology.service.forwarding == "ipip",
         lan=topology.segments["lan"],
         own_kernel=machine.kernel == "uml",
     )
 
 
-def _director(topology: Topology, machine: Machine, key: str) -> list[File]:
-    directors = topology.of_role("director")
-    number = directors.index(machine) + 1
-    paths = [
-        (topology.interface(machine, segment), [director.addresses[segment][0] for director in directors])
-        for segment in ("heartbeat", "lan")
-    ]
-    loop_vip = {vip.address: position for position, vip in enumerate(topology.vips)}
-    return [
-        File(
-            "/etc/ha.d/ha.cf",
-            _render("ha.cf.j2", timings=topology.timings, paths=paths, directors=[d.name for d in directors]),
-        ),
-        File(
-            "/etc/ha.d/haresources",
-            _render(
-                "haresources.j2",
-                vips=topology.vips,
-                lan=topology.segments["lan"],
-                internet=topology.segments["internet"],
-                inside=topology.interface(machine, "lan"),
-                outside=topology.interface(machine, "internet"),
-            ),
-        ),
-        File("/etc/ha.d/authkeys", _render("authkeys.j2", key=key), 0o600),
-        File(
-            "/etc/ha.d/ldirectord.cf",
-            _render(
-                "ldirectord.cf.j2",
-                timings=topology.timings,
-                vips=topology.vips,
-                web=topology.of_role("web"),
-                loop_vip=loop_vip,
-                site=topology.site,
-            ),
-        ),
-        File("/etc/monkeywrench/own-vip", "".join(f"{v.address}\n" for v in topology.vips if v.home == machine.name)),
-        File("/etc/monkeywrench/sysctl.conf", _render("sysctl.conf.j2")),
-        File(
-            "/etc/monkeywrench/ipvs-sync",
-            _render("ipvs-sync.j2", interface=topology.interface(machine, "heartbeat"), own=number, peer=3 - number),
-        ),
-    ]
+def _site() -> Iterator[File]:
+    for path in sorted(SITE_FILES.rglob("*")):
+        if path.is_file():
+            yield File(f"{SITE}/{path.relative_to(SITE_FILES)}", path.read_bytes())
 
 
-def _web(topology: Topology, machine: Machine, _key: str) -> list[File]:
-    return [
-        File("/etc/apache2/ports.conf", "# the site's own file says where to listen\n"),
-        File("/etc/apache2/sites-enabled/site.conf", _render("apache2.conf.j2", site=topology.site, name=machine.name)),
-    ]
+def _overlays(topology: Topology, machine: Machine) -> Iterator[tuple[Overlay, list[File]]]:
+    for overlay in topology.overlays:
+        if {machine.name, machine.role} & set(overlay.nodes):
+            yield (
+                overlay,
+                [
+                    File(overlay.path.rstrip("/") + below, path.read_bytes(), path.stat().st_mode & 0o777, str(path))
+                    for below, path in sources(overlay.source)
+                ],
+            )
 
 
-def _resolver(topology: Topology, _machine: Machine, _key: str) -> list[File]:
-    zone = topology.site.partition(".")[2]
-    return [
-        File(
-            "/etc/monkeywrench/zone.toml",
-            _render("zone.toml.j2", zone=zone, site=topology.site, ttl_s=topology.ttl_s, vips=topology.vips),
-        )
-    ]
-
-
-def _client(topology: Topology, _machine: Machine, _key: str) -> list[File]:
-    resolver = topology.of_role("resolver")[0].addresses["internet"][0]
-    return [File("/etc/monkeywrench/resolv.conf", f"nameserver {resolver}\n")]
+def overlaid(own: Iterable[File], overlays: Iterable[tuple[Overlay, list[File]]]) -> list[File]:
+    """The lab's own files with the user's: a file in place of one, a folder in place of all that is below its path."""
+    found = {file.path: file for file in own}
+    for overlay, theirs in overlays:
+        below = overlay.path.rstrip("/") + "/"
+        if any(file.path.startswith(below) for file in theirs):
+            found = {path: file for path, file in found.items() if not path.startswith(below)}
+        found |= {file.path: file for file in theirs}
+    return list(found.values())

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness.protocols import LabError
 from harness.wait import until
+from topology import engine
 from topology.model import Topology
 from topology.node import DockerNode
 from topology.render import mac
@@ -73,15 +74,15 @@ def wire(client: Any, image: str, switch: Any, commands: list[str], labels: dict
         """ethtool -K "$cable" tx off gso off tso off gro off; done"""
     )
     try:
-        client.containers.run(
+        engine.run_to_end(
+            client,
             image,
             ["sh", "-c", script, "\n".join(commands)],
+            labels,
             network_mode=f"container:{switch.id}",
             pid_mode="host",
             cap_drop=["ALL"],
             cap_add=["NET_ADMIN"],
-            labels=labels,
-            remove=True,
         )
     except Exception as error:
         raise LabError(f"the switch could not be wired: {error}") from error

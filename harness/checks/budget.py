@@ -1,7 +1,11 @@
-"""How long a virtual IP may be without an owner, from the cluster's own files and the speed of its machines. Pure.
+"""How long a change may take, from the cluster's own files and the speed of its machines. Pure; all in ms.
 
 A peer is declared dead one deadtime after its last packet, noticed within one keepalive (heartbeat 3.0.6,
 ``check_for_timeouts``). Then the resource scripts of haresources run one after another (its ``ResourceManager``).
+
+ldirectord checks all real servers of all its virtual services one after another, then pauses for ``checkinterval``
+(ldirectord 4.12, ``ld_main``). One that hangs costs its time-out in each virtual service, and so keeps all others
+waiting.
 """
 
 from harness.protocols import Cluster
@@ -20,3 +24,19 @@ def handover_ms(cluster: Cluster) -> float:
     start (heartbeat's standby).
     """
     return (cluster.resources_per_vip + 1) * cluster.resource_start_ms
+
+
+def notice_ms(cluster: Cluster, failed: int = 1) -> float:
+    """From the failure of a real server until a director has taken it out, while so many do not answer."""
+    return cluster.failure_count * _between_checks_ms(cluster, failed)
+
+
+def return_ms(cluster: Cluster, failed: int = 1) -> float:
+    """From the moment a real server answers again until a director has put it back: the next check."""
+    return _between_checks_ms(cluster, failed)
+
+
+def _between_checks_ms(cluster: Cluster, failed: int) -> float:
+    # checkcount is for pings only (ldirectord(8))
+    tries = cluster.check_count if cluster.checktype == "ping" else 1
+    return cluster.check_interval_ms + failed * len(cluster.vips) * tries * cluster.check_timeout_ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +23,7 @@ from harness.checks.timeline import (
     span_of,
     watched,
 )
+from harness.checks.windows import Stretch, meeting, merged
 from harness.history import History, Op, Pair
 from harness.protocols import Cluster
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
@@ -53,7 +54,18 @@ class OutageSettings(BaseModel):
     )
     other_ms: float = Field(default=0, ge=0, description="The longest outage that no change of owner explains")
     answer_ms: float = Field(default=1000, ge=0, description="From the announcement to the first good answer")
+    held_ms: float = Field(
+        default=5000,
+        gt=0,
+        description="The longest silence once the new owner has the address: announcing it is what is left to do",
+    )
     before_ms: float = Field(default=1000, ge=0, description="How long before an outage its cause may lie")
+    settle_ms: float = Field(
+        default=2000,
+        ge=0,
+        description="An outage that begins this soon after the new owner got the address is part of the same change: "
+        "heartbeat's scripts still run on the new owner (1.6 s measured), and it answers slowly",
+    )
     late_ms: float = Field(
         default=1000,
         gt=0,
@@ -112,6 +124,47 @@ class Cause:
     owner: str | None = None
     survivor: Holding | None = None
 
+    @property
+    def survivor_name(self) -> str | None:
+        """The director that got it."""
+        return self.survivor.what if self.survivor else None
+
+
+@dataclass(frozen=True)
+class Outage:
+    """The rows of lost probes that one cause explains, by time. With no cause, each row is an outage of its own."""
+
+    cause: Cause
+    rows: tuple[Row, ...]
+
+    @property
+    def lost(self) -> tuple[Pair, ...]:
+        """The lost probes of all its rows."""
+        return tuple(pair for row in self.rows for pair in row.lost)
+
+    @property
+    def after(self) -> Pair | None:
+        """The first good probe after the last row."""
+        return self.rows[-1].after
+
+    def bounds(self, stop_ns: int) -> tuple[float, float | None]:
+        """It was longer than the first and shorter than the second, in ms (None: no good probe on one side).
+
+        Good answers between two rows shorten what is certain (the lower bound) and not what is possible.
+        """
+        first, last = self.rows[0], self.rows[-1]
+        lower = ms(sum(row.lower_ns(stop_ns) for row in self.rows))
+        return lower, ms(last.end - first.start) if first.before and last.after else None
+
+    def held_in_vain_ms(self) -> float:
+        """For how long at least it did not answer though its new owner had it."""
+        survivor = self.cause.survivor
+        return max(0.0, ms(self.lost[-1].invoke.time - survivor.start)) if survivor else 0.0
+
+    def ops(self) -> tuple[int, ...]:
+        """The ops at the bounds of its rows."""
+        return tuple(dict.fromkeys(index for row in self.rows for index in row.ops()))
+
 
 def check(history: History, settings: OutageSettings) -> Verdict:
     """Each VIP answers a fast probe at all times but for takeovers and handovers within their budgets.
@@ -121,10 +174,18 @@ def check(history: History, settings: OutageSettings) -> Verdict:
     actual times: it was longer than from the first to the last lost probe's sending, and shorter than from the last
     good probe's sending to the next good answer. (To the answer, because a packet can wait for its neighbour's address:
     at its sending nobody may have been there.) An outage is invalid when even its lower bound is over budget, and
-    unknown when only its upper bound is.
+    unknown when only its upper bound is. It is invalid, too, when the address is silent for long after its new owner
+    has it: most of a takeover's budget is for heartbeat's scripts, which are through by then.
+
+    A probe that waited in vain while the client's machine stood still for half of that time says nothing, and counts as
+    not sent.
 
     It cannot see outages shorter than k-1 probes, nor those of a part of the clients: it is one client. Losses that are
     not in a row are counted and not judged. A virtual IP whose owner did not fail has no budget at all.
+
+    What a change of owner explains is one outage, though it may come in several stretches: a new owner that has the
+    address and is still busy with the rest of its scripts answers, stalls, and answers again. From the first loss to
+    the last answer all of it has to be within the one budget.
 
     A takeover's outage is split where witnesses allow it: detection (until the survivor's log says that the owner is
     dead), takeover (until the survivor has the address), announcement (until its first gratuitous ARP) and answer
@@ -148,13 +209,28 @@ class _Facts:
         self.until = watched(history)[1]
         self.held_by = holdings(history)
         self.claims = claims(history, 0, history.end_ns)
+        self.stood_still = _standstills(history)
+        self.sent = {vip: self._sent(vip) for vip in history.cluster.vips}
         self.probes = {vip: self._probes(vip) for vip in history.cluster.vips}
         self.rows = {vip: _rows([(pair, self.good(pair)) for pair in pairs]) for vip, pairs in self.probes.items()}
+        self.outages = {vip: self._outages(vip) for vip in self.rows}
+
+    def _sent(self, vip: str) -> list[Pair]:
+        """All probes that can tell something."""
+        pairs = [pair for pair in self.history.pairs("http") if pair.invoke.get("vip") == vip]
+        return [pair for pair in pairs if self.good(pair) or not self.overslept(pair)]
+
+    def overslept(self, pair: Pair) -> bool:
+        """True when the client's machine stood still for half of the time that this probe waited, or more."""
+        if pair.completion is None or pair.completion.type == "fail":
+            return False
+        start, end = pair.invoke.time, pair.completion.time
+        asleep = sum(max(0, min(till, end) - max(since, start)) for since, till in self.stood_still)
+        return 2 * asleep >= end - start
 
     def _probes(self, vip: str) -> list[Pair]:
         """The probes to judge, by time of sending. The last ones were still under way when the run closed the probe."""
-        pairs = [pair for pair in self.history.pairs("http") if pair.invoke.get("vip") == vip]
-        in_time = [pair for pair in pairs if pair.invoke.time <= self.until]
+        in_time = [pair for pair in self.sent[vip] if pair.invoke.time <= self.until]
         settled = self.until - round(self.settings.late_ms * MS)
         return [pair for pair in in_time if pair.completion is not None or pair.invoke.time <= settled]
 
@@ -168,27 +244,36 @@ class _Facts:
             return False
         return pair.completion.time - pair.invoke.time >= round(self.settings.late_ms * MS)
 
-    def outages(self, vip: str) -> list[Row]:
-        return [row for row in self.rows[vip] if len(row.lost) >= self.settings.losses]
+    def _outages(self, vip: str) -> list[Outage]:
+        found: list[Outage] = []
+        for row in self.rows[vip]:
+            if len(row.lost) < self.settings.losses:
+                continue
+            cause = self.cause(vip, row)
+            if found and cause.op is not None and cause == found[-1].cause:
+                found[-1] = replace(found[-1], rows=(*found[-1].rows, row))
+            else:
+                found.append(Outage(cause, (row,)))
+        return found
 
     # --- causes
 
     def cause(self, vip: str, row: Row) -> Cause:
-        """The first thing that happened to the VIP's ownership about then."""
+        """The first thing that happened to the VIP's ownership about then, or else the change that just ended."""
         since = row.start - round(self.settings.before_ms * MS)
-        spans = self.held_by.get(vip, [])
-        for span in spans:
-            fell = span.ended_by is not None and span.ended_by.get("power") in FELLED
-            if fell and not span.frozen and span.ended_by and since <= span.ended_by.time <= row.end:
-                return Cause("takeover", span.ended_by, span.what, _next_owner(spans, span))
-        for span in spans:
-            gone = span.ended_by is not None and since <= span.end <= row.end and not span.frozen
-            if gone and not _kept(spans, span):
-                return Cause("handover", span.ended_by, span.what, _next_owner(spans, span))
-        return Cause("other")
+        spans = [span for span in self.held_by.get(vip, []) if not span.frozen]
+        changes = [cause for span in spans if (cause := _change(spans, span)) is not None]
+        for kind in ("takeover", "handover"):
+            for cause in changes:
+                if cause.kind == kind and cause.op and since <= cause.op.time <= row.end:
+                    return cause
+        settling = row.start - round(self.settings.settle_ms * MS)
+        ended = [cause for cause in changes if cause.survivor and settling <= cause.survivor.start <= row.start]
+        return ended[-1] if ended else Cause("other")
 
-    def milestones(self, vip: str, row: Row, cause: Cause) -> list[Op | None]:
+    def milestones(self, vip: str, outage: Outage) -> list[Op | None]:
         """The ops at which a takeover's parts begin and end: fall, declared dead, address held, announced, answered."""
+        cause = outage.cause
         if cause.kind != "takeover" or cause.op is None:
             return []
         survivor = cause.survivor
@@ -197,7 +282,7 @@ class _Facts:
             self.declared_dead(survivor.what, cause) if survivor else None,
             survivor.began_by if survivor else None,
             self.announced(vip, survivor.what, cause.op.time) if survivor else None,
-            row.after.invoke if row.after else None,
+            outage.after.invoke if outage.after else None,
         ]
 
     def declared_dead(self, survivor: str, cause: Cause) -> Op | None:
@@ -223,7 +308,8 @@ class _Facts:
         if len(sends) < self.settings.probes:
             yield unknown(f"{vip} was probed {len(sends)} times, and {self.settings.probes} are needed to tell.")
         for since, till in self.stops(vip):
-            yield unknown(f"{vip} was not probed from {moment(since)} to {moment(till)}.")
+            why = ": the client's machine stood still" if meeting(self.stood_still, since, till) else ""
+            yield unknown(f"{vip} was not probed from {moment(since)} to {moment(till)}{why}.")
         first_fault = min((op.time for op in self.history.seen("fault")), default=None)
         if sends and first_fault is not None and first_fault < sends[0]:
             yield unknown(f"{vip} was first probed at {moment(sends[0])}, after the first fault began.")
@@ -231,39 +317,41 @@ class _Facts:
     def stops(self, vip: str) -> list[tuple[int, int]]:
         """When the run went on and no probe was sent, an answer to come or not."""
         stop = round(self.settings.stop_ms * MS)
-        sends = [pair.invoke.time for pair in self.history.pairs("http") if pair.invoke.get("vip") == vip]
+        sends = [pair.invoke.time for pair in self.sent[vip]]
         return silences(sends, min(sends), self.until, stop) if sends else []
 
     def outage_findings(self, vip: str) -> Iterator[Finding]:
-        for row in self.outages(vip):
-            cause = self.cause(vip, row)
-            budget = self.settings.budget(cause.kind, self.history.cluster)
-            lower, upper = self.bounds(row)
-            what = f"{vip} did not answer for {_between(lower, upper)} from {moment(row.lost[0].invoke.time)}"
-            allowed = (
-                f"{_KINDS[cause.kind]} may take {span_of(budget)}" if budget else f"{_KINDS[cause.kind]} has no budget"
-            )
-            if row.after is None and self.history.complete:
-                yield invalid(f"{vip} was not back at the end: no answer since {moment(row.start)}.", *row.ops())
+        for outage in self.outages[vip]:
+            kind = outage.cause.kind
+            budget = self.settings.budget(kind, self.history.cluster)
+            lower, upper = self.bounds(outage)
+            what = f"{vip} did not answer for {_between(lower, upper)} from {moment(outage.lost[0].invoke.time)}"
+            allowed = f"{_KINDS[kind]} may take {span_of(budget)}" if budget else f"{_KINDS[kind]} has no budget"
+            if outage.after is None and self.history.complete:
+                since = moment(outage.rows[-1].start)
+                yield invalid(f"{vip} was not back at the end: no answer since {since}.", *outage.ops())
             elif lower > budget:
-                yield invalid(f"{what}, and {allowed}.", *row.ops())
+                yield invalid(f"{what}, and {allowed}.", *outage.ops())
+            elif (held := outage.held_in_vain_ms()) > self.settings.held_ms:
+                yield invalid(
+                    f"{what}: for {span_of(held)} after {outage.cause.survivor_name} had it, and that may take "
+                    f"{span_of(self.settings.held_ms)}.",
+                    *outage.ops(),
+                )
             elif upper is None or upper > budget:
-                yield unknown(f"{what}, and {allowed}: the probe is too coarse to tell.", *row.ops())
+                yield unknown(f"{what}, and {allowed}: the probe is too coarse to tell.", *outage.ops())
 
-    def bounds(self, row: Row) -> tuple[float, float | None]:
-        """The outage is longer than the first and shorter than the second, in ms (None: no good probe on one side)."""
-        lower = ms(row.lower_ns(round(self.settings.stop_ms * MS)))
-        return lower, ms(row.end - row.start) if row.before and row.after else None
+    def bounds(self, outage: Outage) -> tuple[float, float | None]:
+        return outage.bounds(round(self.settings.stop_ms * MS))
 
     # --- what is said
 
     def held(self) -> str:
-        outages = [(vip, row) for vip in self.probes for row in self.outages(vip)]
-        if not outages:
+        told = [self.numbers_of(vip, outage) for vip, outages in self.outages.items() for outage in outages]
+        if not told:
             return "Every virtual IP answered all the time."
-        told = [self.numbers_of(vip, row) for vip, row in outages]
         worst = max(told, key=lambda outage: (outage["kind"] == "takeover", outage["lower_ms"]))
-        spared = self.probes.keys() - {vip for vip, _ in outages}
+        spared = self.probes.keys() - {outage["vip"] for outage in told}
         others = f" {_list(sorted(spared))} answered all the time." if spared else ""
         return (
             f"{worst['vip']} did not answer for {span_of(worst['estimate_ms'])} ± {span_of(worst['plus_minus_ms'])} in "
@@ -273,7 +361,7 @@ class _Facts:
     def numbers(self) -> dict[str, Any]:
         return {
             "vips": {vip: self.probe_numbers(vip) for vip in self.probes},
-            "outages": [self.numbers_of(vip, row) for vip in self.probes for row in self.outages(vip)],
+            "outages": [self.numbers_of(vip, outage) for vip, found in self.outages.items() for outage in found],
         }
 
     def probe_numbers(self, vip: str) -> dict[str, Any]:
@@ -290,32 +378,33 @@ class _Facts:
             "interval_ms": ms(steps[len(steps) // 2]) if steps else None,
         }
 
-    def numbers_of(self, vip: str, row: Row) -> dict[str, Any]:
-        cause = self.cause(vip, row)
-        lower, upper = self.bounds(row)
+    def numbers_of(self, vip: str, outage: Outage) -> dict[str, Any]:
+        cause = outage.cause
+        lower, upper = self.bounds(outage)
         return {
             "vip": vip,
             "kind": cause.kind,
-            "from_ms": ms(row.lost[0].invoke.time),
-            "to_ms": ms(row.lost[-1].invoke.time),
-            "lost": len(row.lost),
+            "from_ms": ms(outage.lost[0].invoke.time),
+            "to_ms": ms(outage.lost[-1].invoke.time),
+            "lost": len(outage.lost),
+            "stretches": len(outage.rows),
             "lower_ms": lower,
             "upper_ms": upper,
             "estimate_ms": round((lower + upper) / 2, 3) if upper is not None else lower,
             "plus_minus_ms": round((upper - lower) / 2, 3) if upper is not None else None,
-            "ended": row.after is not None,
+            "ended": outage.after is not None,
             "budget_ms": self.settings.budget(cause.kind, self.history.cluster),
             "owner": cause.owner,
-            "survivor": cause.survivor.what if cause.survivor else None,
-            **self.split(vip, row, cause),
+            "survivor": cause.survivor_name,
+            **self.split(vip, outage),
         }
 
-    def split(self, vip: str, row: Row, cause: Cause) -> dict[str, Any]:
+    def split(self, vip: str, outage: Outage) -> dict[str, Any]:
         """A takeover's parts in ms, and when its milestones were."""
-        marks = self.milestones(vip, row, cause)
+        marks = self.milestones(vip, outage)
         if not marks:
             return {}
-        answer = row.after.completion if row.after else None
+        answer = outage.after.completion if outage.after else None
         return {
             "parts_ms": dict(zip(PARTS, [_part(*bounds) for bounds in pairwise(marks)], strict=True)),
             "fell_at_ms": ms(marks[0].time) if marks[0] else None,
@@ -324,14 +413,20 @@ class _Facts:
 
     def evidence(self) -> set[int]:
         indexes: set[int] = set()
-        for vip in self.probes:
-            for row in self.outages(vip):
-                indexes |= {*row.ops()}
-                indexes |= {op.index for op in self.milestones(vip, row, self.cause(vip, row)) if op}
+        for vip, outages in self.outages.items():
+            for outage in outages:
+                indexes |= {*outage.ops()}
+                indexes |= {op.index for op in self.milestones(vip, outage) if op}
         return indexes
 
 
 _KINDS: Mapping[str, str] = {"takeover": "a takeover", "handover": "a handover", "other": "an outage without a cause"}
+
+
+def _standstills(history: History) -> list[Stretch]:
+    """When the client's machine stood still, as its probes noticed afterwards."""
+    noticed = [op for op in history.of("http") if op.error == "probe overrun" and op.get("late_ms")]
+    return merged((op.time - round(op["late_ms"] * MS), op.time) for op in noticed)
 
 
 def _rows(probes: Sequence[tuple[Pair, bool]]) -> list[Row]:
@@ -348,21 +443,16 @@ def _rows(probes: Sequence[tuple[Pair, bool]]) -> list[Row]:
     return [*rows, Row(before, tuple(lost), None)] if lost else rows
 
 
-def _next(spans: Sequence[Holding], gone: Holding) -> Holding | None:
-    later = [span for span in spans if not span.frozen and span.start >= gone.end]
-    return min(later, key=lambda span: span.start, default=None)
-
-
-def _next_owner(spans: Sequence[Holding], gone: Holding) -> Holding | None:
-    """Who got the VIP next, if that was another director."""
-    found = _next(spans, gone)
-    return found if found and found.what != gone.what else None
-
-
-def _kept(spans: Sequence[Holding], gone: Holding) -> bool:
-    """True when it came back to the director that had let it go: nothing changed hands."""
-    found = _next(spans, gone)
-    return found is not None and found.what == gone.what
+def _change(spans: Sequence[Holding], gone: Holding) -> Cause | None:
+    """What the end of this holding was: its owner fell, or handed the VIP over; None when it came back to the owner."""
+    if gone.ended_by is None:
+        return None
+    later = [span for span in spans if span.start >= gone.end]
+    heir = min(later, key=lambda span: span.start, default=None)
+    survivor = heir if heir and heir.what != gone.what else None
+    if gone.ended_by.get("power") in FELLED:
+        return Cause("takeover", gone.ended_by, gone.what, survivor)
+    return None if heir and survivor is None else Cause("handover", gone.ended_by, gone.what, survivor)
 
 
 def _part(begin: Op | None, end: Op | None) -> float | None:

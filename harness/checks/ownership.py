@@ -14,6 +14,7 @@ from harness.checks.timeline import (
     MS,
     Holding,
     Span,
+    count_of,
     director_ops,
     holdings,
     merged,
@@ -355,7 +356,7 @@ class _Facts:
             return "Each virtual IP had exactly one owner all the time."
         longest = max(gaps, key=lambda gap: gap.span.ms)
         return (
-            f"Each virtual IP had exactly one owner but for {_count(len(gaps), 'change')} of hands, the longest "
+            f"Each virtual IP had exactly one owner but for {count_of(len(gaps), 'change')} of hands, the longest "
             f"{span_of(longest.span.ms)} ({longest.vip} from {longest.before} to {longest.after}), all within budget."
         )
 
@@ -445,7 +446,3 @@ def _is_subsequence(turns: Sequence[str], owners: Sequence[str]) -> bool:
 
 def _words(names: Sequence[str]) -> str:
     return ", then ".join(names) if names else "nobody"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"

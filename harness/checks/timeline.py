@@ -18,6 +18,14 @@ LOST = frozenset({Power.OFF, Power.BOOTING, Power.PANICKED})
 FELLED = frozenset({Power.OFF, Power.PANICKED, Power.FROZEN})
 """What takes a director's addresses from their users without its leave."""
 
+LOAD_FEEDS = frozenset({"load", "first", "final"})
+"""The feeds that record what users do, and what is read before they come and once they have gone."""
+
+
+def of_the_load(feed: str) -> bool:
+    """Whether a feed is one of those, or one of several that share the users (``load:0``)."""
+    return feed.partition(":")[0] in LOAD_FEEDS
+
 
 @dataclass(frozen=True)
 class Span:
@@ -65,6 +73,11 @@ def span_of(ms_value: float) -> str:
     return f"{ms_value:,.0f} ms"
 
 
+def count_of(number: int, thing: str) -> str:
+    """How many there are of a thing, for a sentence."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def director_ops(history: History) -> dict[str, list[Op]]:
     """Each director -> its readable ``holds`` and ``power`` ops, by time."""
     ops: dict[str, list[Op]] = {name: [] for name in history.cluster.directors}
@@ -78,7 +91,7 @@ def watched(history: History) -> tuple[int, int]:
     """The time to judge: from when every director was seen, until the feeds were closed (or the run's last op).
 
     Until every director has spoken once nobody knows who holds what. After its last step a run closes its feeds, and
-    their silence means nothing.
+    their silence means nothing. (A load of players ends before the others, so that what it has come to can be read.)
     """
     firsts = [_first_word(ops) for ops in director_ops(history).values() if ops]
     return max(firsts, default=0), _until(history)
@@ -94,7 +107,8 @@ def _until(history: History) -> int:
     ends = [op.time for op in history.of("end") if op.process == "run"]
     until = min(ends, default=history.end_ns)
     last_step = max((op.time for op in history.seen("step") if op["phase"] == "end"), default=until)
-    closings = [op.time for op in history.seen("feed") if op["phase"] == "closed" and op.time >= last_step]
+    closed = (op for op in history.seen("feed") if op["phase"] == "closed" and not of_the_load(op.process))
+    closings = [op.time for op in closed if op.time >= last_step]
     return min([until, *closings])
 
 

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
 
 from harness.history import History, Pair
-from harness.report.lanes import SECOND, Axis, axis
+from harness.load import latency_ms, load, quantile
+from harness.report.lanes import Axis, axis
+from harness.report.states import SECOND
 
 HEIGHT = 92.0
+
+QUANTILES = (("p99", 0.99), ("p95", 0.95), ("p50", 0.50))
+"""The median over the others: it is drawn last."""
+
+LEAST_MS = 0.01
+"""Below this an answer's time is not told apart; a logarithm needs a value above 0."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: its name, its class, its SVG path. ``area`` closes the path down to zero."""
+    """One line: its name, its class, its SVG path. ``area`` closes the path down to zero.
+
+    ``values`` are (second, value), for the page's cursor.
+    """
 
     name: str
     css: str
     path: str
+    values: tuple[tuple[int, float], ...]
     area: str = ""
 
 
@@ -35,19 +47,13 @@ class Chart:
 
 
 def charts(history: History) -> list[Chart]:
-    """Throughput and latency of the load; nothing without load."""
-    pairs = [pair for pair in history.pairs("get") if pair.completion is not None]
+    """Throughput and latency of the load, all kinds of its ops together; nothing without load."""
+    pairs = [pair for each in load(history).values() for pair in each if pair.completion is not None]
     if not pairs:
         return []
     scale = axis(history)
     seconds = range(int(scale.start // SECOND), int(scale.end // SECOND) + 1)
-    return [_throughput(pairs, scale, seconds), _latency(pairs, scale, seconds)]
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least that share of the values does not exceed (nearest rank)."""
-    ordered = sorted(values)
-    return ordered[max(ceil(share * len(ordered)) - 1, 0)]
+    return [_throughput(pairs, scale, seconds), *_latency(pairs, scale, seconds)]
 
 
 def _by_second(pairs: Sequence[Pair]) -> dict[int, list[Pair]]:
@@ -63,50 +69,59 @@ def _throughput(pairs: Sequence[Pair], scale: Axis, seconds: range) -> Chart:
     good = {second: float(sum(pair.ok for pair in groups.get(second, ()))) for second in seconds}
     bad = {second: float(sum(not pair.ok for pair in groups.get(second, ()))) for second in seconds}
     top = _round_up(max([*good.values(), *bad.values(), 1.0]))
+
+    def y(value: float) -> float:
+        return HEIGHT * (1 - value / top)
+
     curves = (
-        Curve("answered", "good", _path(good, scale, top), _area(good, scale, top)),
-        Curve("failed", "bad", _path(bad, scale, top)),
+        Curve("answered", "good", _path(good, scale, y), _values(good), _area(good, scale, y)),
+        Curve("failed", "bad", _path(bad, scale, y), _values(bad)),
     )
-    return Chart("Load", "requests per second", curves, _grid(top))
+    return Chart("Load", "requests per second", curves, _grid((0, top / 2, top), y))
 
 
-def _latency(pairs: Sequence[Pair], scale: Axis, seconds: range) -> Chart:
+def _latency(pairs: Sequence[Pair], scale: Axis, seconds: range) -> list[Chart]:
+    """Quantiles of each second on a logarithmic scale: an outage makes them a hundred times what they are else."""
     groups = _by_second([pair for pair in pairs if pair.ok])
-    times = {second: [_ms(pair) for pair in groups[second]] for second in seconds if groups.get(second)}
-    p50 = {second: quantile(values, 0.50) for second, values in times.items()}
-    p95 = {second: quantile(values, 0.95) for second, values in times.items()}
-    top = _round_up(max([*p95.values(), 1.0]))
-    curves = (
-        Curve("p95", "p95", _path(p95, scale, top)),
-        Curve("p50", "p50", _path(p50, scale, top)),
-    )
-    return Chart("Latency", "ms, of answered requests", curves, _grid(top))
+    found = {second: [ms for ms in map(latency_ms, groups.get(second, ())) if ms is not None] for second in seconds}
+    times = {second: [max(ms, LEAST_MS) for ms in values] for second, values in found.items() if values}
+    if not times:
+        return []
+    low = floor(log10(min(min(values) for values in times.values())))
+    high = max(ceil(log10(max(max(values) for values in times.values()))), low + 1)
+
+    def y(value: float) -> float:
+        return HEIGHT * (high - log10(value)) / (high - low)
+
+    lines = []
+    for name, share in QUANTILES:
+        line = {second: quantile(values, share) for second, values in times.items()}
+        lines.append(Curve(name, name, _path(line, scale, y), _values(line)))
+    return [Chart("Latency", "ms, answered", tuple(lines), _grid([10.0**power for power in range(low, high + 1)], y))]
 
 
-def _ms(pair: Pair) -> float:
-    assert pair.completion is not None
-    measured = pair.completion.get("ms")
-    return float(measured) if measured is not None else (pair.completion.time - pair.invoke.time) / 1e6
+def _values(values: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
+    return tuple((second, round(value, 1)) for second, value in sorted(values.items()))
 
 
-def _path(values: Mapping[int, float], scale: Axis, top: float) -> str:
+def _path(values: Mapping[int, float], scale: Axis, y: Callable[[float], float]) -> str:
     """A line through the middle of each second; a second without a value breaks it."""
     parts: list[str] = []
     last: int | None = None
     for second, value in sorted(values.items()):
         follows = last is not None and second == last + 1
-        parts.append(f"{'L' if follows else 'M'}{_x(second, scale):.1f} {_y(value, top):.1f}")
+        parts.append(f"{'L' if follows else 'M'}{_x(second, scale):.1f} {y(value):.1f}")
         if not follows:
             parts.append("h0.01")  # a lone second shows as a dot
         last = second
     return "".join(parts)
 
 
-def _area(values: Mapping[int, float], scale: Axis, top: float) -> str:
+def _area(values: Mapping[int, float], scale: Axis, y: Callable[[float], float]) -> str:
     seconds = sorted(values)
     if not seconds:
         return ""
-    line = "".join(f"L{_x(second, scale):.1f} {_y(values[second], top):.1f}" for second in seconds)
+    line = "".join(f"L{_x(second, scale):.1f} {y(values[second]):.1f}" for second in seconds)
     return f"M{_x(seconds[0], scale):.1f} {HEIGHT}{line}L{_x(seconds[-1], scale):.1f} {HEIGHT}Z"
 
 
@@ -114,12 +129,8 @@ def _x(second: int, scale: Axis) -> float:
     return scale.x(second * SECOND + SECOND // 2)
 
 
-def _y(value: float, top: float) -> float:
-    return HEIGHT * (1 - value / top)
-
-
-def _grid(top: float) -> tuple[tuple[float, str], ...]:
-    return tuple((round(_y(value, top), 1), f"{value:,.10g}") for value in (0, top / 2, top))
+def _grid(at: Sequence[float], y: Callable[[float], float]) -> tuple[tuple[float, str], ...]:
+    return tuple((round(y(value), 1), f"{value:,.10g}") for value in at)
 
 
 def _round_up(value: float) -> float:

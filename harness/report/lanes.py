@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
-from harness.checks.timeline import MS, Span, Window, faults, holdings, merged, ms, powers, steps, watched
+from harness.checks.timeline import Span, Window, faults, holdings, merged, ms, powers, steps, watched
 from harness.history import History, Pair
+from harness.load import load
+from harness.report import states
+from harness.report.states import SECOND
 
 WIDTH, LEFT, RIGHT = 1200.0, 168.0, 12.0
-LANE, GAP = 22.0, 6.0
-SECOND = 1_000 * MS
+LANE, THIN, GAP, THIN_GAP = 22.0, 10.0, 6.0, 3.0
+
 LETTER = 6.4
 """The width of a letter in a mark, about: a text that does not fit is left to the mark's title."""
 
@@ -39,14 +42,26 @@ class Axis:
 
 @dataclass(frozen=True)
 class Mark:
-    """One rectangle. ``css`` are its classes, ``title`` is shown on hover, ``text`` inside when it fits."""
+    """One rectangle: what was so from ``start`` to ``end``, in ns.
+
+    ``css`` are its classes, ``title`` is shown on hover, ``text`` inside where it fits. ``inset`` is how much lower it
+    is than its lane, ``least`` how narrow it may get.
+    """
 
     x: float
     width: float
     css: str
     title: str
+    start: int
+    end: int
     text: str = ""
     inset: float = 0.0
+    least: float = 1.5
+
+    @property
+    def fits(self) -> bool:
+        """True when there is room for its text."""
+        return bool(self.text) and len(self.text) * LETTER + 8 <= self.width
 
 
 @dataclass(frozen=True)
@@ -60,14 +75,21 @@ class Lane:
     marks: tuple[Mark, ...]
     group: str = ""
 
+    @property
+    def thin(self) -> bool:
+        """True for one of many rows that are read together."""
+        return self.height < LANE
+
 
 @dataclass(frozen=True)
 class Shade:
-    """A time in which a fault was in force, behind all lanes."""
+    """A time in which a fault was in force, in ns, behind all lanes."""
 
     x: float
     width: float
     name: str
+    start: int
+    end: int
 
 
 Row = tuple[str, str, list[Mark]]
@@ -81,19 +103,23 @@ def axis(history: History) -> Axis:
 def lanes(history: History) -> list[Lane]:
     """All lanes from top to bottom. Raises HistoryError for a history without a start."""
     scale = axis(history)
-    groups: list[tuple[str, list[Row]]] = [
-        ("run", [("Steps", "", _steps(history, scale)), ("Faults", "", _faults(history, scale))]),
-        ("owners", [(vip, "owner", _owners(history, scale, vip)) for vip in history.cluster.vips]),
-        ("power", [(node, "power", _power(history, scale, node)) for node in history.cluster.directors]),
-        ("probes", [(vip, "probe", _probes(history, scale, vip)) for vip in history.cluster.vips]),
-        ("load", [("Load", "errors per second", _errors(history, scale))] if history.of("get") else []),
+    vips = list(history.cluster.vips)
+    groups: list[tuple[str, float, list[Row]]] = [
+        ("run", LANE, [("Steps", "", _steps(history, scale)), ("Faults", "", _faults(history, scale))]),
+        ("owners", LANE, [(vip, "owner", _owners(history, scale, vip)) for vip in vips]),
+        ("power", LANE, [(node, "power", _power(history, scale, node)) for node in history.cluster.directors]),
+        *_states(scale, states.weights(history)),
+        ("probes", LANE, [(vip, "probe", _probes(history, scale, vip)) for vip in vips]),
+        *((f, THIN, _questions(history, scale, f)) for f in ("dns", "nfs", "database")),
+        *_states(scale, states.parts(history)),
+        ("load", LANE, _load(history, scale)),
     ]
     placed: list[Lane] = []
     y = 26.0
-    for group, rows in groups:
+    for group, height, rows in groups:
         for label, note, marks in rows:
-            placed.append(Lane(label, note, y, LANE, tuple(marks), group))
-            y += LANE + GAP
+            placed.append(Lane(label, note, y, height, tuple(marks), group))
+            y += height + (GAP if height == LANE else THIN_GAP)
         y += GAP if rows else 0
     return placed
 
@@ -102,7 +128,7 @@ def shades(history: History) -> list[Shade]:
     """The faults' windows, to lay behind the lanes."""
     scale = axis(history)
     bounds = [(fault.name, *_bounds(fault, scale)) for fault in faults(history)]
-    return [Shade(scale.x(start), scale.x(end) - scale.x(start), name) for name, start, end in bounds]
+    return [Shade(scale.x(start), scale.x(end) - scale.x(start), name, start, end) for name, start, end in bounds]
 
 
 def palette(history: History) -> dict[str, str]:
@@ -114,7 +140,7 @@ def _mark(  # noqa: PLR0913, PLR0917 (a mark is all of these)
     scale: Axis, span: tuple[int, int], css: str, title: str, text: str = "", least: float = 1.5
 ) -> Mark:
     x, width = scale.x(span[0]), max(scale.x(span[1]) - scale.x(span[0]), least)
-    return Mark(x, round(width, 2), css, title, text if len(text) * LETTER + 8 <= width else "")
+    return Mark(x, round(width, 2), css, title, *span, str(text), least=least)
 
 
 def _bounds(window: Window, scale: Axis) -> tuple[int, int]:
@@ -184,8 +210,21 @@ def _power(history: History, scale: Axis, node: str) -> list[Mark]:
 
 
 def _probes(history: History, scale: Axis, vip: str) -> list[Mark]:
-    """Neighbouring probes with the same result are one mark, from the first one's sending to the next one's."""
-    sent = [pair for pair in history.pairs("http") if pair.invoke.get("vip") == vip]
+    return _answers(scale, [pair for pair in history.pairs("http") if pair.invoke.get("vip") == vip])
+
+
+def _questions(history: History, scale: Axis, f: str) -> list[Row]:
+    """A row for each process that asks something over and over, one question at a time."""
+    asked: dict[str, list[Pair]] = defaultdict(list)
+    for pair in history.pairs(f):
+        asked[pair.invoke.process].append(pair)
+    return [
+        (process.partition(":")[2] or process, f, _answers(scale, pairs)) for process, pairs in sorted(asked.items())
+    ]
+
+
+def _answers(scale: Axis, sent: Sequence[Pair]) -> list[Mark]:
+    """Neighbouring questions with the same result are one mark, from the first one's sending to the next one's."""
     runs: list[tuple[bool, list[Pair]]] = []
     for pair in sent:
         if runs and runs[-1][0] == pair.ok:
@@ -202,15 +241,32 @@ def _probes(history: History, scale: Axis, vip: str) -> list[Mark]:
     return marks
 
 
-def _errors(history: History, scale: Axis) -> list[Mark]:
-    done = [pair.completion for pair in history.pairs("get") if pair.completion and not pair.ok]
+def _states(scale: Axis, courses: Mapping[str, Sequence[states.Course]]) -> list[tuple[str, float, list[Row]]]:
+    """A group for each kind, with a row for each thing and a mark for as long as its state stays the same."""
+
+    def marks(course: states.Course) -> list[Mark]:
+        return [
+            _mark(scale, (since, till), it.css, _told(it.says, since, till)) for since, till, it in course.stretches()
+        ]
+
+    return [(kind, THIN, [(each.label, each.note, marks(each)) for each in some]) for kind, some in courses.items()]
+
+
+def _load(history: History, scale: Axis) -> list[Row]:
+    """The errors that clients saw; no row without load."""
+    pairs = [pair for each in load(history).values() for pair in each]
+    return [("Load", "errors per second", _errors(scale, pairs))] if pairs else []
+
+
+def _errors(scale: Axis, pairs: Sequence[Pair]) -> list[Mark]:
+    done = [pair.completion for pair in pairs if pair.completion and not pair.ok]
     counts = Counter(op.time // SECOND for op in done)
     most = max(counts.values(), default=1)
     marks = []
     for second, count in sorted(counts.items()):
         mark = _mark(scale, (second * SECOND, (second + 1) * SECOND), "error", f"{count} failed in second {second}")
         inset = round(LANE * (1 - max(count / most, 0.15)), 2)
-        marks.append(Mark(mark.x + 0.5, max(mark.width - 1, 1), mark.css, mark.title, inset=inset))
+        marks.append(replace(mark, inset=inset))
     return marks
 
 

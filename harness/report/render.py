@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,11 +14,20 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from harness.checks.outage import PARTS
 from harness.checks.timeline import MS, director_ops
 from harness.history import History, HistoryError, Op
-from harness.report import curves, lanes
+from harness.load import load
+from harness.report import curves, lanes, states
 from harness.verdict import Outcome, Verdict, overall
 
 EVIDENCE_ROWS, LOG_ROWS, LETTERS = 60, 400, 160
 """Bounds of the page: a report must stay a file that a browser opens at once."""
+
+STORY_LINES = 80
+
+UNREADABLE = (HistoryError, AttributeError, KeyError, TypeError, ValueError)
+"""What reading a value that no feed writes ends in. The rest of the page is worth having all the same."""
+
+NEAR_NS = 6_000 * MS
+"""How long after an event a log line is shown as its effect."""
 
 WIDE = 9
 """The most columns of a table that a page has room for."""
@@ -29,6 +39,9 @@ HEADLINES: Mapping[Outcome, str] = {
     Outcome.INVALID: "The cluster did not hold.",
     Outcome.UNKNOWN: "Nobody can tell whether the cluster held.",
 }
+
+LEADING: Mapping[str, tuple[str, ...]] = {"step": ("step", "phase"), "fault": ("fault", "phase"), "power": ("power",)}
+"""What an event is about: these of its keys stand first, without their names."""
 
 PART_WORDS: Mapping[str, str] = {
     "detection": "silence noticed",
@@ -94,7 +107,8 @@ def render(
     ``meta`` is shown as it is, key by key; its ``command`` is shown as the command that reproduces the run.
     """
     outcome = overall(verdicts)
-    page = _ENVIRONMENT.get_template("template.html")
+    log, left_out = _log(history)
+    page = ENVIRONMENT.get_template("template.html")
     return page.render(
         title=scenario_title,
         promise=promise,
@@ -106,9 +120,10 @@ def render(
         bars=[_bar(outage) for outage in _rows_of(verdicts, "outage", "outages")],
         part_words=PART_WORDS,
         facts={key: value for key, value in meta.items() if key != "command"},
-        command=meta.get("command", ""),
+        commands=_commands(meta),
         evidence=[(verdict, *_evidence(history, verdict)) for verdict in verdicts],
-        log=_log(history),
+        log=log,
+        log_left_out=left_out,
         **_drawing(history),
     )
 
@@ -121,23 +136,60 @@ def _reason(verdicts: Sequence[Verdict], outcome: Outcome) -> str:
 
 
 def _drawing(history: History) -> dict[str, Any]:
-    """All that the time line needs; without a start there is none."""
+    """All that the time line needs. Without a start, or with values that no feed writes, there is none."""
     try:
-        rows = lanes.lanes(history)
-        nodes = lanes.palette(history)
-    except HistoryError:
-        return {"lanes": [], "charts": [], "shades": [], "ticks": [], "nodes": {}, "size": {}}
+        return _drawn(history)
+    except UNREADABLE as error:
+        nothing: dict[str, Any] = {
+            "lanes": [],
+            "charts": [],
+            "shades": [],
+            "ticks": [],
+            "nodes": {},
+            "size": {},
+            "kinds": set(),
+        }
+        return {**nothing, "undrawn": str(error)}
+
+
+def _drawn(history: History) -> dict[str, Any]:
+    rows = lanes.lanes(history)
     below = lanes.bottom(rows)
     charts = [(below + 40 + place * (curves.HEIGHT + 40), chart) for place, chart in enumerate(curves.charts(history))]
     height = charts[-1][0] + curves.HEIGHT if charts else below
+    scale = lanes.axis(history)
+    width = {"width": lanes.WIDTH, "left": lanes.LEFT, "right": lanes.RIGHT}
     return {
         "lanes": rows,
         "charts": charts,
         "shades": lanes.shades(history),
-        "ticks": lanes.axis(history).ticks(),
-        "nodes": nodes,
-        "size": {"width": lanes.WIDTH, "left": lanes.LEFT, "right": lanes.RIGHT, "height": height + 26, "foot": height},
+        "ticks": scale.ticks(),
+        "nodes": lanes.palette(history),
+        "undrawn": "",
+        "kinds": {mark.css.split()[0] for row in rows for mark in row.marks},
+        "size": {
+            **width,
+            "height": height + 26,
+            "foot": height,
+            "start_s": scale.start / 1e9,
+            "end_s": scale.end / 1e9,
+        },
     }
+
+
+def _commands(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What reproduces the run, and what each is for; nothing where nobody knows how it was made."""
+    if not meta.get("command"):
+        return []
+    seed = f" --seed {meta['seed']}" if "seed" in meta else ""
+    return [
+        (str(meta["command"]), "as it was started"),
+        (
+            f"monkeywrench run scenario.toml{seed} --runs ..",
+            "in this directory: the same scenario, with the same draws",
+        ),
+        ("monkeywrench check .", "judge this run again; needs no lab"),
+    ]
 
 
 # --- numbers
@@ -162,8 +214,8 @@ def _tiles(history: History, verdicts: Sequence[Verdict]) -> list[Tile]:
     if any(verdict.check == "ownership" and "overlaps" in verdict.numbers for verdict in verdicts):
         longest = max((overlap["ms"] for overlap in overlaps), default=0)
         tiles.append(Tile("Two owners at once", _number(longest), "ms", "longest overlap seen"))
-    for f, label in (("http", "Probes answered"), ("get", "Requests answered")):
-        pairs = history.pairs(f)
+    asked = [pair for pairs in load(history).values() for pair in pairs]
+    for label, pairs in (("Probes answered", history.pairs("http")), ("Requests answered", asked)):
         good = sum(pair.ok for pair in pairs)
         if pairs:
             tiles.append(Tile(label, f"{good:,}", f"of {len(pairs):,}", f"{len(pairs) - good:,} were not"))
@@ -281,34 +333,92 @@ def _short(op: Op) -> str:
 
 
 def _plain(op: Op) -> str:
-    return op.value if isinstance(op.value, str) else _cell(op.value)
+    """An op as words: what it is about first, then the rest of its value."""
+    if not isinstance(op.value, dict):
+        return op.value if isinstance(op.value, str) else _cell(op.value)
+    if op.f == "audit":
+        return f"left behind: {_cell(op.get('left'))}" if op.get("left") else "nothing is left behind"
+    if op.f == "holds":
+        return f"holds {_cell(op.get('vips')) if op.get('vips') else 'no virtual IP'}"
+    first = [str(op.value[key]) for key in LEADING.get(op.f, ()) if key in op.value]
+    known = (*LEADING.get(op.f, ()), "node")
+    rest = {key: value for key, value in op.value.items() if key not in known and value not in ("", [], {})}
+    about = f" of {op.value['node']}" if op.f == "fault" and "node" in op.value else ""
+    told = f"{': '.join(first)}{about}" if first else ""
+    return "; ".join(filter(None, (told, _cell(rest) if rest else "")))
 
 
-def _log(history: History) -> list[tuple[str, str, str, str]]:
-    """Events and the nodes' own log lines around them, merged by time: (seconds, css, who, text)."""
-    events = _events(history)
-    near = [(op.time - 2_000 * MS, op.time + 6_000 * MS) for op in events]
-    lines = [op for op in history.of("log") if any(start <= op.time <= end for start, end in near)]
-    merged = sorted((*events, *lines), key=lambda op: (op.time, op.index))
-    return [
-        (f"{op.time / 1e9:.3f}", "line" if op.f == "log" else f"event {op.f}", op.process, _plain(op))
-        for op in merged[:LOG_ROWS]
-    ]
+Line = tuple[int, int, str, str, str]
+"""Time in ns, index, class, who, text."""
+
+
+def story(history: History) -> list[str]:
+    """What happened in a run, an event a line, by time: faults, steps, power, who had which address.
+
+    The first and the last ones, where there are more than anybody reads in a terminal.
+    """
+    events = sorted(_events(history), key=lambda op: (op.time, op.index))
+    lines = [f"{op.time / 1e9:8.3f} s  {op.process}: {_plain(op)[:LETTERS]}" for op in events]
+    left_out = len(lines) - STORY_LINES
+    if left_out <= 0:
+        return lines
+    half = STORY_LINES // 2
+    return [*lines[:half], f"          and {left_out} more events", *lines[-half:]]
+
+
+def _log(history: History) -> tuple[list[tuple[str, str, str, str]], int]:
+    """Events and all nodes' own log lines around them, merged by time: (seconds, css, who, text).
+
+    Where there are too many for a page the lines farthest from any event are left out, and counted.
+    """
+    events: list[Line] = [(op.time, op.index, f"event {op.f}", op.process, _plain(op)) for op in _events(history)]
+    events += _changes_of_weight(history)
+    times = sorted(time for time, *_ in events)
+    near = [(far, op) for op in history.of("log") if (far := _away(op.time, times)) <= NEAR_NS]
+    near.sort(key=lambda line: line[0])
+    chosen = near[: max(LOG_ROWS - len(events), 0)]
+    lines: list[Line] = [(op.time, op.index, "line", op.process, _plain(op)) for _, op in chosen]
+    shown = sorted((*events, *lines))[:LOG_ROWS]
+    left_out = len(events) + len(near) - len(shown)
+    return [(f"{time / 1e9:.3f}", css, who, text) for time, _, css, who, text in shown], left_out
+
+
+def _away(time: int, events: Sequence[int]) -> int:
+    """How far a line is from the nearest event, in ns; one before an event counts threefold: most are its effects."""
+    place = bisect_right(events, time)
+    since = time - events[place - 1] if place else NEAR_NS + 1
+    until = 3 * (events[place] - time) if place < len(events) else NEAR_NS + 1
+    return min(since, until)
+
+
+def _changes_of_weight(history: History) -> Iterator[Line]:
+    """Each real server that a director weighs otherwise than before; who is there first is no change."""
+    try:
+        directors, web = history.cluster.directors, history.cluster.web
+    except UNREADABLE:
+        return
+    for director in directors:
+        for before, after in pairwise(states.weighed(history, director)):
+            for server in web:
+                was, now = states.weighs(before, server)[1], states.weighs(after, server)[1]
+                if was != now:
+                    yield after.time, after.index, "event table", after.process, f"{server}: {was}, then {now}"
 
 
 def _events(history: History) -> list[Op]:
-    events = [*history.seen("power"), *history.seen("fault"), *history.seen("step")]
+    events = [op for f in ("power", "fault", "step", "audit") for op in history.seen(f)]
+    events += [op for op in history.seen("feed") if op.get("phase") in ("lost", "dropped")]
     try:
         directors = director_ops(history)
-    except HistoryError:
+    except UNREADABLE:
         return events
     for ops in directors.values():
-        samples = [op for op in ops if op.f == "holds"]
+        samples = [op for op in ops if op.f == "holds" and op.get("vips") is not None]
         events += [after for before, after in pairwise(samples) if after["vips"] != before["vips"]]
     return events
 
 
-_ENVIRONMENT = Environment(
+ENVIRONMENT = Environment(
     loader=PackageLoader("harness", "report"),
     autoescape=True,
     undefined=StrictUndefined,

@@ -79,6 +79,7 @@ def test_an_invalid_verdict_fails_with_the_sentences_of_the_report(suite: pytest
     summary = next(each["summary"] for each in verdicts if each["check"] == "ownership")
     assert "203.0.113.101" in summary
     result.stdout.fnmatch_lines([f"invalid: {summary}", "ownership: invalid: *", "report: *report.html"])
+    result.stdout.fnmatch_lines(["*fault:cut: node.power-off: start of lb-1", "*owners:lb-2: holds 203.0.113.101, *"])
     result.stdout.no_fnmatch_line("*Traceback*")
     assert properties(suite.path / "junit.xml")["verdict"] == "invalid"
 

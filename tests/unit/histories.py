@@ -23,6 +23,10 @@ CLUSTER: dict[str, Any] = {
     "deadtime_ms": 3000,
     "resources_per_vip": 2,
     "resource_start_ms": 1500,
+    "check_interval_ms": 2000,
+    "check_timeout_ms": 3000,
+    "quiescent": True,
+    "scheduler": "wlc",
 }
 
 
@@ -99,6 +103,16 @@ def samples(node: str, since: float, till: float, *vips: str) -> list[Op]:
     return [holds(since + 500 * n, node, *vips) for n in range(count)]
 
 
+WEIGHTS = {"web-1": 1, "web-2": 1}
+AS_BEFORE: dict[str, Any] = {
+    "left": [],
+    "trouble": [],
+    "owners": {VIP1: ["lb-1"], VIP2: ["lb-2"]},
+    "weights": {node: {f"{vip}:80": WEIGHTS for vip in (VIP1, VIP2)} for node in ("lb-1", "lb-2")},
+}
+"""What the run sees when all is as it was."""
+
+
 @dataclass(frozen=True)
 class PowerCut:
     """When things happen in a power cut of lb-1 and its return."""
@@ -137,6 +151,7 @@ class PowerCut:
             step(41_510, "steady again", "begin", within_ms=30_000),
             step(59_000, "steady again", "end", met=True, within_ms=30_000, took_ms=17_490),
             op(self.closed, "owners:lb-1", "feed", {"phase": "closed"}),
+            op(self.closed + 1, "audit", "audit", AS_BEFORE),
             end(self.end),
         ]
 

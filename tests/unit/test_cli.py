@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 from harness import screen
 from harness.cli import main
 from harness.doctor import Finding
-from harness.protocols import NodeStatus, Power, RealServer, Status
+from harness.protocols import NodeStatus, PartStatus, Power, RealServer, Status
 from harness.verdict import Outcome, Verdict
 
 
@@ -25,7 +26,9 @@ def no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
 
 
-@pytest.mark.parametrize("words", [("up",), ("down",), ("status",), ("exec", "lb-1", "true")])
+@pytest.mark.parametrize(
+    "words", [("up",), ("down",), ("status",), ("exec", "lb-1", "true"), ("heal",), ("faults", "--active")]
+)
 @pytest.mark.usefixtures("no_engine")
 def test_without_an_engine_every_command_says_so_and_what_to_do(words: tuple[str, ...]) -> None:
     result = call(*words)
@@ -40,7 +43,7 @@ def test_the_doctor_goes_on_where_something_is_missing() -> None:
     result = call("doctor")
     assert result.exit_code == 4
     assert "no Docker Engine answers" in " ".join(result.stdout.split())
-    assert "10 nodes, 2 VIPs" in result.stdout
+    assert "11 nodes, 2 VIPs" in result.stdout
 
 
 def test_a_topology_that_is_not_right_is_refused_before_anything_is_made(tmp_path: Path) -> None:
@@ -76,13 +79,19 @@ def test_status_shows_trouble_owners_kernels_and_both_tables() -> None:
         nodes=(NodeStatus("lb-1", "director", Power.OFF, "uml", "", "asked for"),),
         owners={"203.0.113.101": (), "203.0.113.102": ("lb-1", "lb-2")},
         ipvs={"lb-1": {"203.0.113.101:80": (server,)}, "lb-2": {}},
-        trouble=("lb-1 is off",),
+        trouble=("lb-1 is off", "203.0.113.101 is held by nobody"),
+        parts=(
+            PartStatus("Linux Directors", "both on one", ("203.0.113.101 is held by nobody",)),
+            PartStatus("MySQL", "answers", (), "one database"),
+        ),
     )
     text = drawn(screen.status("default", seen))
     assert "lab default has trouble" in text
     assert "- lb-1 is off" in text
-    assert "nobody" in text
-    assert "lb-1 and lb-2" in text
+    assert text.count("203.0.113.101 is held by nobody") == 1  # with its part, and not again above
+    assert "one database" in text
+    assert "a kernel" not in text
+    assert "one database" not in drawn(screen.status("default", seen, brief=True))
     assert "1    3    7" in text
     assert "missing" in text
 
@@ -100,3 +109,42 @@ def test_findings_show_the_next_step() -> None:
     text = drawn(screen.findings([Finding("disk", False, "1 GiB free", "Free some space.")]))
     assert "no" in text
     assert "Next: Free some space." in text
+
+
+def test_a_plan_is_shown_without_a_lab_and_depends_on_the_seed(tmp_path: Path) -> None:
+    file = tmp_path / "storm.toml"
+    file.write_text(
+        '[scenario]\nname = "storm"\ntitle = "t"\npromise = "p"\n[[steps]]\nname = "storm"\ncount = 9\nat_once = 2\n'
+        'draw = [{ inject = "node.freeze", with = { node = "web-3" } }, '
+        '{ inject = "node.slow", with = { node = "web-4" } }]\n'
+    )
+    shown = call("plan", str(file), "--seed", "1")
+    assert shown.exit_code == 0
+    assert "node.freeze" in shown.output
+    plans = [call("plan", str(file), "--json", "--seed", seed).output for seed in ("1", "1", "2")]
+    assert plans[0] == plans[1] != plans[2]
+    assert len(json.loads(plans[0])) == 18
+
+
+def test_the_faults_are_listed_and_one_is_told_in_full() -> None:
+    listed = call("faults")
+    assert listed.exit_code == 0
+    assert "node.power-off" in listed.output
+    told = call("faults", "node.slow")
+    assert "share" in told.output
+    assert json.loads(call("faults", "node.slow", "--json").output)[0]["name"] == "node.slow"
+    assert call("faults", "node.slo").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("inject", "node.slo", "node=web-1"), "did you mean node.slow?"),
+        (("inject", "node.slow", "web-1"), "settings are key=value"),
+        (("inject", "node.slow", "node=web-1", "--for", "soon"), "is no time"),
+    ],
+)
+def test_a_fault_that_is_not_right_is_a_usage_error(words: tuple[str, ...], said: str) -> None:
+    result = call(*words)
+    assert result.exit_code == 2
+    assert said in result.stderr.replace("\n", " ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import loadtests
-from harness.protocols import Cluster, Entry, Feed, Lab, LabError, Line, Node, Power, Stream
-from loadtests import probe
+from harness.protocols import Cable, Cluster, Entry, Feed, Lab, LabError, Line, Node, Power, Stream
+from harness.scenario import PhaseTable
+from loadtests import accesslog, probe
 from loadtests.feeds import entry, feeds
 
 FOLDER = Path(loadtests.__file__).parent
@@ -89,6 +91,7 @@ class NoStream:
 class ClientNode:
     """Notes what is put and started on it."""
 
+    name: str = "client"
     now: Power = Power.RUNNING
     done: list[tuple[str, ...]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -124,15 +127,25 @@ class ClientLab:
         )
     )
 
+    cables: list[Cable] = field(default_factory=list)
+
     def nodes(self, role: str | None = None) -> list[Node]:
         return cast(list[Node], self.clients if role == "client" else [])
 
 
 @dataclass(frozen=True)
 class Load:
+    people: str = "visitors"
+    log: str | None = None
+    speed: float = 1
     users: int = 10
     spawn_per_s: float = 2.5
+    client: str = "browser"
+    workers: int = 0
     think_ms: int = 70
+    connections: int = 0
+    arrivals: str = "closed"
+    phases: tuple[PhaseTable, ...] = ()
 
 
 def made(node: ClientNode, load: Load | None = None) -> list[Feed]:
@@ -142,6 +155,61 @@ def made(node: ClientNode, load: Load | None = None) -> list[Feed]:
 def test_without_load_there_is_only_the_probe() -> None:
     assert [feed.name for feed in made(ClientNode())] == ["probe"]
     assert [feed.name for feed in made(ClientNode(), Load())] == ["probe", "load"]
+
+
+def test_open_arrivals_are_planned_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    node, phases = ClientNode(), (PhaseTable(per_s=0, to_per_s=50, for_s=10), PhaseTable(per_s=50))
+    made(node, Load(arrivals="poisson", phases=phases))[1].open()
+    argv = node.done[-1]
+    (plan,) = (word.partition("=")[2] for word in argv if word.startswith("MONKEYWRENCH_ARRIVALS="))
+    assert json.loads(plan) == {"kind": "poisson", "seed": 1, "phases": [[10, 0, 50], [1e9, 50, 50]]}
+    assert not any(word.startswith("MONKEYWRENCH_THINK_MS") for word in argv)
+    monkeypatch.syspath_prepend(str(FOLDER / "lib"))
+    assert node.files["/opt/monkeywrench/lib/arrivals.py"] == (FOLDER / "lib" / "arrivals.py").read_bytes()
+    assert next(importlib.import_module("arrivals").read(plan)) > 0
+
+
+LOG = """\
+203.0.113.10 - - [23/Nov/2026:14:00:01 +0000] "GET /news.html HTTP/1.1" 200 512 "-" "Mozilla/5.0"
+203.0.113.10 - - [23/Nov/2026:14:00:01 +0000] "GET /rules.html?all=1 HTTP/1.1" 200 512
+203.0.113.10 - - [23/Nov/2026:14:00:00 +0000] "GET / HTTP/1.0" 404 12 812
+203.0.113.10 - - [23/Nov/2026:14:00:05 +0000] "POST /score.php HTTP/1.1" 200 12
+203.0.113.10 - - [23/Nov/2026:15:00:05 +0100] "GET /style.css HTTP/1.1" 200 12
+half a line [23/Nov
+
+203.0.113.10 - - [41/Nov/2026:14:00:05 +0000] "GET / HTTP/1.1" 200 12
+"""
+
+
+def test_a_log_is_played_at_its_times_in_order_and_what_cannot_be_is_counted() -> None:
+    replay = accesslog.read(LOG.splitlines())
+    assert replay.asks == ((0.5, "/"), (1.25, "/news.html"), (1.75, "/rules.html?all=1"), (5.5, "/style.css"))
+    assert (replay.broken, replay.skipped) == (2, 1)
+    assert accesslog.read(LOG.splitlines(), speed=2).asks[-1] == (2.75, "/style.css")
+
+
+@given(st.text())
+def test_no_line_of_a_log_is_fatal(text: str) -> None:
+    assert accesslog.read([text]).asks == ()
+
+
+def test_what_a_log_asks_for_is_put_on_the_client(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = tmp_path / "access.log"
+    log.write_text(LOG)
+    node = ClientNode()
+    made(node, Load(people="log", log=str(log)))[1].open()
+    assert json.loads(node.files["/opt/monkeywrench/replay.json"])[0] == [0.5, "/"]
+    assert "MONKEYWRENCH_REPLAY=/opt/monkeywrench/replay.json" in node.done[-1]
+    assert node.done[-1][-1] == "Replayer"
+    assert "4 requests; 2 lines are broken, 1 are no GET" in caplog.text
+
+
+def test_a_log_without_anything_to_ask_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="cannot be read"):
+        made(ClientNode(), Load(people="log", log=str(tmp_path / "none")))
+    (tmp_path / "posts").write_text(LOG.splitlines()[3])
+    with pytest.raises(LabError, match=r"nothing in .* can be played: 0 lines are broken, 1 are no GET"):
+        made(ClientNode(), Load(people="log", log=str(tmp_path / "posts")))
 
 
 def test_the_probe_is_put_on_the_node_and_then_started_with_what_it_understands(
@@ -174,7 +242,7 @@ def test_the_load_is_locust_in_the_clients_own_environment() -> None:
     node = ClientNode()
     feed = made(node, Load())[1]
     assert feed.open() is node.stream_of
-    put, argv = node.done
+    put, _, argv = node.done
     text = " ".join(argv)
     assert argv[0] == "env"
     assert argv.index("MONKEYWRENCH_OPS=/dev/stdout") < argv.index("/opt/venv/bin/locust")
@@ -185,7 +253,39 @@ def test_the_load_is_locust_in_the_clients_own_environment() -> None:
     assert "--host http://www.shop.test" in text
     assert "--users 10 --spawn-rate 2.5" in text
     assert "--exit-code-on-error 0" in text
+    # The file has other people too, and all of them would come if none were named.
+    assert argv[-1] == "Visitor"
+    assert "\nclass Visitor(" in (FOLDER / "locustfile.py").read_text(encoding="utf-8")
     assert node.files[put[1]] == (FOLDER / "locustfile.py").read_bytes()
+
+
+def test_workers_are_a_feed_each_on_the_clients_in_turn() -> None:
+    one, two = ClientNode("one"), ClientNode("two")
+    addresses = {"two": "203.0.113.11", "one": "203.0.113.10"}
+    cables = [Cable(f"{name}.eth0", name, "eth0", "internet", (ip,), "") for name, ip in addresses.items()]
+    lab = ClientLab([one, two], cables=cables)
+    _, master, *workers = feeds(cast(Lab, lab), Load(workers=3))
+    assert [feed.name for feed in (master, *workers)] == ["load", "load:0", "load:1", "load:2"]
+    for feed in (master, *workers):
+        feed.open()
+    argv = " ".join(one.done[2])
+    assert "--master --master-bind-host 203.0.113.10 --expect-workers 3" in argv
+    assert "--users 10 --spawn-rate 2.5" in argv
+    assert [sum("--worker" in done for done in node.done) for node in (one, two)] == [2, 1]
+    (started,) = [done for done in two.done if "--worker" in done]
+    assert "MONKEYWRENCH_PROCESS=user:1" in started
+    assert "MONKEYWRENCH_SHARE=1/3" in started
+    assert "--master-host 203.0.113.10" in " ".join(started)
+    assert "--users" not in started
+
+
+def test_workers_beside_their_master_stay_on_loopback() -> None:
+    node = ClientNode()
+    _, master, worker = made(node, Load(workers=1))
+    master.open()
+    worker.open()
+    assert "--master-bind-host 127.0.0.1" in " ".join(node.done[2])
+    assert "--master-host 127.0.0.1" in " ".join(node.done[-1])
 
 
 def test_opening_again_puts_the_files_again() -> None:
@@ -199,7 +299,7 @@ def test_opening_again_puts_the_files_again() -> None:
 
 @pytest.mark.parametrize("power", list(Power))
 def test_a_feed_is_ready_when_its_node_runs(power: Power) -> None:
-    assert made(ClientNode(power))[0].ready() is (power is Power.RUNNING)
+    assert made(ClientNode(now=power))[0].ready() is (power is Power.RUNNING)
 
 
 def test_broken_lines_carry_the_feeds_name() -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.history import TYPES, History, HistoryError, Op, Recorder, load
-from harness.protocols import Entry
+from harness.protocols import Cluster, Entry
 from tests.unit import histories as h
 
 JSON = st.recursive(
@@ -218,3 +218,14 @@ def test_the_cluster_comes_from_the_start() -> None:
 def test_a_missing_field_is_named_with_its_op() -> None:
     with pytest.raises(HistoryError, match=r"op 4 \(holds\).*'vips'"):
         h.op(0, "owners:lb-1", "holds", {}, index=4)["vips"]
+
+
+def test_facts_that_an_older_history_lacks_have_defaults() -> None:
+    old = {name: value for name, value in h.CLUSTER.items() if name in Cluster.__dataclass_fields__}
+    for name in ("check_interval_ms", "check_timeout_ms", "quiescent", "scheduler"):
+        old.pop(name)
+    first = h.op(0, "run", "start", {"cluster": old})
+    assert h.of([first]).cluster.check_interval_ms == Cluster.check_interval_ms
+    assert h.of([first]).cluster.auto_failback
+    told = h.of([h.start(auto_failback=False, persistence_s=300)]).cluster
+    assert (told.auto_failback, told.persistence_s, told.check_timeout_ms) == (False, 300, 3000)

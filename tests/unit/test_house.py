@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("harness", "topology", "faults", "loadtests")
 KNOW_ALL = {"harness/cli.py", "harness/plugin.py", "harness/doctor.py"}
 """They tie the parts together, or look at them for a person; the rest of the harness knows protocols only."""
-LIBRARIES = {"docker": "topology", "locust": "loadtests"}
+LIBRARIES = {"docker": "topology", "locust": "loadtests", "scapy": "nowhere"}
+"""Each library -> the package that may import it. scapy is under the GPL: only programs of INSIDE use it."""
 INSIDE = "images"
 """Programs of topology/images run inside nodes; they are not part of the package."""
 
@@ -45,6 +46,7 @@ def test_the_rule_catches_what_it_is_for() -> None:
     assert violations("faults/node.py", {"topology", "harness"}) == {"topology"}
     assert violations("harness/run.py", {"faults"}) == {"faults"}
     assert violations("harness/run.py", {"docker"}) == {"docker"}
+    assert violations("faults/heartbeat.py", {"scapy"}) == {"scapy"}
     assert violations("harness/cli.py", {"topology", "faults"}) == set()
 
 

@@ -20,14 +20,14 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_every_role_has_an_image_of_its_own(images: Path) -> None:
     names = image.names()
-    assert set(names) == {"director", "web", "resolver", "client", "switch"}
+    assert set(names) == {"director", "web", "db", "resolver", "client", "switch"}
     assert len(set(names.values())) == len(names)
     assert names == image.names()
 
 
 def test_a_change_in_one_role_renames_its_image_alone(images: Path) -> None:
     before = image.names()
-    (images / "web" / "htdocs" / "alive").write_text("FINE\n")
+    (images / "web" / "rsyncd.conf").write_text("timeout = 1\n")
     after = image.names()
     assert {role for role in before if before[role] != after[role]} == {"web"}
 

@@ -7,12 +7,13 @@ import json
 import os
 import re
 import socket
+import statistics
 import subprocess
 import sys
 import sysconfig
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 import loadtests
+from harness.wait import pass_time
 from topology.images.resolver import resolver
 
 Op = dict[str, Any]
@@ -62,18 +64,20 @@ class Site:
 
 
 @contextmanager
-def site(behave: Callable[[socket.socket, bytes], bool] | None = None) -> Iterator[Site]:
+def site(behave: Callable[[socket.socket, bytes], bool] | None = None, address: str = "0.0.0.0") -> Iterator[Site]:
     served = Site() if behave is None else Site(behave)
-    listener = socket.create_server(("0.0.0.0", 0), backlog=512)
+    listener = socket.create_server((address, 0), backlog=512)
     served.port = listener.getsockname()[1]
     thread = threading.Thread(target=served.serve, args=(listener,))
     thread.start()
-    yield served
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-    thread.join(timeout=5)
-    for connection in served.connections:
-        connection.close()
+    try:
+        yield served
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(timeout=5)
+        for connection in served.connections:
+            connection.close()
 
 
 @contextmanager
@@ -89,22 +93,25 @@ def dns(folder: Path, ttl_s: int = 0, addresses: tuple[str, ...] = tuple(NAMES))
     assert program.stdout is not None
     found = re.search(r"on (127\.0\.0\.1:\d+) ", program.stdout.readline())
     assert found
-    yield found[1]
-    program.terminate()
-    program.communicate(timeout=5)
+    try:
+        yield found[1]
+    finally:
+        program.terminate()
+        program.communicate(timeout=5)
 
 
-def start(port: int, server: str, *, users: int = 4, seconds: int = 3, **environment: str) -> subprocess.Popen[str]:
+def start(
+    port: int, server: str, *, who: str = "Visitor", users: int = 4, seconds: int = 5, **environment: str
+) -> subprocess.Popen[str]:
+    pace = f"--users {users} --spawn-rate 100 --run-time {seconds}s --exit-code-on-error 0"
+    return locust(port, server, f"{pace} {who}", {"MONKEYWRENCH_THINK_MS": "20", **environment})
+
+
+def locust(port: int, server: str, more: str, environment: dict[str, str]) -> subprocess.Popen[str]:
     argv = [str(LOCUST), "--headless", "--locustfile", str(LOCUSTFILE), "--host", f"http://www.example.test:{port}"]
-    argv += ["--users", str(users), "--spawn-rate", "100", "--run-time", f"{seconds}s", "--exit-code-on-error", "0"]
-    variables = {
-        "MONKEYWRENCH_OPS": "/dev/stdout",
-        "MONKEYWRENCH_RESOLVER": server,
-        "MONKEYWRENCH_THINK_MS": "20",
-        **environment,
-    }
+    variables = {"MONKEYWRENCH_OPS": "/dev/stdout", "MONKEYWRENCH_RESOLVER": server, **environment}
     env = {**os.environ, **variables}
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    return subprocess.Popen([*argv, *more.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
 
 def finish(program: subprocess.Popen[str]) -> list[Op]:
@@ -114,19 +121,20 @@ def finish(program: subprocess.Popen[str]) -> list[Op]:
     return [json.loads(line) for line in out.splitlines()]
 
 
-def paired(ops: list[Op]) -> list[tuple[Op, Op]]:
+def paired(ops: list[Op], fs: Collection[str] = ("get",)) -> list[tuple[Op, Op]]:
     """Each invoke with its completion. Fails when a process has two ops outstanding or one is left open."""
     outstanding: dict[str, Op] = {}
     pairs = []
     for op in ops:
-        assert re.fullmatch(r"user:\d+", op["process"])
-        assert op["f"] == "get"
+        assert re.fullmatch(r"(user|user:\d|final|connection:[\d.]+):\d+", op["process"])
+        assert op["f"] in fs
         if op["type"] == "invoke":
             assert op["process"] not in outstanding
             outstanding[op["process"]] = op
         else:
             invoke = outstanding.pop(op["process"])
             assert invoke["t"] <= op["t"]
+            assert invoke["f"] == op["f"]
             assert invoke["value"]["vip"] == op["value"]["vip"]
             pairs.append((invoke, op))
     assert not outstanding
@@ -162,6 +170,139 @@ def test_visitors_take_turns_at_the_addresses_and_record_every_page(tmp_path: Pa
     assert max(pages.values()) <= 6
     assert len(pages) > 20
     assert sum(count >= 2 for count in pages.values()) >= len(pages) - 4
+
+
+def plan(*phases: tuple[float, float, float]) -> str:
+    return json.dumps({"kind": "constant", "seed": 0, "phases": phases})
+
+
+def test_planned_ops_are_all_done_and_not_one_more(tmp_path: Path) -> None:
+    with site() as served, dns(tmp_path) as server:
+        pairs = paired(
+            finish(start(served.port, server, users=20, MONKEYWRENCH_ARRIVALS=plan((2, 0, 80), (1, 40, 40))))
+        )
+    assert [end["type"] for _, end in pairs] == ["ok"] * 119  # the 120th is at the very end, when it is over
+    assert all(invoke["value"]["late_ms"] >= 0 for invoke, _ in pairs)
+    assert sum(invoke["value"]["free"] for invoke, _ in pairs) > 60
+    for invoke, end in pairs:
+        took_ms = (end["t"] - invoke["t"]) / 1e6
+        assert end["value"]["ms"] == pytest.approx(took_ms + invoke["value"]["late_ms"], abs=500)
+        assert end["value"]["ms"] >= took_ms - 0.001
+
+
+def test_a_log_is_asked_for_at_its_times(tmp_path: Path) -> None:
+    asks = [(0.1 * n, f"/page-{n}.html") for n in range(20)]
+    (tmp_path / "replay.json").write_text(json.dumps(asks))
+    replay = str(tmp_path / "replay.json")
+    with site() as served, dns(tmp_path) as server:
+        pairs = paired(finish(start(served.port, server, who="Replayer", users=5, MONKEYWRENCH_REPLAY=replay)))
+        sent = [re.match(rb"GET (\S+)", head) for _, _, head in served.requests]
+    assert [invoke["value"]["url"].rpartition("/")[2] for invoke, _ in pairs] == [f"page-{n}.html" for n in range(20)]
+    assert sorted(match[1].decode() for match in sent if match) == sorted(path for _, path in asks)
+    began = pairs[0][0]["t"] / 1e9 - pairs[0][0]["value"]["late_ms"] / 1e3
+    planned = [invoke["t"] / 1e9 - invoke["value"]["late_ms"] / 1e3 - began for invoke, _ in pairs]
+    off = [at - 0.1 * number for number, at in enumerate(planned)]  # and what a busy machine needs to note it
+    assert statistics.median(off) == pytest.approx(0, abs=0.05)
+
+
+def distributed(port: int, server: str, arrivals: str, seconds: int) -> tuple[subprocess.Popen[str], ...]:
+    """A master and two workers, who share what is planned."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        at = unused.getsockname()[1]
+    master = f"--master --master-bind-host 127.0.0.1 --master-bind-port {at} --expect-workers 2 Visitor"
+    planned = {"MONKEYWRENCH_ARRIVALS": arrivals}
+    workers = [
+        locust(
+            port,
+            server,
+            f"--worker --master-host 127.0.0.1 --master-port {at} Visitor",
+            {**planned, "MONKEYWRENCH_PROCESS": f"user:{number}", "MONKEYWRENCH_SHARE": f"{number}/2"},
+        )
+        for number in range(2)
+    ]
+    return start(port, server, who=master, users=8, seconds=seconds, **planned), *workers
+
+
+def test_workers_share_the_planned_ops_and_leave_none_out(tmp_path: Path) -> None:
+    with site() as served, dns(tmp_path) as server:
+        master, *workers = distributed(served.port, server, plan((3, 19.5, 19.5)), 6)
+        said = [paired(finish(program)) for program in workers]
+        assert finish(master) == []  # it asks for nothing itself
+    for number, pairs in enumerate(said):
+        assert {invoke["process"].rpartition(":")[0] for invoke, _ in pairs} == {f"user:{number}"}
+    assert len(served.requests) == sum(map(len, said)) == 58
+    assert sorted(len(pairs) for pairs in said) == [29, 29]
+
+
+def test_a_worker_that_dies_leaves_the_others_their_share(tmp_path: Path) -> None:
+    with site() as served, dns(tmp_path) as server:
+        master, dying, other = distributed(served.port, server, plan((4, 19.6, 19.6)), 8)
+        assert dying.stdout is not None
+        dying.stdout.readline()
+        dying.kill()
+        dying.communicate()
+        assert len(paired(finish(other))) == 39  # every second one of 78
+        finish(master)
+
+
+def test_an_op_that_finds_everybody_busy_counts_from_when_it_was_planned(tmp_path: Path) -> None:
+    """One user, ten ops a second, each of which takes 200 ms: the eighth is begun some 700 ms late."""
+
+    def slow(_: socket.socket, __: bytes) -> bool:
+        pass_time(0.2)
+        return False
+
+    with site(slow) as served, dns(tmp_path) as server:
+        pairs = paired(finish(start(served.port, server, users=1, MONKEYWRENCH_ARRIVALS=plan((0.85, 10, 10)))))
+    assert len(pairs) == 8
+    assert [invoke["value"]["free"] for invoke, _ in pairs] == [True] + [False] * 7
+    late_ms = [invoke["value"]["late_ms"] for invoke, _ in pairs]
+    assert late_ms == sorted(late_ms)
+    assert late_ms[-1] > 600
+    assert all(end["value"]["ms"] >= 200 + invoke["value"]["late_ms"] for invoke, end in pairs)
+
+
+@pytest.mark.parametrize(
+    ("client", "connections"), [("browser", range(2, 60)), ("keep-alive", range(1, 3)), ("new-connections", None)]
+)
+def test_a_policy_keeps_connections_for_as_long_as_it_says(
+    tmp_path: Path, client: str, connections: range | None
+) -> None:
+    with site() as served, dns(tmp_path, ttl_s=60) as server:
+        pairs = paired(finish(start(served.port, server, users=1, seconds=3, MONKEYWRENCH_CLIENT=client)))
+        made = len({number for _, number, _ in served.requests})
+    assert len(pairs) > 4
+    assert made in (connections or [len(served.requests)])
+    assert made < len(pairs) or not connections
+
+
+@pytest.mark.parametrize(("client", "again"), [("browser", True), ("first-address", False)])
+def test_a_browser_asks_the_next_address_where_the_first_takes_no_connection(
+    tmp_path: Path, client: str, again: bool
+) -> None:
+    """127.0.0.3 has no server: a connection there is refused."""
+    with site(address="127.0.0.1") as served, dns(tmp_path, addresses=("127.0.0.3", "127.0.0.1")) as server:
+        pairs = paired(finish(start(served.port, server, users=2, seconds=3, MONKEYWRENCH_CLIENT=client)))
+    failed = [(invoke, end) for invoke, end in pairs if end["type"] == "fail"]
+    assert failed
+    for invoke, end in failed:
+        assert end["value"]["vip"] == "127.0.0.3"
+        assert end["value"].get("again", False) is again
+        if again:
+            following = next(
+                later for later, _ in pairs if later["process"] == end["process"] and later["t"] >= end["t"]
+            )
+            assert following["value"] == {**invoke["value"], "vip": "127.0.0.1"}
+    assert {end["value"]["vip"] for _, end in pairs if end["type"] == "ok"} == {"127.0.0.1"}
+
+
+def test_a_client_that_there_is_not_is_told_which_there_are(tmp_path: Path) -> None:
+    with dns(tmp_path) as server:
+        program = start(1, server, MONKEYWRENCH_CLIENT="lynx")
+        _, errors = program.communicate(timeout=30)
+    assert program.returncode != 0
+    assert "'lynx'; there are browser, first-address, keep-alive, new-connections" in errors
+    assert "Traceback" not in errors
 
 
 def test_an_address_is_kept_until_its_ttl_ends(tmp_path: Path) -> None:
@@ -274,7 +415,7 @@ def test_without_a_resolver_the_load_fails(server: str, seconds: int, says: str)
 def test_ops_go_to_a_file_or_nowhere(tmp_path: Path) -> None:
     path = tmp_path / "ops.jsonl"
     with site() as served, dns(tmp_path) as server:
-        program = start(served.port, server, users=1, seconds=2, MONKEYWRENCH_OPS=str(path))
+        program = start(served.port, server, users=1, seconds=4, MONKEYWRENCH_OPS=str(path))
         assert finish(program) == []
         assert paired([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
-        assert finish(start(served.port, server, users=1, seconds=2, MONKEYWRENCH_OPS="")) == []
+        assert finish(start(served.port, server, users=1, seconds=4, MONKEYWRENCH_OPS="")) == []

@@ -106,6 +106,21 @@ def test_a_second_outage_after_the_takeover_is_not_the_takeovers() -> None:
     assert check(lose(CLEAN, VIP1, 18_000, 18_500)).outcome == Outcome.INVALID
 
 
+def test_an_owner_that_stalls_right_after_it_came_is_still_taking_over() -> None:
+    verdict = check(lose(CLEAN, VIP1, 15_500, 15_900))
+    assert verdict.outcome == Outcome.VALID, verdict.summary
+    takeover, _ = verdict.numbers["outages"]
+    assert (takeover["kind"], takeover["stretches"], takeover["lost"]) == ("takeover", 2, 101 + 8)
+    assert (takeover["lower_ms"], takeover["upper_ms"]) == (5_000 + 350, 15_902 - 9_950)
+
+
+def test_the_stretches_of_a_change_share_one_budget() -> None:
+    stalls = lose(CLEAN, VIP1, 15_500, 15_900)
+    assert check(stalls, takeover_ms=5_349).outcome == Outcome.INVALID
+    assert check(stalls, takeover_ms=5_900).outcome == Outcome.UNKNOWN
+    assert check(stalls, settle_ms=300).outcome == Outcome.INVALID
+
+
 @pytest.mark.parametrize(
     ("budget", "outcome"),
     [(5_102, Outcome.VALID), (5_101, Outcome.UNKNOWN), (5_000, Outcome.UNKNOWN), (4_999, Outcome.INVALID)],
@@ -171,6 +186,53 @@ def test_a_packet_that_waited_for_its_neighbour_does_not_shorten_the_outage() ->
     waited = h.with_ops(early, *h.probe(14_500, VIP1, 280, 530.0))
     outage = check(waited).numbers["outages"][0]
     assert outage["lower_ms"] <= 5_010 <= outage["upper_ms"]
+
+
+def test_an_address_that_is_held_and_answers_nobody_is_invalid_long_before_its_budget_is_over() -> None:
+    """Nobody was told that it moved: all of the budget for heartbeat's scripts does not excuse that."""
+    slow_machine = h.changed(CLEAN, lambda op: op.f == "start", lambda _: h.start(resource_start_ms=15_000))
+    assert check(lose(slow_machine, VIP1, 14_000, 19_900)).outcome == Outcome.VALID
+    verdict = check(lose(slow_machine, VIP1, 14_000, 20_200))
+    assert verdict.outcome == Outcome.INVALID
+    assert "after lb-2 had it, and that may take 5,000 ms" in verdict.summary
+    assert check(lose(slow_machine, VIP1, 14_000, 20_200), held_ms=6_000).outcome == Outcome.VALID
+
+
+def stood_still(till: float, late_ms: float) -> Op:
+    """What the probe says when the machine goes on."""
+    value = {"vip": VIP2, "seq": 0, "skipped": 1, "late_ms": late_ms}
+    return h.op(till, f"probe:{VIP2}", "http", value, error="probe overrun")
+
+
+def test_a_probe_in_vain_while_the_clients_machine_stood_still_says_nothing() -> None:
+    lost = lose(CLEAN, VIP2, 50_025, 50_500)
+    assert check(lost).outcome == Outcome.INVALID
+    assert check(h.with_ops(lost, stood_still(50_600, 600))).outcome == Outcome.VALID
+    assert check(h.with_ops(lost, stood_still(50_300, 300))).outcome == Outcome.INVALID  # some were lost after it
+    assert check(h.with_ops(lost, stood_still(49_900, 300))).outcome == Outcome.INVALID
+
+
+def test_a_client_that_stood_still_for_long_leaves_it_unknown() -> None:
+    lost = lose(CLEAN, VIP2, 50_025, 51_500)
+    verdict = check(h.with_ops(lost, stood_still(51_600, 1_600)))
+    assert verdict.outcome == Outcome.UNKNOWN
+    assert "the client's machine stood still" in verdict.summary
+
+
+def test_a_client_that_stalls_now_and_then_still_sees_an_outage() -> None:
+    stalls = [stood_still(at, 120) for at in range(10_000, 15_000, 300)]
+    assert check(h.with_ops(CLEAN, *stalls)).numbers["outages"] == check(CLEAN).numbers["outages"]
+
+
+def test_good_answers_while_the_clients_machine_stood_still_count() -> None:
+    verdict = check(h.with_ops(CLEAN, stood_still(52_000, 1_900)))
+    assert verdict.outcome == Outcome.VALID
+
+
+def test_a_probe_that_found_no_slot_does_not_excuse_an_outage() -> None:
+    lost = lose(CLEAN, VIP2, 50_025, 50_500)
+    busy = h.op(50_400, f"probe:{VIP2}", "http", {"vip": VIP2, "seq": 0, "skipped": 1}, error="probe overrun")
+    assert check(h.with_ops(lost, busy)).outcome == Outcome.INVALID
 
 
 # --- parts

@@ -3,6 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.plan import Condition, Heal, Inject, Step, plan
 from harness.scenario import Scenario, ScenarioError, parse
@@ -70,3 +72,65 @@ def test_a_plan_that_cannot_be_is_refused_with_its_place(steps: list[dict[str, A
 def test_a_condition_says_what_it_waits_for() -> None:
     assert str(Condition(5)) == "the cluster is steady"
     assert str(Condition(5, {"b": "lb-2", "a": "lb-1"})) == "a is held by lb-1 alone and b is held by lb-2 alone"
+
+
+DRAW = [
+    {"inject": "process.kill", "with": {"node": "web-1", "service": "apache"}},
+    {"inject": "process.kill", "with": {"node": "web-2", "service": "apache"}},
+    {"inject": "node.freeze", "with": {"node": "web-3"}},
+]
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    count=st.integers(1, 20),
+    at_once=st.integers(1, 5),
+    each_s=st.tuples(st.floats(0, 5), st.floats(5, 9)),
+    pause_s=st.tuples(st.floats(0, 1), st.floats(1, 9)),
+)
+def test_a_drawn_plan_overlaps_as_allowed_and_ends_with_all_healed(
+    seed: int, count: int, at_once: int, each_s: tuple[float, float], pause_s: tuple[float, float]
+) -> None:
+    table = {"draw": DRAW, "count": count, "at_once": at_once, "each_s": each_s, "pause_s": pause_s}
+    steps = plan(scenario(table), seed)
+    inside: dict[str, tuple[str, str]] = {}
+    for step in steps:
+        match step.action:
+            case Inject(fault, label, settings):
+                assert (fault, settings["node"]) not in inside.values()  # never the same twice at the same time
+                inside[label] = (fault, settings["node"])
+                assert len(inside) <= at_once
+            case Heal(label):
+                del inside[label]  # it was injected, and not healed before
+    assert not inside
+    assert sum(isinstance(step.action, Inject) for step in steps) == count
+    assert steps == plan(scenario(table), seed)
+
+
+def test_another_seed_draws_another_plan_and_two_faults_are_in_at_once() -> None:
+    table = {"draw": DRAW, "count": 20, "at_once": 2, "each_s": [4, 9], "pause_s": [1, 2]}
+    plans = [plan(scenario(table), seed) for seed in (1, 2)]
+    assert plans[0] != plans[1]
+    verbs = "".join(type(step.action).__name__[0] for step in plans[0])
+    assert "II" in verbs
+
+
+def test_after_a_drawn_plan_comes_its_condition() -> None:
+    steps = plan(scenario({"draw": DRAW, "count": 1, "until": "steady", "within_s": 60}), seed=1)
+    assert [type(step.action).__name__ for step in steps] == ["Inject", "Heal", "NoneType"]
+    assert steps[-1] == Step("step 0", until=Condition(60))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ({"draw": DRAW, "heal": "x"}, "draw is a verb of its own: make it a step of its own"),
+        ({"hold_s": 1, "count": 3}, "count, at_once, each_s and pause_s go with draw only"),
+        ({"draw": DRAW, "each_s": [5, 2]}, "each_s and pause_s are the least and the most, in seconds, at most 3600"),
+        ({"draw": [{"injekt": "x"}]}, "there is no such key (did you mean inject?"),
+    ],
+)
+def test_a_draw_that_makes_no_sense_is_refused(step: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
+        scenario(step)
+    assert expected in str(caught.value)

@@ -216,6 +216,7 @@ def test_due_times_are_not_made_up_for_after_the_machine_stood_still() -> None:
         (op["value"] for op in ops if op.get("error") == "probe overrun"), key=lambda value: value["skipped"]
     )
     assert stall_of["skipped"] >= 20
+    assert stall_of["late_ms"] >= 20 * stall_of["skipped"]
     sent = {op["value"]["seq"]: op["t"] for op in ops if op["type"] == "invoke"}
     resumed = stall_of["seq"] + stall_of["skipped"]
     assert resumed in sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -11,9 +12,12 @@ import pytest
 
 from harness.checks import CHECKS, judge
 from harness.history import History, Op
+from harness.load import quantile
 from harness.report import curves, lanes, render
 from harness.report.lanes import LEFT, RIGHT, WIDTH
+from harness.report.render import story
 from harness.verdict import Outcome, Verdict
+from tests.unit import every_feed
 from tests.unit import histories as h
 from tests.unit.histories import VIP1, VIP2, PowerCut
 
@@ -113,13 +117,14 @@ def test_what_others_wrote_is_text_and_never_markup() -> None:
     assert evil not in text
     assert text.count("&lt;script&gt;alert(1)") >= 5
     assert text.count("<script>") == 1
+    assert text.count("</script>") == 1
     assert "kernel &lt;b&gt;" in text
 
 
 def test_every_check_shows_its_numbers_its_findings_and_its_evidence() -> None:
     late = PowerCut(probe_every=200, taken=19_000, announced=19_050, served=19_100).history()
     verdicts = judge(late, {name: {} for name in CHECKS})
-    text = page(late, verdicts)
+    text = html.unescape(page(late, verdicts))
     for verdict in verdicts:
         assert f"<b>{verdict.check}</b>" in text
         for finding in verdict.findings:
@@ -137,6 +142,21 @@ def test_a_killed_run_and_an_empty_one_have_a_report_too() -> None:
     assert "Nobody can tell" in page(History([h.start()]))
     for at in range(500, 60_000, 3_500):
         assert "<h1>" in page(h.killed(CLEAN, at))
+
+
+def test_it_reads_without_a_script() -> None:
+    text = page(every_feed.history())
+    assert '<p class="tools" hidden>' in text
+    assert '<dl class="readout" hidden>' in text
+    ticks = text[text.index('<g class="ticks">') : text.index("</g>", text.index('<g class="ticks">'))]
+    assert "10 s" in ticks
+    assert "visibility" not in text[: text.index('<line class="cursor"')].partition("<body>")[2]
+
+
+def test_where_the_time_line_cannot_be_drawn_the_rest_is_there() -> None:
+    text = page(History([h.end(5)]))
+    assert "The time line cannot be drawn: the history has no start" in text
+    assert "<h2>Evidence</h2>" in text
 
 
 # --- the time line
@@ -196,6 +216,103 @@ def test_marks_stay_on_the_page_and_lanes_apart() -> None:
             assert mark.x + mark.width <= WIDTH
 
 
+def test_weights_stand_on_both_directors_and_what_nobody_read_stays_open() -> None:
+    history = every_feed.history()
+    quiesced, out = every_feed.QUIESCED, every_feed.OUT
+    assert spans(history, lane(history, "lb-2 web-3", "weight"), "quiesced") == [(quiesced[0] + 300, quiesced[1] + 300)]
+    assert spans(history, lane(history, "lb-2 web-5", "weight"), "out") == [(out[0] + 300, out[1] + 300)]
+    first, *_, last = spans(history, lane(history, "lb-1 web-1", "weight"), "in")
+    assert (first, last[0]) == ((300, 9_800), 30_800)
+    assert len([row for row in lanes.lanes(history) if row.note == "weight"]) == 12
+    assert not [row for row in lanes.lanes(CLEAN) if row.note == "weight"]
+
+
+def test_virtual_services_that_differ_are_told_apart_and_broken_tables_left_out() -> None:
+    rows = {VIP1: {"web-1": {"weight": 1}}, VIP2: {"web-1": {"weight": 0}}}
+    broken = [{"node": "lb-1", "vips": vips} for vips in (None, {VIP1: 3}, {VIP1: {"web-1": 3}})]
+    tables = [{"node": "lb-1", "vips": rows}, *broken, {"node": "lb-1", "vips": rows}]
+    history = h.with_ops(CLEAN, *(h.op(5_000 + 300 * n, "table:lb-1", "table", each) for n, each in enumerate(tables)))
+    (mark,) = lane(history, "lb-1 web-1", "weight").marks
+    assert mark.css == "weight mixed"
+    assert f"{VIP1}: 1, {VIP2}: 0: 5.000 s to 6.200 s" in mark.title
+    assert [mark.css for mark in lane(history, "lb-1 web-2", "weight").marks] == ["weight out"]
+
+
+def test_web_data_that_is_not_as_the_masters_stands_out() -> None:
+    history = every_feed.history()
+    (late,) = spans(history, lane(history, "web-4", "web data"), "bad")
+    assert late == (20_500, 25_500)  # looked at every 5 s
+    assert not [row for row in ("web-2", "web-3", "web-5") if spans(history, lane(history, row, "web data"), "bad")]
+    changed, still = lane(history, "web-1", "web data").marks
+    assert changed.title.split(",")[1] != still.title.split(",")[1]
+
+
+def test_a_file_that_rsync_has_not_finished_is_no_difference() -> None:
+    files = {"index.html": "a" * 64}
+    half = h.op(6_000, "docroot:web-2", "docroot", {"node": "web-2", "files": files | {".index.html.Ab12Cd": "0"}})
+    history = h.with_ops(CLEAN, h.op(5_000, "docroot:web-1", "docroot", {"node": "web-1", "files": files}), half)
+    assert [mark.css for mark in lane(history, "web-2", "web data").marks] == ["state good"]
+
+
+def test_each_backup_is_a_mark() -> None:
+    first, second = lane(every_feed.history(), "database", "backup").marks
+    assert "a backup made 50 s before the run: 0.500 s to 30.500 s" in first.title
+    assert "a backup made at 30 s" in second.title
+    assert first.css != second.css
+
+
+def test_hosts_that_ganglia_misses_and_clocks_that_are_off_are_named() -> None:
+    history = every_feed.history()
+    hosts = lane(history, "lb-2", "hosts")
+    assert spans(history, hosts, "bad") == [(25_500, 40_500)]
+    assert "web-6 down, 5 up" in next(mark.title for mark in hosts.marks if "bad" in mark.css)
+    clocks = lane(history, "Clocks", "all nodes")
+    assert spans(history, clocks, "bad") == [(36_700, 46_700)]
+    assert "web-2 off by +3,600 s" in next(mark.title for mark in clocks.marks if "bad" in mark.css)
+
+
+def test_looks_that_cannot_be_read_are_left_out() -> None:
+    strange = [
+        h.op(5_000, "docroot:web-1", "docroot", {"node": "web-1", "files": 3}),
+        h.op(5_000, "backup:database", "backup", {"of": "database", "age_s": "old"}),
+        h.op(5_000, "ganglia:lb-1", "ganglia", {"node": "lb-1", "hosts": {"web-1": 3}}),
+        h.op(5_000, "clock:web-1", "clock", {"node": "web-1", "offset_ms": None}),
+    ]
+    drawn = {row.group for row in lanes.lanes(h.with_ops(CLEAN, *strange))}
+    assert not {"docroot", "backup", "ganglia", "clock"} & drawn
+
+
+def test_what_was_asked_over_and_over_has_a_lane_each() -> None:
+    history = every_feed.history()
+    assert spans(history, lane(history, "web-2", "nfs"), "lost") == [
+        (44_400, 49_400)
+    ]  # a tenth of a second is less than the drawing shows
+    assert spans(history, lane(history, "web-1", "nfs"), "lost") == []
+    for label, note in (("resolver", "dns"), ("web-1", "database"), ("web-2", "database")):
+        assert len(lane(history, label, note).marks) == 1
+
+
+def test_the_load_is_all_that_its_users_did() -> None:
+    history = every_feed.history()
+    assert spans(history, lane(history, "Load", "errors per second"), "error")[0] == (10_000, 11_000)
+    total = sum(value for _, value in curves.charts(history)[0].curves[0].values)
+    assert total == sum(op.type == "ok" for op in history if op.process.startswith("user:"))
+
+
+def test_changes_of_weight_are_events() -> None:
+    text = page(every_feed.history())
+    assert "web-3: weight 1, then weight 0" in text
+    assert "web-5: weight 1, then not in the table" in text
+    assert "web-5: not in the table, then weight 1" in text
+
+
+def test_the_commands_that_reproduce_the_run_stand_at_its_end() -> None:
+    text = page(CLEAN)
+    for command in (META["command"], "monkeywrench run scenario.toml --seed 1 --runs ..", "monkeywrench check ."):
+        assert str(command) in text
+    assert "Run it again" not in render(CLEAN, [], "x", "y", {})
+
+
 def test_a_step_that_missed_is_marked() -> None:
     missed = h.changed(
         CLEAN,
@@ -209,9 +326,11 @@ def test_curves_count_what_was_answered_and_break_where_nothing_was() -> None:
     history = h.with_ops(CLEAN, *gets((5_000, 10, "ok"), (5_100, 30, "ok"), (5_200, 90, "fail"), (9_000, 40, "ok")))
     load, latency = curves.charts(history)
     assert [label for _, label in load.grid] == ["0", "1", "2"]
-    assert [curve.name for curve in latency.curves] == ["p95", "p50"]
+    assert [curve.name for curve in latency.curves] == ["p99", "p95", "p50"]
     assert latency.curves[0].path.count("M") == 2
-    assert [label for _, label in latency.grid] == ["0", "20", "40"]
+    assert latency.curves[2].values == ((5, 10.0), (9, 40.0))
+    assert [label for _, label in latency.grid] == ["10", "100"]
+    assert dict(load.curves[0].values)[5] == 2
     assert curves.charts(CLEAN) == []
     errors = lane(history, "Load", "errors per second")
     assert [mark.title for mark in errors.marks] == ["1 failed in second 5"]
@@ -219,7 +338,7 @@ def test_curves_count_what_was_answered_and_break_where_nothing_was() -> None:
 
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 5), (0.95, 10), (0.9, 9), (0.91, 10), (0.01, 1), (1.0, 10)])
 def test_quantiles_are_nearest_rank(share: float, expected: float) -> None:
-    assert curves.quantile([float(n) for n in range(10, 0, -1)], share) == expected
+    assert quantile([float(n) for n in range(10, 0, -1)], share) == expected
 
 
 def test_the_budget_bar_has_four_parts_only_when_all_four_are_known() -> None:
@@ -235,6 +354,47 @@ def test_the_log_has_the_events_and_only_the_lines_near_them() -> None:
     assert "near the cut" in text
     assert "node lb-1: is dead" in text
     assert "nothing happened here" not in text
+
+
+def test_the_story_has_the_events_in_order_and_the_middle_of_a_long_one_is_left_out() -> None:
+    lines = story(PowerCut().history())
+    assert [line for line in lines if "fault:cut" in line] == sorted(line for line in lines if "fault:cut" in line)
+    assert any("owners:lb-2: holds 203.0.113.101, 203.0.113.102" in line for line in lines)
+    assert not any("log:" in line for line in lines)
+    many = [h.op(12_000 + n, "run", "step", {"step": f"step {n}", "phase": "begin"}) for n in range(300)]
+    long = story(h.with_ops(PowerCut().history(), *many))
+    assert len(long) == 81
+    assert re.fullmatch(r" +and \d+ more events", long[40])
+
+
+def test_of_too_many_log_lines_the_nearest_are_shown_and_the_rest_is_counted() -> None:
+    chatter = [h.log(10_100 + 5 * n, "lb-2", f"line {n}.") for n in range(1000)]
+    text = page(h.with_ops(CLEAN, *chatter))
+    assert "line 0." in text
+    assert "line 500." not in text
+    assert "steady again: end" in text
+    (left_out,) = re.findall(r"and ([\d,]+) more: all lines are in logs/", text)
+    shown = text.count('class="line"') + text.count('class="event ')
+    assert shown == 400
+    assert int(left_out) > 600
+    assert "more: all lines are in logs/" not in page(CLEAN)
+
+
+def test_events_are_told_in_words() -> None:
+    lost = h.op(10_010, "owners:lb-1", "feed", {"phase": "lost", "why": "the node has no power"})
+    audits = [h.op(59_900 + n, "audit", "audit", {"left": left}) for n, left in enumerate(([], ["lb-1: a route"]))]
+    text = page(h.with_ops(CLEAN, lost, *audits))
+    for words in (
+        "steady: begin; within, ms: 30,000",
+        "node.power-off: proof of lb-1; seen: the machine is off",
+        "<td>off</td>",
+        f"holds {VIP1}, {VIP2}",
+        "holds no virtual IP",
+        "phase: lost; why: the node has no power",
+        "nothing is left behind",
+        "left behind: lb-1: a route",
+    ):
+        assert words in text
 
 
 def test_a_wide_table_is_turned_so_that_it_fits() -> None:

@@ -4,9 +4,9 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from harness import history
 from harness.checks.timeline import faults as fault_windows
 from harness.fake import Defect, FakeFeed, FakeLab, FakeStream
 from harness.history import History
-from harness.protocols import Entry, Lab, LabError, Line, Proof, Stream
-from harness.run import Faults, RunResult, conclude, run
+from harness.protocols import Entry, Feed, Lab, LabError, Line, Proof, Stream
+from harness.run import Faults, RunResult, run
 from harness.scenario import Scenario, ScenarioError, load, parse
+from harness.stored import conclude
 from harness.verdict import Outcome, overall
 
 POWER_CUT = Path(__file__).parents[1] / "chaos" / "director-power-cut.toml"
@@ -60,9 +61,11 @@ class Scratch:
         if self.broken_in:
             raise LabError(f"{self.label} has no effect")
         self.trace.done.append(f"+{self.label}")
+        scratched = [1]
         try:
-            yield Proof(lab.now_ns(), "a scratch", {"node": "lb-1"})
+            yield Proof(lab.now_ns(), "a scratch", {"target": "lb-1", "scratched": scratched})
         finally:
+            scratched.append(2)
             self.meanwhile()
             self.trace.done.append(f"-{self.label}")
             if self.broken_out:
@@ -100,11 +103,16 @@ def test_a_right_cluster_is_valid_and_all_of_it_is_on_disk(tmp_path: Path) -> No
     result = run(told, lab, FAULTS, lab.feeds(told.load), tmp_path, said.append, clock=lab.clock)
     assert result.missed == ()
     assert [step.name for step in result.steps] == [step.name for step in told.steps]
-    assert said == [f"[{number}/4] {step.name}" for number, step in enumerate(told.steps, 1)]
+    assert said == [
+        *(f"[{number}/4] {step.name}" for number, step in enumerate(told.steps, 1)),
+        "comparing the lab with how it was",
+    ]
+    (audit,) = history.load(tmp_path / "history.jsonl").of("audit")
+    assert audit["left"] == []
 
     verdicts = conclude(tmp_path, told)
     assert {each.check: each.outcome for each in verdicts} == dict.fromkeys(
-        ("ownership", "outage", "recovery"), "valid"
+        ("ownership", "outage", "established", "recovery", "audit"), "valid"
     )
     judgement = json.loads((tmp_path / "verdict.json").read_text())
     assert judgement["outcome"] == "valid"
@@ -213,6 +221,15 @@ def test_a_fault_is_recorded_from_start_over_proof_to_end(tmp_path: Path) -> Non
     assert proof.error is None
 
 
+def test_the_end_of_a_fault_says_what_it_has_learned_since_its_proof(tmp_path: Path) -> None:
+    _, ops = carried_out(tmp_path, scenario(inject("a"), {"heal": "a"}), scratches(Trace()))
+    _, proof, end = ops.process("fault:a")
+    assert proof["scratched"] == [1]
+    assert end["scratched"] == [1, 2]
+    assert proof["target"] == "lb-1"
+    assert end.get("target") is None
+
+
 # --- faults that go wrong
 
 
@@ -316,7 +333,9 @@ def test_an_interrupted_undo_of_several_tries_each(tmp_path: Path) -> None:
             {"inject": "node.poweroff", "with": {"node": "lb-1"}},
             ScenarioError,
             "scenario s: step 'step 1': inject: there is no fault node.poweroff "
-            "(did you mean node.power-off? known: node.freeze, node.power-off)",
+            "(did you mean node.power-off? known: "
+            + ", ".join(name for name in sorted(FAULTS) if name.startswith("node."))
+            + ")",
         ),
         (
             {"inject": "node.power-off", "with": {"nod": "lb-1"}},
@@ -419,18 +438,49 @@ def test_a_feed_whose_node_never_comes_does_not_keep_the_run_from_ending(tmp_pat
     assert ops.process("absent") == ()
 
 
-def test_the_status_is_asked_for_no_more_than_twice_a_second(tmp_path: Path) -> None:
-    asked: list[int] = []
+class Counting(FakeLab):
+    """Notes when it is asked for the owners, and how often for the whole status."""
 
-    class Counting(FakeLab):
-        def status(self) -> Any:
-            asked.append(self.now_ns())
-            return super().status()
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+        self.statuses: list[int] = []
 
+    def owners(self) -> Any:
+        self.asked.append(self.now_ns())
+        return super().owners()
+
+    def status(self) -> Any:
+        self.statuses.append(self.now_ns())
+        return super().status()
+
+
+def until_the_step_ended(ops: History, asked: list[int]) -> list[int]:
+    """What comes after its time of rest is the audit's."""
+    (end_ns,) = (ops.start["origin_ns"] + op.time for op in ops.of("step") if op["phase"] == "end")
+    return [at_ns for at_ns in asked if at_ns <= end_ns]
+
+
+@pytest.mark.parametrize("condition", [{"until": "owned", "owners": {VIP: "lb-2"}}, {"until": "steady"}])
+def test_the_owners_are_asked_for_twice_a_second_and_the_parts_not_before_the_vips_are_home(
+    tmp_path: Path, condition: dict[str, Any]
+) -> None:
     lab = Counting()
-    carried_out(tmp_path, scenario({"until": "owned", "owners": {VIP: "lb-2"}, "within_s": 10}), {}, lab)
+    if condition["until"] == "steady":
+        lab.node("lb-1").power_off()
+    _, ops = carried_out(tmp_path, scenario({**condition, "within_s": 10, "hold_s": 1}), {}, lab)
+    asked = until_the_step_ended(ops, lab.asked)
     assert len(asked) == 21
     assert min(later - earlier for earlier, later in pairwise(asked)) >= 499_000_000
+    assert until_the_step_ended(ops, lab.statuses) == []
+
+
+def test_steady_asks_the_parts_once_the_vips_are_home(tmp_path: Path) -> None:
+    lab = Counting()
+    lab.node("lb-1").power_off()
+    lab.time.after(3_000, lab.node("lb-1").boot)
+    _, ops = carried_out(tmp_path, scenario({"until": "steady", "within_s": 30, "hold_s": 1}), {}, lab)
+    assert len(until_the_step_ended(ops, lab.statuses)) == 1
 
 
 def test_nothing_is_done_before_every_feed_has_begun(tmp_path: Path) -> None:
@@ -460,3 +510,88 @@ def test_an_address_that_another_node_holds_as_well_is_not_owned(tmp_path: Path)
     result, _ = carried_out(tmp_path, told, FAULTS, FakeLab(defect=Defect.BOTH_HOLD))
     assert result.steps[2].met is False
     assert result.steps[2].why.endswith("last seen: 203.0.113.101 is held by lb-1 and lb-2")
+
+
+# --- what is read before and after
+
+
+def printed(lab: FakeLab, *entries: Entry) -> FakeStream:
+    stream = FakeStream(lab.time)
+    for entry in entries:
+        stream.put(json.dumps(asdict(entry)))
+    return stream
+
+
+@dataclass
+class Readers:
+    """What they were asked to read, and one op each that says that they did."""
+
+    lab: FakeLab
+    uploads: list[Sequence[str]] = field(default_factory=list)
+
+    def first(self) -> Feed:
+        return self._feed("first")
+
+    def final(self, uploads: Sequence[str]) -> Feed:
+        self.uploads.append(uploads)
+        return self._feed("final")
+
+    def _feed(self, name: str) -> Feed:
+        def read() -> FakeStream:
+            stream = printed(self.lab, Entry(self.lab.now_ns(), f"{name}:0", "ok", "coins", {"total": 200_000}))
+            stream.stop()
+            return stream
+
+        return FakeFeed(name, read, lambda: True)
+
+
+def uploading(lab: FakeLab) -> Feed:
+    def upload() -> FakeStream:
+        ops = [("invoke", "a-0-2"), ("info", "a-0-2"), ("invoke", "a-0-1")]
+        return printed(lab, *(Entry(lab.now_ns(), "user:0", kind, "upload", {"name": name}) for kind, name in ops))
+
+    return FakeFeed("load", upload, lambda: True)
+
+
+def test_the_sites_data_is_read_before_the_load_and_after_all_is_undone(tmp_path: Path) -> None:
+    lab = FakeLab()
+    readers = Readers(lab)
+    told = scenario({"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 1})
+    result, ops = carried_out(tmp_path, told, FAULTS, lab, feeds=[uploading(lab)], readings=readers)
+    assert result.missed == ()
+    assert [tuple(each) for each in readers.uploads] == [("a-0-1", "a-0-2")]
+    told_of = [(op.process, op.get("phase")) for op in ops if op.process in {"first", "load", "final", "fault:cut"}]
+    order = [("first", "open"), ("first", "closed"), ("load", "open"), ("fault:cut", "end"), ("final", "open")]
+    assert [each for each in told_of if each in order] == order
+    assert told_of.index(("load", "closed")) < told_of.index(("final", "open"))
+    (first, final) = ops.of("coins")
+    assert (first.process, final.process) == ("first:0", "final:0")
+
+
+def test_what_comes_afterwards_is_followed_to_its_end_once_all_is_undone(tmp_path: Path) -> None:
+    lab = FakeLab()
+
+    def restore() -> FakeStream:
+        assert lab.leases() == []
+        stream = printed(lab, *(Entry(lab.now_ns(), "prove-backup", kind, "prove-backup") for kind in ("invoke", "ok")))
+        stream.stop()  # it ends by itself
+        return stream
+
+    told = scenario({"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 1})
+    _, ops = carried_out(tmp_path, told, FAULTS, lab, afterwards=[FakeFeed("prove-backup", restore, lambda: True)])
+    assert [op.type for op in ops.of("prove-backup")] == ["invoke", "ok"]
+    assert max(op.time for op in ops.of("fault")) <= min(op.time for op in ops.of("prove-backup"))
+
+
+def test_a_reading_that_cannot_begin_is_noted_and_the_run_goes_on(tmp_path: Path) -> None:
+    class Broken(Readers):
+        def _feed(self, name: str) -> Feed:
+            def nobody() -> FakeStream:
+                raise LabError("the client is off")
+
+            return FakeFeed(name, nobody, lambda: True)
+
+    lab = FakeLab()
+    _, ops = carried_out(tmp_path, scenario({"hold_s": 1}), FAULTS, lab, readings=Broken(lab))
+    assert [op["why"] for op in ops.of("feed") if op["phase"] == "dropped"] == ["the client is off"] * 2
+    assert ops.complete

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from harness.checks import CHECKS
 from harness.scenario import Scenario, ScenarioError, load, parse
 
 MINIMAL: dict[str, Any] = {
@@ -43,7 +44,7 @@ def test_reads_the_power_cut_as_it_is_meant() -> None:
     assert (cut.until, cut.within_s) == ("owned", 40)
     assert cut.owners == {"203.0.113.101": "lb-2", "203.0.113.102": "lb-2"}
     assert (heal.heal, heal.until, heal.within_s) == ("cut", "steady", 90)
-    assert set(scenario.checks) == {"ownership", "outage", "recovery"}
+    assert set(scenario.checks) == {"ownership", "outage", "established", "recovery"}
     assert "takes over" in scenario.promise
 
 
@@ -68,7 +69,7 @@ def test_is_frozen() -> None:
             {"inject": "a", "heal": "a"},
             "s.toml: steps[1]: inject and heal are two verbs: make them two steps",
         ),
-        ({}, "s.toml: steps[1]: does nothing: give inject, heal, until or hold_s"),
+        ({}, "s.toml: steps[1]: does nothing: give inject, heal, draw, until or hold_s"),
         (
             {"hold_s": 1, "with": {"node": "lb-1"}},
             "s.toml: steps[1]: with gives the settings of a fault: give inject too",
@@ -96,12 +97,12 @@ def test_is_frozen() -> None:
         (
             {"hold": 1},
             "s.toml: steps[1].hold: there is no such key (did you mean hold_s? known: "
-            "as, heal, hold_s, inject, name, owners, until, with, within_s)",
+            "as, at_once, count, draw, each_s, heal, hold_s, inject, name, owners, pause_s, until, with, within_s)",
         ),
         (
             {"settings": {}, "inject": "node.power-off"},
             "s.toml: steps[1].settings: there is no such key (known: "
-            "as, heal, hold_s, inject, name, owners, until, with, within_s)",
+            "as, at_once, count, draw, each_s, heal, hold_s, inject, name, owners, pause_s, until, with, within_s)",
         ),
     ],
 )
@@ -127,9 +128,30 @@ def test_a_misspelt_table_is_told() -> None:
     assert "s.toml: lod: there is no such key (did you mean load?" in refusal({**MINIMAL, "lod": {}})
 
 
+def test_a_log_is_a_load_of_its_own() -> None:
+    told = Scenario.model_validate({**MINIMAL, "load": {"people": "log", "log": "access.log", "speed": 2}})
+    assert told.load is not None
+    assert told.load.planned
+    assert "needs log" in refusal({**MINIMAL, "load": {"people": "log"}})
+    assert "needs log" in refusal({**MINIMAL, "load": {"log": "access.log"}})
+    both = {"people": "log", "log": "a", "arrivals": "poisson", "phases": [{"per_s": 1}]}
+    assert "a log has its own times" in refusal({**MINIMAL, "load": both})
+
+
+def test_open_arrivals_have_phases_and_users_who_wait_have_none() -> None:
+    phases = [{"per_s": 0, "to_per_s": 50, "for_s": 30}, {"per_s": 50}]
+    table = {"arrivals": "poisson", "phases": phases}
+    scenario = Scenario.model_validate({**MINIMAL, "load": table})
+    assert scenario.load is not None
+    assert scenario.load.phases[0].to_per_s == 50
+    assert "arrivals = 'poisson' with 0 phases" in refusal({**MINIMAL, "load": {"arrivals": "poisson"}})
+    assert "arrivals = 'closed' with 2 phases" in refusal({**MINIMAL, "load": {"phases": phases}})
+    assert "only the last one may" in refusal({**MINIMAL, "load": {**table, "phases": phases[::-1]}})
+
+
 def test_an_unknown_check_and_its_settings_are_refused() -> None:
     assert refusal({**MINIMAL, "checks": {"outages": {}}}) == (
-        "s.toml: checks.outages: there is no such check (did you mean outage? known: outage, ownership, recovery)"
+        f"s.toml: checks.outages: there is no such check (did you mean outage? known: {', '.join(sorted(CHECKS))})"
     )
     assert "s.toml: checks.ownership.overlap: there is no such key (did you mean overlap_ms?" in refusal(
         {**MINIMAL, "checks": {"ownership": {"overlap": 1}}}

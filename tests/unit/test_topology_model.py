@@ -1,9 +1,13 @@
+import re
+from pathlib import Path
+
 import pytest
 
-from topology import model
+from topology import model, render
 from topology.model import TopologyError, load, parse, shipped
 
 TEXT = shipped()["ultramonkey"].read_text()
+DB = '[[nodes]]\nname = "db"\nrole = "db"\nmemory_mib = 256\naddresses.lan = "198.18.1.31"\n'
 
 
 def refused(before: str, after: str) -> str:
@@ -13,17 +17,18 @@ def refused(before: str, after: str) -> str:
     return str(caught.value)
 
 
-def test_the_shipped_topology_is_the_cluster_of_the_mission() -> None:
+def test_the_shipped_topology_is_the_classic_cluster() -> None:
     topology = load("ultramonkey")
     names = [machine.name for machine in topology.machines]
-    assert names == ["client", "resolver", "lb-1", "lb-2", *(f"web-{n}" for n in range(1, 7))]
-    web_6 = topology.machines[-1]
+    assert names == ["client", "resolver", "lb-1", "lb-2", *(f"web-{n}" for n in range(1, 7)), "db"]
+    web_6 = topology.machine("web-6")
     assert [str(address) for address in web_6.addresses["lan"]] == ["198.18.1.106", "198.18.1.206"]
 
 
 @pytest.mark.parametrize("count", [2, 12])
 def test_counts_are_data(count: int) -> None:
-    topology = parse(TEXT.replace("count = 6", f"count = {count}"), "my.toml")
+    text = TEXT.replace("count = 6", f"count = {count}").replace('backup_on = "web-3"', 'backup_on = "web-2"')
+    topology = parse(text, "my.toml")
     assert len(topology.of_role("web")) == count
 
 
@@ -54,6 +59,19 @@ def test_a_director_has_its_interfaces_in_the_order_of_the_segments() -> None:
         ("count = 2", "count = 3", ["3 of role director", "a lab has 2"]),
         ('"198.18.1.101", "198.18.1.201"', '"198.18.1.101"', ["nodes web-1", "one for each of the 2 VIPs"]),
         ("[segments]", "[segments", ["my.toml is not TOML"]),
+        ('forwarding = "masq"', 'forwarding = "nat"', ["service.forwarding", "'masq', 'gate' or 'ipip'"]),
+        ('scheduler = "wlc"', 'scheduler = "fair"', ["service.scheduler", "'wlc'"]),
+        ('gateway = "198.18.1.1"\n', "", ["vips[0].gateway: forwarding masq needs it", "gate or ipip"]),
+        ('engine = "mariadb"', 'engine = "mysql"', ["database", "no package in Debian bookworm"]),
+        ('backup_on = "web-3"', 'backup_on = "web-9"', ["database.backup_on: 'web-9' is no web node", "web-1, web-2"]),
+        ('backup_on = "web-2"', 'backup_on = "web-1"', ["variable_data.backup_on", "lost with it"]),
+        ('gmetad_on = "lb-1"', 'gmetad_on = "web-1"', ["monitoring.gmetad_on", "no director", "lb-1, lb-2"]),
+        ("[database]", "[databse]", ["databse: unknown key", "did you mean 'database'"]),
+        ("resync_s = 60", "resync = 60", ["web_data.resync: unknown key", "resync_s"]),
+        ('role = "db"', 'role = "db"\ncount = 2', ["2 of role db; a lab has 1"]),
+        ('role = "db"', 'role = "db"\nkernel = "host"', ["nodes db", "a disk of its own", 'kernel = "uml"']),
+        ('role = "web"', 'role = "web"\nkernel = "host"', ["nodes web-1", "mounts NFS"]),
+        ('role = "director"', 'role = "director"\nkernel = "host"', ["nodes lb-1", "a disk of its own"]),
     ],
 )
 def test_a_refusal_names_the_key_its_place_and_what_would_be_right(before: str, after: str, words: list[str]) -> None:
@@ -61,6 +79,46 @@ def test_a_refusal_names_the_key_its_place_and_what_would_be_right(before: str, 
     for word in words:
         assert word in message
     assert "Traceback" not in message
+
+
+def test_with_direct_routing_real_servers_have_a_cable_of_their_own_to_the_internet() -> None:
+    topology = parse(TEXT.replace('forwarding = "masq"', 'forwarding = "gate"'), "my.toml")
+    web = topology.machine("web-2")
+    assert [str(address) for address in web.addresses["internet"]] == ["203.0.113.122"]
+    assert topology.interfaces(web) == [("eth0", "internet"), ("eth1", "lan")]
+    assert "internet" not in load("ultramonkey").machine("web-2").addresses
+    without = re.sub(r"(?m)^uplink.*\n", "", TEXT)
+    with pytest.raises(TopologyError, match="nodes web-1: forwarding ipip needs uplink"):
+        parse(without.replace('forwarding = "masq"', 'forwarding = "ipip"'), "my.toml")
+    assert parse(without, "my.toml")
+
+
+def test_each_part_can_be_left_out() -> None:
+    bare = TEXT.partition("# Web data: changed")[0].replace(DB, "")
+    topology = parse(bare, "my.toml")
+    names = [part.name for part in render.parts(topology)]
+    assert "real servers" in names
+    assert not {"web data", "variable data", "MySQL", "Ganglia"} & set(names)
+    assert parse(bare.replace('kernel = "uml"', 'kernel = "host"'), "my.toml")
+
+
+def test_an_overlay_is_found_beside_the_topology_and_known_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "ha.cf").write_text("deadtime 3\n")
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f'{TEXT}\n[[overlays]]\nnodes = "director"\npath = "/etc/ha.d/ha.cf"\nsource = "ha.cf"\n')
+    first = load(str(mine))
+    assert first.overlays[0].source == tmp_path / "ha.cf"
+    assert load(str(mine)) == first
+    (tmp_path / "ha.cf").write_text("deadtime 4\n")
+    assert load(str(mine)) != first
+    mine.write_text(mine.read_text().replace('source = "ha.cf"', 'source = "haha.cf"'))
+    with pytest.raises(TopologyError, match=r"there is no haha\.cf beside it"):
+        load(str(mine))
+    mine.write_text(
+        mine.read_text().replace("haha.cf", "ha.cf").replace('nodes = "dir', 'nodes = ["lb-1", "wbe"] # "dir')
+    )
+    with pytest.raises(TopologyError, match=r"overlays\[0\]\.nodes: 'wbe' is neither a role nor a node"):
+        load(str(mine))
 
 
 def test_an_unknown_topology_names_the_shipped_ones() -> None:

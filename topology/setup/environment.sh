@@ -2,6 +2,8 @@
 # Sets up what monkeywrench needs, from nothing, and says so before it installs anything. Can be run again at any time.
 #   1. a virtual environment in .venv with the locked versions of everything (requirements.lock)
 #   2. a Docker Engine, if none answers
+# `environment.sh browser` sets up a headless browser instead, for the tests of the report. These are skipped where there
+# is none, so that it is not installed is said and no failure.
 # Asks nothing. Needs python3 (3.11 or newer); root and apt only where something is missing.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -85,6 +87,22 @@ until(up, 60, "the Docker Engine to answer", 0.2)
 ' || { tail -n 15 /var/log/dockerd.log >&2 2> /dev/null; fail "the Docker Engine did not start" "Look at its log."; }
 }
 
+browser() {
+    for name in chromium chromium-browser google-chrome; do
+        if command -v "$name" > /dev/null; then return; fi
+    done
+    # Ubuntu's package of that name installs a snap, which a container cannot
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null || [ "$(. /etc/os-release && echo "$ID")" = ubuntu ]; then
+        say "there is no browser here: the report's tests in one are skipped (Debian's chromium would do)"
+        return
+    fi
+    (apt_install chromium) || say "without a browser the report's tests in one are skipped"
+}
+
+if [ "${1:-}" = browser ]; then
+    browser
+    exit 0
+fi
 environment
 engine
 say "ready"

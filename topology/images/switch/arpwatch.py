@@ -129,6 +129,8 @@ def watch(interface: str) -> None:
     while True:
         now = time.monotonic_ns()
         if now >= due:
+            # an interface that is removed goes down first, and says so once: it may have been there still
+            socket.if_nametoindex(interface)
             tell({"t": now, "alive": True})
             due = now + SECOND_NS
         ready, _, _ = select.select([wire], [], [], (due - now) / SECOND_NS if due > now else 0)

@@ -17,13 +17,15 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))  # python -I leaves this folder out of the path
-from wire import Addresses, Jobs, Lines, Poller, encode
+from lease import Leases
+from wire import Addresses, Jobs, Lines, Poller, encode, kill_group
 
 TYPE_CHECKING = False  # as in wire.py
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from lease import Steps
     from wire import Message
 
 SOCKET = "/run/monkeywrench.sock"
@@ -35,6 +37,7 @@ NUDGE_S = 0.1
 WATCH_EVERY_MS = 400
 TERM_GRACE_S = 3
 CONSOLE_TAIL_BYTES = 3000
+THROTTLE_PERIOD_S = 0.1  # as the kernel's own CPU quota (cpu.cfs_period_us)
 
 
 def now_ns() -> int:
@@ -79,6 +82,7 @@ class Machine:
         self.state, self.release, self.error = "off", "", ""
         self.pid: int | None = None
         self.since_ns = now_ns()
+        self.share, self.stopped, self.next_phase = 1.0, False, 0.0  # of a processor, while it is throttled
 
     def become(self, state: str) -> None:
         """Change state, and tell whoever watches."""
@@ -142,6 +146,25 @@ class Machine:
             self.signal_all(signal.SIGCONT)
             self.become("running")
 
+    def throttle(self, share: float) -> None:
+        """Let the machine run this share of the time only; 1 is all of it."""
+        self.share = share
+        self.next_phase = time.monotonic()
+        if share >= 1 and self.stopped:
+            self.phase()
+
+    def throttled(self) -> bool:
+        """True while it has to be stopped and continued in turn."""
+        return self.pid is not None and (self.share < 1 or self.stopped)
+
+    def phase(self) -> None:
+        """Stop it, or let it go on, for its part of a period. All of a machine is one process group."""
+        self.stopped = not self.stopped and self.share < 1 and self.state in ("booting", "running")
+        rest = 1 - self.share if self.stopped else self.share
+        self.next_phase = time.monotonic() + rest * THROTTLE_PERIOD_S
+        if self.pid and self.state != "frozen":
+            kill_group(self.pid, signal.SIGSTOP if self.stopped else signal.SIGCONT)
+
     def ready(self, release: str) -> None:
         """The machine takes commands."""
         self.release = release
@@ -191,6 +214,8 @@ class UmlMachine(Machine):
         # Without these two, each boot spends a second on measuring what a node never uses: which RAID 6 routine is
         # fastest, and how long a delay loop takes.
         argv += ["initcall_blacklist=raid6_select_algo,raid6_init", "lpj=20000000"]
+        for disk in self.spec["disks"]:
+            make_disk(disk)
         argv += ["umid=machine", "uml_dir=" + UML_MEMORY + "/", "ipv6.disable=1", "seccomp=auto", "quiet"]
         self.become("booting")
         self.spawn(argv + nics, {"TMPDIR": UML_MEMORY, "HOME": "/root", "PATH": os.environ["PATH"]}, theirs.fileno())
@@ -231,6 +256,18 @@ class HostMachine(Machine):
         self.power_off()
 
 
+def make_disk(disk: dict[str, Any]) -> None:
+    """A disk's image, with what the image of the role has for it, unless an earlier boot made it already."""
+    if os.path.exists(disk["path"]):
+        return
+    os.makedirs(os.path.dirname(disk["path"]), exist_ok=True)
+    content = ["-d", disk["content"]] if os.path.isdir(disk["content"]) else []
+    made = f"{disk['path']}.new"  # a power cut in the middle must not leave half a file system under the final name
+    if run("mke2fs", "-q", "-F", "-t", "ext4", "-L", disk["label"], *content, made, f"{disk['mib']}M") != 0:
+        raise RuntimeError(f"mke2fs failed for {disk['path']}")
+    os.rename(made, disk["path"])
+
+
 def run(*argv: str) -> int:
     """Run a short command to its end; its exit code."""
     pid = os.posix_spawnp(argv[0], argv, os.environ)
@@ -245,7 +282,9 @@ class Chassis:
         self.jobs = Jobs(self.poller)
         self.clients: set[Client] = set()
         self.waiting: list[tuple[Client, int, tuple[str, ...]]] = []  # (client, id, states that end the wait)
-        self.guest_calls: dict[int, tuple[Client | None, int | None]] = {}  # call in the guest -> (client, its id)
+        self.guest_calls: dict[
+            int, tuple[Client | Steps | None, int | None]
+        ] = {}  # call in the guest -> (client, its id)
         self.next_call = 1
         self.serial: socket.socket | None = None
         self.serial_lines, self.in_flight, self.next_nudge = Lines(), False, 0.0
@@ -253,6 +292,7 @@ class Chassis:
         self.machine: UmlMachine | HostMachine = (UmlMachine if spec["kernel"] == "uml" else HostMachine)(self, spec)
         self.addresses: Addresses | None = None
         self.next_sample: float | None = None
+        self.leases = Leases(self)
         self.killing: list[tuple[float, Client, int]] = []  # (deadline, client, id) of jobs that were asked to end
         self.wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_write)
@@ -278,6 +318,7 @@ class Chassis:
         self.clients.discard(client)
         self.poller.remove(client.connection.fileno())
         client.connection.close()
+        self.leases.forget(client)
         for key in self.jobs.running():
             if key[0] is client:
                 self.jobs.signal(key, signal.SIGKILL)
@@ -323,14 +364,18 @@ class Chassis:
     def do_shutdown(self, client: Client, request: Message) -> None:
         """Stop services in order, then power off."""
         if self.machine.state == "running":
-            if isinstance(self.machine, UmlMachine):
-                self.to_guest({"id": 0, "do": "exec", "argv": ["/usr/lib/monkeywrench/shutdown"]})
-            else:
-                self.machine.shutdown()
+            self.shut_down()
         elif self.machine.state == "frozen":
             self.refuse(client, request, "a frozen machine cannot shut down")
             return
         self.wait(client, request, ("off", "panicked"))
+
+    def shut_down(self) -> None:
+        """Ask a running machine to stop its services in order and to power off."""
+        if isinstance(self.machine, UmlMachine):
+            self.to_guest({"id": 0, "do": "exec", "argv": ["/usr/lib/monkeywrench/shutdown"]})
+        else:
+            self.machine.shutdown()
 
     def do_panic(self, client: Client, request: Message) -> None:
         """Make the kernel panic."""
@@ -393,6 +438,65 @@ class Chassis:
         client.send({"id": client.watching, "watch": {"power": self.machine.state}})
         self.watch_changed()
 
+    def do_throttle(self, client: Client, request: Message) -> None:
+        """Let the machine run a share of the time only."""
+        self.machine.throttle(request["share"])
+        client.send({"id": request["id"], "done": 0})
+
+    # --- leases
+
+    def do_lease(self, client: Client, request: Message) -> None:
+        """Arm a lease, before what it undoes is done."""
+        why_not = self.leases.arm(request)
+        client.send({"id": request["id"], **({"error": why_not} if why_not else {"done": 0})})
+
+    def do_renew(self, client: Client, request: Message) -> None:
+        """Somebody still wants these; the answer names those that there still are."""
+        held = [name for name in request["names"] if name in self.leases.held]
+        for name in held:
+            self.leases.held[name].renew()
+        client.send({"id": request["id"], "done": 0, "held": held})
+
+    def do_release(self, client: Client, request: Message) -> None:
+        """Undo a lease, and answer when that is done."""
+        self.leases.release(client, request)
+
+    def do_leases(self, client: Client, request: Message) -> None:
+        """All leases that there are."""
+        client.send({"id": request["id"], "done": 0, "leases": self.leases.facts()})
+
+    def power_step(self, step: Message) -> bool:
+        """A step of an undo that concerns the machine's power; False when it is not yet done."""
+        verb, machine = step["argv"][0], self.machine
+        if verb == "thaw":
+            machine.thaw()
+        elif verb == "unthrottle":
+            machine.throttle(1)
+        elif verb == "boot":
+            if machine.state in ("off", "panicked"):
+                machine.boot()
+            return machine.state in ("running", "frozen")
+        elif verb == "reboot":
+            if machine.state in ("off", "panicked"):
+                step["down"] = True
+                machine.boot()
+            elif machine.state == "running" and step.get("down"):
+                return True
+            elif machine.state == "running" and not step.get("asked"):
+                step["asked"] = True
+                self.shut_down()
+            return False
+        return True
+
+    def carry_out(self, steps: Steps, where: str, argv: list[str]) -> None:
+        """A step of an undo that is a command, on the machine or beside it."""
+        if where == "machine" and self.machine.own_kernel:
+            call, self.next_call = self.next_call, self.next_call + 1
+            self.guest_calls[call] = (steps, 0)
+            self.to_guest({"id": call, "do": "exec", "argv": argv})
+        else:
+            self.jobs.start((steps, 0), argv, steps.send)
+
     # --- waiting for power states
 
     def wait(self, client: Client, request: Message, states: tuple[str, ...]) -> None:
@@ -419,6 +523,7 @@ class Chassis:
         if self.machine.state == "running":
             self.watch_changed()
         self.answer_waiting()
+        self.leases.changed()
 
     # --- watching addresses
 
@@ -570,8 +675,13 @@ class Chassis:
         while True:
             due = [entry[0] for entry in self.killing] + ([self.next_sample] if self.next_sample else [])
             due += [self.next_nudge] if self.in_flight else []
+            due += [self.machine.next_phase] if self.machine.throttled() else []
+            due += self.leases.deadlines()
             self.poller.turn(max(0, (min(due) - time.monotonic()) * 1000) if due else None)
             self.kill_overdue()
+            self.leases.tick()
+            if self.machine.throttled() and time.monotonic() >= self.machine.next_phase:
+                self.machine.phase()
             if self.in_flight and time.monotonic() >= self.next_nudge:
                 self.nudge()
             if self.next_sample and time.monotonic() >= self.next_sample:

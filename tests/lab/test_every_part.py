@@ -1,0 +1,254 @@
+"""Every part of the cluster in the lab: that it does what it is for, and comes back after a power cut."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+
+from harness.protocols import Power
+from harness.wait import NotYet, until
+from tests.lab.site import VIPS, WEB, ask, page
+from topology import engine, restore
+from topology.lab import DockerLab
+from topology.parts import ganglia, web_data
+
+MONKEYWRENCH = [sys.executable, "-m", "harness.cli"]
+ROWS = ["DNS round robin", "Linux Directors", "virtual service", "heartbeat", "ldirectord", "real servers"]
+ROWS += ["web data", "variable data", "MySQL", "Ganglia"]
+
+
+def op() -> str:
+    return f"test-{uuid.uuid4()}"
+
+
+def test_status_shows_every_part_healthy(lab: DockerLab) -> None:
+    shown = subprocess.run(
+        [*MONKEYWRENCH, "status", "--json", "--lab", lab.name], capture_output=True, text=True, check=True
+    )
+    status = json.loads(shown.stdout)
+    assert [part["name"] for part in status["parts"]] == ROWS
+    assert {part["name"]: part["trouble"] for part in status["parts"]} == {name: [] for name in ROWS}
+
+
+def test_a_score_through_one_vip_is_read_through_the_other_on_another_node(lab: DockerLab) -> None:
+    score = op()
+    before = ask(lab, VIPS[1], "/score.php?player=7")
+    written = ask(lab, VIPS[0], "/score.php", player=7, points=30, op=score)
+    assert (written["status"], written["vip"], written["op"]) == (200, VIPS[0], score)
+    assert written["total"] == before["total"] + 30
+
+    def from_another_node() -> dict[str, object]:
+        read = ask(lab, VIPS[1], f"/ledger.php?id={score}")
+        assert (read["status"], read["vip"], read["points"]) == (200, VIPS[1], 30)
+        if read["node"] == written["node"]:
+            raise NotYet(f"{read['node']} answered, which had written")
+        return read
+
+    assert until(from_another_node, 30, "another node to answer", 0.1)["entry"] == written["entry"]
+
+
+def test_an_upload_written_on_one_node_is_read_on_all(lab: DockerLab) -> None:
+    name, text = op(), f"saved game {uuid.uuid4()}"
+    written = ask(lab, VIPS[0], f"/upload.php?op={name}", "--data-binary", text)
+    assert (written["status"], written["name"], written["bytes"]) == (200, name, len(text))
+    assert {node: page(lab, node, f"/upload.php?name={name}") for node in WEB} == dict.fromkeys(WEB, text)
+    mounts = {node: lab.node(node).exec("stat", "-f", "-c", "%T", "/srv/uploads").stdout.strip() for node in WEB}
+    assert mounts == {**dict.fromkeys(WEB, "nfs"), "web-1": "ext2/ext3"}
+
+
+def served_everywhere(lab: DockerLab, path: str, text: str, nodes: list[str] = WEB) -> bool:
+    behind = [node for node in nodes if page(lab, node, path) != text]
+    if behind:
+        raise NotYet(f"{', '.join(behind)} serve something else")
+    return True
+
+
+def test_a_page_changed_on_the_master_is_served_by_all_and_a_deleted_one_by_none(lab: DockerLab) -> None:
+    text = f"news of {uuid.uuid4()}\n"
+    lab.node("web-1").put("/srv/site/league/table.html", text.encode())
+    assert until(lambda: served_everywhere(lab, "/league/table.html", text), 30, "the page on all nodes", 0.2)
+    lab.node("web-1").exec("rm", "-r", "/srv/site/league")
+
+    def gone() -> bool:
+        return all(not lab.node(node).exec("test", "-e", "/srv/site/league").ok for node in WEB)
+
+    assert until(gone, 30, "the page to be gone from all nodes", 0.2)
+
+
+def test_nothing_is_transferred_when_nothing_changed(lab: DockerLab) -> None:
+    wanted = lab.topology.web_data
+    assert wanted
+    over_s = 20
+    count = f"cat {web_data.STATE}; sleep {over_s}; echo; cat {web_data.STATE}"
+    before, after = map(json.loads, lab.node("web-1").exec("sh", "-c", count, timeout_s=60).stdout.splitlines())
+    resyncs = over_s // wanted.resync_s + 1
+    assert after["transfers"] - before["transfers"] <= resyncs * (len(WEB) - 1)
+
+
+def test_nobody_sees_half_of_a_page_that_is_written_slowly(lab: DockerLab) -> None:
+    """A page written bit by bit, with pauses shorter than the debounce: whoever has it has all of it."""
+    slowly = "(for i in 1 2 3 4 5 6 7 8 9 10; do echo line $i; sleep 0.2; done; echo end) > /srv/site/slow.html"
+    whole = "".join(f"line {number}\n" for number in range(1, 11)) + "end\n"
+    writer = lab.node("web-1").stream("sh", "-c", slowly)
+    try:
+        seen: set[str] = set()
+
+        def arrived() -> bool:
+            read = lab.node("web-4").exec("cat", "/srv/site/slow.html")
+            if read.ok:
+                seen.add(read.stdout)
+            return whole in seen
+
+        assert until(arrived, 30, "the page on web-4", 0.05)
+        assert seen == {whole}
+    finally:
+        writer.stop()
+        lab.node("web-1").exec("rm", "-f", "/srv/site/slow.html")
+
+
+def test_a_node_that_was_down_catches_up(lab: DockerLab) -> None:
+    node, text = lab.node("web-5"), f"while you were away {uuid.uuid4()}\n"
+    try:
+        node.power_off()
+        lab.node("web-1").put("/srv/site/away.html", text.encode())
+        others = [name for name in WEB if name != "web-5"]
+        assert until(lambda: served_everywhere(lab, "/away.html", text, others), 60, "the page on the others", 0.2)
+    finally:
+        node.boot()
+    try:
+        assert until(lambda: served_everywhere(lab, "/away.html", text), 120, "web-5 to catch up", 0.5)
+    finally:
+        lab.node("web-1").exec("rm", "-f", "/srv/site/away.html")
+
+
+def test_a_fresh_backup_restores_with_all_that_was_acknowledged_before(lab: DockerLab) -> None:
+    ops = [op() for _ in range(5)]
+    for number, score in enumerate(ops):
+        assert ask(lab, VIPS[number % 2], "/score.php", player=number + 1, points=5, op=score)["status"] == 200
+    proven = subprocess.run(
+        [*MONKEYWRENCH, "prove-backup", "--fresh", "--json", "--lab", lab.name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert proven.returncode == 0, proven.stdout + proven.stderr
+    verdict = json.loads(proven.stdout)
+    assert verdict["outcome"] == "valid"
+    assert verdict["numbers"]["restored"] >= len(ops)
+
+
+def test_a_backup_with_a_broken_file_does_not_pass(lab: DockerLab) -> None:
+    """A planted defect: what is kept as a backup is damaged, as a copied data folder would be."""
+    keeper = lab.node("web-3")
+    folder = keeper.exec("readlink", "-f", "/srv/backup/database/current").stdout.strip()
+    try:
+        torn = (
+            f"cp -a {folder}/ibdata1 /srv/ibdata1 && dd if=/dev/urandom of={folder}/ibdata1 bs=1M count=8 conv=notrunc"
+        )
+        assert keeper.exec("sh", "-c", torn, timeout_s=30).ok
+        verdict = restore.prove(engine.connect(), lab)
+        assert verdict.outcome == "invalid"
+        assert "does not restore" in verdict.summary
+    finally:
+        keeper.exec("mv", "/srv/ibdata1", f"{folder}/ibdata1")
+
+
+def test_gmetad_names_six_hosts_and_keeps_a_history(lab: DockerLab) -> None:
+    heard = lab.node("lb-1").exec("/usr/lib/monkeywrench/ganglia-hosts", str(ganglia.GMETAD_PORT))
+    hosts = ganglia.parse_hosts(heard.stdout)
+    assert sorted(host.name for host in hosts) == WEB
+    assert all(host.up for host in hosts)
+    for node in WEB:
+        fetch = f"rrdtool fetch {ganglia.RRDS}/{node}/load_one.rrd AVERAGE --start -120s"
+
+        def covered(fetch: str = fetch) -> bool:
+            points = ganglia.parse_history(lab.node("lb-1").exec("sh", "-c", fetch).stdout)
+            return len(points) >= 2
+
+        assert until(covered, 90, f"a history of {node}", 1)
+
+
+def test_a_history_that_a_power_cut_left_cut_short_is_made_anew(lab: DockerLab) -> None:
+    director, broken = lab.node("lb-1"), [f"{ganglia.RRDS}/web-{n}/load_one.rrd" for n in (1, 2, 3)]
+    whole = director.exec("stat", "-c", "%s", broken[0]).stdout
+    director.exec("sv", "stop", "/run/service/gmetad")
+    for path, size in zip(broken, (0, 100, 4096), strict=True):
+        assert director.exec("truncate", "-s", str(size), path).ok
+    director.exec("sv", "start", "/run/service/gmetad")
+
+    def anew() -> bool:
+        return director.exec("stat", "-c", "%s", *broken).stdout == 3 * whole
+
+    assert until(anew, 60, "gmetad to keep a history again", 0.5)
+    lab.wait_healthy()
+
+
+def test_the_database_keeps_every_acknowledged_score_over_a_power_cut_and_comes_back_alone(lab: DockerLab) -> None:
+    acknowledged = []
+    for _ in range(20):
+        score = op()
+        if ask(lab, VIPS[0], "/score.php", player=9, points=1, op=score)["status"] == 200:
+            acknowledged.append(score)
+    assert len(acknowledged) == 20
+    db = lab.node("db")
+    db.power_off()
+    assert ask(lab, VIPS[0], "/score.php", player=9, points=1, op=op())["written"] == "no"
+    assert "db is off" in lab.status().trouble
+    db.boot()
+    lab.wait_healthy()
+    kept = restore.ledger(db.exec("mariadb", "-NBe", restore.LEDGER).stdout)
+    assert [score for score in acknowledged if score not in kept] == []
+
+
+def test_uploads_survive_a_power_cut_of_their_server_and_its_clients_go_on_by_themselves(lab: DockerLab) -> None:
+    name, text = op(), "precious"
+    assert ask(lab, VIPS[0], f"/upload.php?op={name}", "--data-binary", text)["status"] == 200
+    booted = {node: lab.node(node).exec("cat", "/proc/uptime").stdout for node in WEB[1:]}
+    master = lab.node("web-1")
+    master.power_off()
+    trouble = lab.status().trouble
+    assert "web-1 is off" in trouble
+    assert any("/srv/uploads is not answering" in line for line in trouble)
+    master.boot()
+    lab.wait_healthy(120)
+    assert {node: page(lab, node, f"/upload.php?name={name}") for node in WEB} == dict.fromkeys(WEB, text)
+    for node in WEB[1:]:
+        assert float(lab.node(node).exec("cat", "/proc/uptime").stdout.split()[0]) > float(booted[node].split()[0])
+
+
+def test_apache_waits_for_its_mounts(lab: DockerLab) -> None:
+    master, late = lab.node("web-1"), lab.node("web-6")
+    master.power_off()
+    try:
+        late.power_off()
+        late.boot()
+        until(lambda: late.exec("sv", "check", "/run/service/uploads-mount").ok, 20, "the mount to be tried", 0.5)
+        assert not late.exec("pgrep", "apache2").ok
+        assert late.power() is Power.RUNNING
+    finally:
+        master.boot()
+    lab.wait_healthy(120)
+    assert late.exec("pgrep", "apache2").ok
+
+
+def test_a_login_holds_on_its_node(lab: DockerLab) -> None:
+    """PHP sessions are files on the node that made them: on one connection, so on one node, the login holds."""
+    script = (
+        "curl -s --max-time 20 -c /tmp/jar -b /tmp/jar -d 'player=12&op=test-login' http://{vip}/login.php"
+        " --next -s --max-time 20 -c /tmp/jar -b /tmp/jar http://{vip}/session.php"
+    )
+    try:
+        both = lab.node("client").exec("sh", "-c", script.format(vip=VIPS[0]), timeout_s=60).stdout
+        decoder, answers = json.JSONDecoder(), []
+        while both.strip():
+            answer, end = decoder.raw_decode(both.strip())
+            answers.append(answer)
+            both = both.strip()[end:]
+        login, session = answers
+        assert login["player"] == 12
+        assert session["node"] == login["node"]
+        assert (session["player"], session["pages"]) == (12, 1)
+    finally:
+        lab.node("client").exec("rm", "-f", "/tmp/jar")

@@ -1,0 +1,168 @@
+"""Content: everywhere as on the master in time, and never a file that the master never had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.checks import judge
+from harness.history import History, Op
+from harness.verdict import Outcome, Verdict
+from tests.unit import clusters as c
+from tests.unit import histories as h
+from tests.unit.clusters import Scene
+
+SCENES = st.builds(
+    Scene,
+    seed=st.integers(0, 10**6),
+    faults=st.integers(0, 1),
+    kinds=st.just(("node.power-off", "node.freeze")),
+    nodes=st.sampled_from([("web-1",), c.WEB]),
+    holds=st.just((5_000.0, 20_000.0)),
+    rests=st.just((110_000.0, 130_000.0)),
+)
+
+
+def check(history: History, **table: Any) -> Verdict:
+    (verdict,) = judge(history, {"content": table})
+    return verdict
+
+
+@settings(deadline=None, max_examples=250)
+@given(scene=SCENES)
+def test_a_right_replication_is_valid(scene: Scene) -> None:
+    verdict = check(scene.history(c.docroot))
+    assert verdict.outcome is Outcome.VALID, (scene, verdict.findings)
+    assert verdict.numbers["slowest_ms"] > 0
+
+
+def spoilt(seed: int, tell: Callable[[Op], dict[str, str] | None]) -> History:
+    """One node's looks, told otherwise."""
+    history = Scene(seed, faults=0, rests=(60_000, 60_000)).history(c.docroot)
+
+    def other(op: Op) -> Any:
+        files = tell(op) if op["node"] == "web-4" else None
+        return None if files is None else op.value | {"files": files}
+
+    return c.retold(history, "docroot", other)
+
+
+def torn(op: Op) -> dict[str, str] | None:
+    return op["files"] | {"page-2.html": "torn"} if 20e9 < op.time < 26e9 else None
+
+
+def planted(op: Op) -> dict[str, str] | None:
+    return op["files"] | {"shell.php": "evil"} if op.time > 30e9 else None
+
+
+def stuck(op: Op) -> dict[str, str] | None:
+    """Nothing arrives any more."""
+    first = {f"page-{number}.html": f"{number:02d}-0" for number in range(4)}
+    return first if op.time > 5e9 else None
+
+
+def emptied(op: Op) -> dict[str, str] | None:
+    return {} if op.time > 40e9 else None
+
+
+@pytest.mark.parametrize("defect", [torn, planted, stuck, emptied])
+def test_every_defect_is_found(defect: Callable[[Op], dict[str, str] | None]) -> None:
+    for seed in range(12):
+        verdict = check(spoilt(seed, defect))
+        assert verdict.outcome is Outcome.INVALID, (seed, verdict.summary)
+        assert "web-4" in verdict.summary
+        assert verdict.findings[0].evidence
+
+
+def master(*changes: tuple[float, dict[str, str]]) -> list[Op]:
+    """The master's looks: every two seconds what it has then."""
+    ops = []
+    for at in range(100, 60_000, 2_000):
+        files = [files for since, files in changes if since <= at][-1]
+        ops.append(h.op(at, "docroot:web-1", "docroot", {"node": "web-1", "files": files}))
+    return ops
+
+
+def replica(*changes: tuple[float, dict[str, str]]) -> list[Op]:
+    return [
+        h.op(op.time / h.MS + 50, "docroot:web-2", "docroot", op.value | {"node": "web-2"}) for op in master(*changes)
+    ]
+
+
+def two(*ops: Op) -> History:
+    return h.of([h.start(web=["web-1", "web-2"]), *ops, h.end(60_000)])
+
+
+A, B, C = {"a": "1", "b": "1"}, {"a": "2", "b": "1"}, {"b": "1"}
+
+
+@pytest.mark.parametrize(
+    ("there", "outcome"),
+    [
+        ([(0, A), (20_000, B)], Outcome.VALID),
+        ([(0, A), (24_000, B)], Outcome.VALID),
+        ([(0, A), (40_000, B)], Outcome.INVALID),
+        ([(0, A)], Outcome.INVALID),
+        ([(0, C), (3_000, A), (22_000, B)], Outcome.VALID),
+        ([(0, C)], Outcome.INVALID),
+        ([(0, {"a": "0", "b": "1"}), (9_000, A), (22_000, B)], Outcome.VALID),
+        ([(0, A), (9_000, {"a": "0", "b": "1"}), (9_500, A), (22_000, B)], Outcome.VALID),
+        ([(0, A), (9_000, {"a": "0", "b": "1"}), (12_500, A), (22_000, B)], Outcome.INVALID),
+    ],
+)
+def test_literal_replicas(there: list[tuple[float, dict[str, str]]], outcome: Outcome) -> None:
+    verdict = check(two(*master((0, A), (20_000, B)), *replica(*there)))
+    assert verdict.outcome is outcome, verdict.findings
+
+
+def test_a_file_that_was_removed_must_go() -> None:
+    ops = master((0, A), (20_000, C))
+    assert check(two(*ops, *replica((0, A), (22_000, C)))).outcome is Outcome.VALID
+    assert check(two(*ops, *replica((0, A)))).outcome is Outcome.INVALID
+
+
+def test_a_fault_of_replication_is_an_excuse_for_being_late_and_not_for_torn_pages() -> None:
+    fault = [
+        h.fault(5_000, "cut", "start", node="web-1"),
+        h.fault(5_100, "cut", "proof", node="web-1"),
+        h.fault(50_000, "cut", "end", node="web-1"),
+    ]
+    ops = [*master((0, A), (20_000, B)), *fault]
+    late = check(two(*ops, *replica((0, A))))
+    assert late.outcome is Outcome.UNKNOWN
+    assert "long enough after a change" in late.summary
+    torn_page = check(two(*ops, *replica((0, A), (30_000, {"a": "half", "b": "1"}), (34_000, B))))
+    assert torn_page.outcome is Outcome.INVALID
+
+
+@pytest.mark.parametrize(
+    ("history", "says"),
+    [
+        (Scene(1).history(), "Nobody watched"),
+        (two(*master((0, A)), *replica((0, A))), "changed 0 times"),
+        (two(*master((0, A), (20_000, B))), "folder on web-2"),
+        (h.killed(two(*master((0, A), (20_000, B)), *replica((0, A), (20_000, B))), 50_000), "killed"),
+        (
+            h.without(
+                two(*master((0, A), (20_000, B)), *replica((0, A), (20_000, B))),
+                lambda op: op.process == "docroot:web-2" and 30e9 < op.time < 45e9,
+            ),
+            "No look",
+        ),
+        (
+            h.without(
+                two(*master((0, A), (20_000, B)), *replica((0, A), (40_000, {"a": "x", "b": "1"}), (42_000, B))),
+                lambda op: op.process == "docroot:web-1" and 22e9 < op.time < 50e9,
+            ),
+            "was not watched then",
+        ),
+    ],
+)
+def test_too_little_is_unknown(history: History, says: str) -> None:
+    verdict = check(history, converge_ms=25_000)
+    assert verdict.outcome is Outcome.UNKNOWN, verdict.findings
+    assert says in " ".join(finding.sentence for finding in verdict.findings)

@@ -1,0 +1,260 @@
+"""Durability: set-full agrees with a slow look, readings are put together rightly, and the check says what is lost."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.checks import judge
+from harness.checks.arrays import FOREVER, flags, ints
+from harness.checks.readings import readings
+from harness.checks.sets import Elements, State
+from harness.history import History, Op
+from harness.verdict import Outcome, Verdict
+from tests.unit import histories as h
+from tests.unit.games import Game
+
+Reading = tuple[int, int, frozenset[int]]
+"""start, length, and what it had."""
+
+ACKNOWLEDGED = st.lists(st.integers(0, 14), min_size=1, max_size=4)
+READINGS = st.lists(st.tuples(st.integers(0, 14), st.integers(0, 5), st.frozensets(st.integers(0, 3))), max_size=4)
+
+
+def slow_state(acknowledged: int, element: int, made: list[Reading]) -> State:
+    present = [(start, start + length) for start, length, had in made if element in had]
+    absent = [start for start, _, had in made if element not in had]
+    known = min([acknowledged, *(end for _, end in present)])
+    missed = [start for start in absent if known < start]
+    if not missed:
+        return State.STABLE if present else State.NEVER_READ
+    return State.STALE if any(end >= max(missed) for _, end in present) else State.LOST
+
+
+def agree(given_: list[int], made: list[Reading]) -> set[State]:
+    """14 stands for: nobody knows."""
+    acknowledged = [FOREVER if time == 14 else time for time in given_]
+    size = len(acknowledged)
+    whole, each = Elements(ints(acknowledged)), Elements(ints(acknowledged))
+    for start, length, had in made:
+        mine = sorted(element for element in had if element < size)
+        whole.whole(ints(mine), start, start + length)
+        present = flags([element in mine for element in range(size)])
+        times = ints([start] * size)
+        each.each(ints(list(range(size))), present, times, times + length)
+    slow = [slow_state(time, element, made) for element, time in enumerate(acknowledged)]
+    assert whole.states().tolist() == each.states().tolist() == slow
+    assert [state in {State.STALE, State.LOST} for state in slow] == (whole.missing_for() > 0).tolist()
+    return set(slow)
+
+
+@given(ACKNOWLEDGED, READINGS)
+@settings(max_examples=200, deadline=None)
+def test_each_element_is_what_a_slow_look_says(acknowledged: list[int], made: list[Reading]) -> None:
+    agree(acknowledged, made)
+
+
+def test_it_is_on_thousands() -> None:
+    chance = random.Random(2)
+    seen: set[State] = set()
+    for _ in range(2_000):
+        made = [
+            (chance.randint(0, 14), chance.randint(0, 5), frozenset(chance.sample(range(4), chance.randint(0, 4))))
+            for _ in range(chance.randint(0, 4))
+        ]
+        seen |= agree([chance.randint(0, 14) for _ in range(chance.randint(1, 4))], made)
+    assert seen == set(State)
+
+
+# --- readings
+
+
+def page(at: float, after: int, *entries: dict[str, Any], f: str = "ledger", process: str = "final:0") -> list[Op]:
+    asked = {"after": after, "limit": 2, "vip": h.VIP1}
+    told = asked | {"entries": list(entries), "last": entries[-1]["entry"] if entries else after}
+    return [h.op(at, process, f, asked, "invoke"), h.op(at + 5, process, f, told, "ok")]
+
+
+def entry(number: int, op: str, points: int = 5) -> dict[str, Any]:
+    return {"entry": number, "op": op, "player": 1, "points": points}
+
+
+def history(*ops: list[Op]) -> History:
+    return h.of([h.start(), *(op for pair in ops for op in pair), h.end(100_000)])
+
+
+def test_pages_are_put_together() -> None:
+    first, second = page(10, 0, entry(1, "a"), entry(2, "b")), page(20, 2, entry(5, "c"))
+    (reading,) = readings(history(first, second), "ledger")
+    assert (reading.whole, [found["op"] for _, found in reading.entries()]) == (True, ["a", "b", "c"])
+    assert (reading.start, reading.end) == (10 * h.MS, 25 * h.MS)
+    assert [one.whole for one in readings(history(first), "ledger")] == [False]
+    assert [one.whole for one in readings(history(second), "ledger")] == [False]
+    assert [one.whole for one in readings(history(page(10, 0)), "ledger")] == [True]
+
+
+def test_readings_of_two_processes_do_not_mix() -> None:
+    one = [page(10, 0, entry(1, "a"), entry(2, "b")), page(30, 2)]
+    other = [page(12, 0, entry(1, "a"), entry(2, "b"), process="p"), page(20, 1, entry(2, "b"), process="p")]
+    found = readings(history(*one, *other), "ledger")
+    assert [reading.whole for reading in found] == [True, False, False]
+
+
+# --- the check
+
+
+def score(at: float, op: str, kind: str = "ok") -> list[Op]:
+    asked = {"player": 1, "points": 5, "op": op, "vip": h.VIP1}
+    process = f"user:{at}"
+    return [h.op(at, process, "score", asked, "invoke"), h.op(at + 5, process, "score", asked, kind)]
+
+
+def check(*ops: list[Op], of: str = "scores", **table: Any) -> Verdict:
+    (verdict,) = judge(history(*ops), {"durability": {"acknowledged": 1, "of": [of], **table}})
+    return verdict
+
+
+A, B = score(10, "r-0-1"), score(20, "r-0-2")
+BOTH = [page(100, 0, entry(1, "r-0-1"), entry(2, "r-0-2")), page(110, 2)]
+
+
+def test_all_that_was_acknowledged_is_there() -> None:
+    verdict = check(A, B, *BOTH)
+    assert verdict.outcome is Outcome.VALID, verdict.summary
+    assert verdict.summary == "All that was acknowledged is there: 2 scores."
+    assert verdict.numbers["scores"]["stable"] == 2
+
+
+def test_a_lost_score_is_named() -> None:
+    verdict = check(A, B, page(100, 0, entry(1, "r-0-1")))
+    assert verdict.outcome is Outcome.INVALID
+    assert verdict.summary == "1 scores that were acknowledged, or seen, are lost: r-0-2."
+    assert verdict.evidence == (3, 4)
+
+
+def test_what_nobody_knows_may_be_there_or_not_but_must_stay() -> None:
+    unsure = score(30, "r-0-3", "info")
+    assert check(A, B, unsure, *BOTH).outcome is Outcome.VALID
+    third = page(210, 2, entry(3, "r-0-3"))
+    verdict = check(A, B, unsure, page(200, 0, entry(1, "r-0-1"), entry(2, "r-0-2")), third)
+    assert (verdict.outcome, verdict.numbers["scores"]["of_these_there"]) == (Outcome.VALID, 1)
+    again = [page(300, 0, entry(1, "r-0-1"), entry(2, "r-0-2")), page(310, 2)]
+    verdict = check(A, B, unsure, page(200, 0, entry(1, "r-0-1"), entry(2, "r-0-2")), third, *again)
+    assert verdict.outcome is Outcome.INVALID
+
+
+def test_what_was_refused_must_not_be_there() -> None:
+    refused = score(30, "r-0-3", "fail")
+    assert check(A, B, refused, *BOTH).outcome is Outcome.VALID
+    there = page(110, 2, entry(3, "r-0-3"))
+    verdict = check(A, B, refused, BOTH[0], there)
+    assert verdict.outcome is Outcome.INVALID
+    assert "refused, and are there: r-0-3" in verdict.summary
+
+
+def test_a_score_that_was_away_for_a_while_is_stale() -> None:
+    away = page(50, 0, entry(1, "r-0-1"))
+    verdict = check(A, B, away, *BOTH)
+    assert verdict.outcome is Outcome.INVALID
+    assert "missing for up to 25 ms: r-0-2" in verdict.summary
+    assert check(A, B, away, *BOTH, stale_ms=25).outcome is Outcome.VALID
+
+
+def test_without_a_final_reading_it_is_unknown() -> None:
+    assert check(A, B).outcome is Outcome.UNKNOWN
+    early = [page(16, 0, entry(1, "r-0-1"))]
+    assert "after the last of them" in check(A, B, *early).summary
+    assert check(A, B, BOTH[0]).outcome is Outcome.UNKNOWN
+    assert check(A, B, *BOTH, acknowledged=3).outcome is Outcome.UNKNOWN
+
+
+def test_entries_of_earlier_runs_are_not_judged_and_phantoms_are() -> None:
+    verdict = check(A, B, BOTH[0], page(110, 2, entry(3, "old-0-1")))
+    assert (verdict.outcome, verdict.numbers["scores"]["of_earlier_runs"]) == (Outcome.VALID, 1)
+    verdict = check(A, B, BOTH[0], page(110, 2, entry(3, "r-7-1")))
+    assert verdict.outcome is Outcome.INVALID
+    assert "1 scores that nobody did: r-7-1" in verdict.summary
+    lost = [h.op(60, "load", "feed", {"phase": "lost", "why": "gone"})]
+    assert check(A, B, lost, BOTH[0], page(110, 2, entry(3, "r-7-1"))).outcome is Outcome.UNKNOWN
+
+
+def test_an_entry_twice_or_with_another_content_is_wrong() -> None:
+    twice = check(A, B, BOTH[0], page(110, 2, entry(3, "r-0-1")))
+    assert "r-0-1 is there twice" in twice.summary
+    other = check(A, B, page(100, 0, entry(1, "r-0-1"), entry(2, "r-0-2", points=6)), page(110, 2))
+    assert "r-0-2 is there with another content" in other.summary
+    assert twice.outcome is other.outcome is Outcome.INVALID
+
+
+def test_a_score_that_was_sent_again_is_one() -> None:
+    again = [h.op(op.time / h.MS + 20, "user:9", op.f, op.value, op.type) for op in A]
+    refused = [h.op(op.time / h.MS + 30, "user:8", op.f, op.value, op.type) for op in score(10, "r-0-1", "fail")]
+    verdict = check(A, again, refused, B, *BOTH)
+    assert (verdict.outcome, verdict.numbers["scores"]["attempted"]) == (Outcome.VALID, 2)
+
+
+def test_transfers_have_pages_of_their_own() -> None:
+    asked = {"from": 1, "to": 2, "coins": 3, "op": "r-0-1", "vip": h.VIP1}
+    made = [h.op(10, "user:1", "transfer", asked, "invoke"), h.op(15, "user:1", "transfer", asked, "ok")]
+    right = {"entry": 1, "op": "r-0-1", "from": 1, "to": 2, "coins": 3}
+    assert check(made, page(100, 0, right, f="transfers"), of="transfers").outcome is Outcome.VALID
+    swapped = right | {"from": 2, "to": 1}
+    assert check(made, page(100, 0, swapped, f="transfers"), of="transfers").outcome is Outcome.INVALID
+    assert check(made, page(100, 0, f="transfers"), of="transfers").outcome is Outcome.INVALID
+
+
+def motto(at: float, f: str, text: str, version: int, kind: str = "ok") -> list[Op]:
+    told = {"player": 1, "motto": text, "version": version, "vip": h.VIP1}
+    asked = {key: told[key] for key in ("player", "vip", *(["motto"] if f == "profile-write" else []))}
+    return [h.op(at, f"user:{at}", f, asked, "invoke"), h.op(at + 5, f"user:{at}", f, told, kind)]
+
+
+def test_a_profile_is_there_when_its_version_is() -> None:
+    written = [motto(10, "profile-write", "a", 4), motto(20, "profile-write", "b", 5)]
+    for text, version, outcome in (
+        ("b", 5, Outcome.VALID),
+        ("a", 4, Outcome.INVALID),
+        ("old", 3, Outcome.INVALID),
+        ("x", 6, Outcome.VALID),  # that nobody wrote x is what linearizable asks
+        ("x", 5, Outcome.INVALID),
+    ):
+        verdict = check(*written, motto(100, "profile-read", text, version), of="profiles")
+        assert verdict.outcome is outcome, (text, version, verdict.summary)
+    assert check(*written, motto(22, "profile-read", "b", 5), of="profiles").outcome is Outcome.UNKNOWN
+
+
+def test_an_upload_is_asked_for_by_its_name() -> None:
+    asked = {"name": "r-0-1", "sha256": "ab", "bytes": 1, "vip": h.VIP1}
+    sent = [h.op(10, "user:1", "upload", asked, "invoke"), h.op(15, "user:1", "upload", asked, "ok")]
+
+    def download(at: float, kind: str, **told: Any) -> list[Op]:
+        value = {"name": "r-0-1", "vip": h.VIP1}
+        process = f"final:{at}"
+        told = value | {"node": "web-1"} | told
+        return [h.op(at, process, "download", value, "invoke"), h.op(at + 5, process, "download", told, kind)]
+
+    gone = {"status": 404, "written": "no", "said": "there is no upload r-0-1"}
+    for read, outcome in (
+        (download(9_000, "ok", status=200, sha256="ab", bytes=1), Outcome.VALID),
+        (download(9_000, "ok", status=200, sha256="cd", bytes=1), Outcome.INVALID),
+        (download(9_000, "fail", **gone), Outcome.INVALID),
+        (download(1_000, "fail", **gone), Outcome.UNKNOWN),  # a real server may find it later
+        (download(9_000, "fail", status=503, written="no"), Outcome.UNKNOWN),
+        (download(9_000, "info"), Outcome.UNKNOWN),
+    ):
+        verdict = check(sent, read, of="uploads")
+        assert verdict.outcome is outcome, (read, verdict.summary)
+
+
+def test_an_upload_that_nobody_asked_for_at_the_end_is_unknown() -> None:
+    game = Game(5, ops=120).history()
+    name = next(op["name"] for op in game.of("upload") if op.type == "ok")
+    unread = h.without(game, lambda op: op.f == "download" and op["name"] == name)
+    table = {"durability": {"acknowledged": 1, "of": ["uploads"]}}
+    assert judge(game, table)[0].outcome is Outcome.VALID
+    (verdict,) = judge(unread, table)
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert f"not read at the end: {name}" in verdict.summary

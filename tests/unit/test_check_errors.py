@@ -1,0 +1,137 @@
+"""What users saw: errors are for faults and their settling, and every other one is found."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.checks import judge
+from harness.history import History, Op
+from harness.load import load
+from harness.verdict import Outcome, Verdict
+from tests.unit import clusters as c
+from tests.unit import histories as h
+from tests.unit.clusters import Scene
+
+SCENES = st.builds(
+    Scene,
+    seed=st.integers(0, 10**6),
+    faults=st.integers(0, 3),
+    holds=st.just((4_000.0, 9_000.0)),
+    rests=st.just((9_000.0, 15_000.0)),
+)
+
+
+def check(history: History, **table: Any) -> Verdict:
+    (verdict,) = judge(history, {"errors": table})
+    return verdict
+
+
+@settings(deadline=None, max_examples=250)
+@given(scene=SCENES)
+def test_errors_under_faults_alone_are_valid(scene: Scene) -> None:
+    verdict = check(scene.history(c.users))
+    assert verdict.outcome is Outcome.VALID, (scene, verdict.findings)
+
+
+def spoil(history: History, windows: str, seed: int, kind: str, error: str) -> History:
+    """One request of these windows comes to something else."""
+    table = {
+        "calm": lambda at: at < 11_900 * h.MS,
+        "late": lambda at: at > max(op.time for op in history.of("fault")) + 9_000 * h.MS,
+    }
+    good = [op for op in history.of("get") if op.type == "ok" and table[windows](op.time)]
+    one = random.Random(seed).choice(good)
+    return h.changed(history, lambda op: op == one, lambda op: replace(op, type=kind, error=error))
+
+
+@pytest.mark.parametrize("window", ["calm", "late"])
+@pytest.mark.parametrize(("kind", "error"), [("fail", "status 503"), ("info", "timeout"), ("fail", "status 404")])
+def test_a_single_error_that_nothing_explains_is_found(window: str, kind: str, error: str) -> None:
+    for seed in range(15):
+        history = spoil(
+            Scene(seed, holds=(4_000, 9_000), rests=(20_000, 25_000)).history(c.users), window, seed, kind, error
+        )
+        verdict = check(history)
+        assert verdict.outcome is Outcome.INVALID, seed
+        assert error in verdict.summary
+        assert verdict.findings[0].evidence
+        assert check(history, failed=1, indeterminate=1).outcome is Outcome.VALID
+
+
+def test_faults_may_cost_only_so_much() -> None:
+    history = Scene(3, holds=(8_000, 9_000)).history(c.users)
+    assert check(history, during_percent=90).outcome is Outcome.VALID
+    verdict = check(history, during_percent=0.5)
+    assert verdict.outcome is Outcome.INVALID
+    assert "connection refused" in verdict.summary
+
+
+def test_it_says_who_saw_what_and_when() -> None:
+    verdict = check(Scene(3, holds=(8_000, 9_000)).history(c.users))
+    rows = verdict.numbers["errors"]
+    assert {row["window"] for row in rows} <= {"during", "settling"}
+    assert {row["error"] for row in rows} == {"timeout", "connection refused"}
+    assert verdict.numbers["windows"]["before"]["refused"] > 0
+    assert all(user.startswith("user:") for user in verdict.numbers["users"])
+    assert sum(row["requests"] for row in rows) == sum(
+        row["failed"] + row["indeterminate"] for row in verdict.numbers["windows"].values()
+    )
+
+
+def test_a_request_that_a_fault_meets_is_the_faults() -> None:
+    """It was asked before the fault and answered in it."""
+    history = Scene(3).history(c.users)
+    begin = min(op.time for op in history.of("fault")) / h.MS
+    asked = {"url": "/", "vip": h.VIP1}
+    pair = [
+        h.op(begin - 4_000, "user:99", "get", asked, "invoke"),
+        h.op(begin + 10, "user:99", "get", asked, "info", error="timeout"),
+    ]
+    assert check(h.with_ops(history, *pair)).outcome is Outcome.VALID
+
+
+def test_an_address_that_took_no_connection_is_no_error_where_the_next_one_was_asked() -> None:
+    history, asked = Scene(3).history(c.users), {"url": "/", "vip": h.VIP1}
+    tried = [
+        h.op(10, "user:99", "get", asked, "invoke"),
+        h.op(20, "user:99", "get", {**asked, "again": True}, "fail", error="not sent: refused"),
+        h.op(30, "user:99", "get", asked, "invoke"),
+        h.op(40, "user:99", "get", {**asked, "node": "web-1", "status": 200, "ms": 30}, "ok"),
+    ]
+    verdict = check(h.with_ops(history, *tried))
+    assert verdict.outcome is Outcome.VALID
+    assert verdict.numbers["windows"]["before"]["again"] == 1
+    pairs = load(h.with_ops(history, *tried))["get"]
+    assert [pair.ok for pair in pairs if pair.invoke.process == "user:99"] == [True]
+
+
+def unproven(op: Op) -> bool:
+    return op.f == "fault" and op["phase"] == "proof"
+
+
+@pytest.mark.parametrize(
+    ("history", "says"),
+    [
+        (Scene(1).history(), "Requests while nothing was injected: 0"),
+        (h.killed(Scene(1).history(c.users), 30_000), "killed"),
+        (h.without(Scene(1).history(c.users), unproven), "nothing proves"),
+        (
+            h.with_ops(Scene(1).history(c.users), h.op(9_000, "load", "feed", {"phase": "lost"})),
+            "has gaps",
+        ),
+        (
+            h.without(Scene(1).history(c.users), lambda op: op.process.startswith("user:") and op.time > 20_000 * h.MS),
+            "No user asked",
+        ),
+    ],
+)
+def test_too_little_is_unknown(history: History, says: str) -> None:
+    verdict = check(history)
+    assert verdict.outcome is Outcome.UNKNOWN, verdict.summary
+    assert says in " ".join(finding.sentence for finding in verdict.findings)

@@ -1,0 +1,312 @@
+"""Runs against runs: a regression that was planted is found and named, and chance alone is not taken for one."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from harness.compare import (
+    ALL,
+    CompareError,
+    CompareSettings,
+    Comparison,
+    Decision,
+    Matters,
+    Measures,
+    Result,
+    compare,
+    measure,
+)
+from harness.history import History, Op
+from tests.unit import histories as h
+
+BASE_MS = {"get /": 20.0, "get /scores.php": 60.0, "transfer": 35.0}
+"""Endpoint -> its usual median latency."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site whose runs differ by some percent of luck each, and whose answers have a long tail."""
+
+    slower_ms: Mapping[str, float] = field(default_factory=dict)
+    failing: float = 0.0
+    requests: int = 200
+    luck: float = 0.01
+
+    def run(self, name: str, seed: int) -> Measures:
+        return measure(name, h.of(self.ops(random.Random(seed))))
+
+    def ops(self, chance: random.Random) -> Iterator[Op]:
+        yield h.start()
+        for user, (endpoint, usual) in enumerate(BASE_MS.items()):
+            luck = chance.gauss(1, self.luck)
+            for number in range(self.requests):
+                took = usual * luck * chance.lognormvariate(0, 0.15) + self.slower_ms.get(endpoint, 0)
+                yield from request(100 * number, f"user:{user}", endpoint, took, chance.random() < self.failing)
+        yield h.end(100 * self.requests + 1_000)
+
+
+def test_what_is_asked_in_the_warm_up_does_not_count() -> None:
+    ops = [
+        op
+        for number in range(100)
+        for op in request(100 * number, f"user:{number % 20}", "get /", 900 if number < 30 else 20)
+    ]
+    cold, warm = h.start(), h.start()
+    warm = replace(warm, value={**warm.value, "warm_up_ms": 3_000})
+    slow = measure("cold", h.of([cold, *ops, h.end(12_000)]))
+    fast = measure("warm", h.of([warm, *ops, h.end(12_000)]))
+    assert (slow.requests["get /"], fast.requests["get /"]) == (100, 70)
+    assert (slow.endpoints["get /"]["p90_ms"], fast.endpoints["get /"]["p90_ms"]) == (900, 20)
+    strange = replace(warm, value={**warm.value, "warm_up_ms": "long"})
+    assert "warm_up_ms" in measure("strange", h.of([strange, *ops, h.end(12_000)])).spoilt
+
+
+def request(at_ms: float, process: str, endpoint: str, took_ms: float, failed: bool = False) -> list[Op]:
+    f, _, path = endpoint.partition(" ")
+    asked: dict[str, Any] = {"vip": h.VIP1} | ({"url": f"{path}?seed={at_ms}"} if path else {})
+    kind, error = ("fail", "status 503") if failed else ("ok", None)
+    took = max(took_ms, 0.1)
+    done = h.op(at_ms + took, process, f, asked | {"ms": took}, kind, error=error)
+    return [h.op(at_ms, process, f, asked, "invoke"), done]
+
+
+def runs(site: Site, side: str, count: int, seed: int) -> list[Measures]:
+    return [
+        site.run(f"{side}-{number}", 1_000 * seed + number + (500 if side == "new" else 0)) for number in range(count)
+    ]
+
+
+def against(new: Site, count: int = 8, seed: int = 1, **settings: Any) -> Result:
+    return compare(runs(Site(), "old", count, seed), runs(new, "new", count, seed), CompareSettings(**settings))
+
+
+def decisions(result: Result) -> dict[str, Decision]:
+    return {each.endpoint: each.decision for each in result.endpoints}
+
+
+def one(result: Result, endpoint: str, statistic: str) -> Comparison:
+    (found,) = (
+        each
+        for group in result.endpoints
+        if group.endpoint == endpoint
+        for each in group.comparisons
+        if each.statistic == statistic
+    )
+    return found
+
+
+def test_twenty_of_twenty_comparisons_of_the_same_site_find_no_difference() -> None:
+    found = [against(Site(), seed=seed).decision for seed in range(20)]
+    assert found == [Decision.NO_DIFFERENCE] * 20
+
+
+def test_twenty_ms_on_one_endpoint_are_found_and_named() -> None:
+    result = against(Site({"get /scores.php": 20}))
+    assert result.decision is Decision.REGRESSION
+    assert "get /scores.php" in result.summary
+    named = {name for name, each in decisions(result).items() if each is Decision.REGRESSION and name != ALL}
+    assert named == {"get /scores.php"}
+    test = one(result, "get /scores.php", "p50_ms").test
+    assert test is not None
+    assert test.shift == pytest.approx(20, abs=2)
+    assert test.cliffs_delta == 1
+    assert test.shift_low is not None
+    assert test.shift_high is not None
+    assert test.shift_low < 20 < test.shift_high
+
+
+@pytest.mark.parametrize("endpoint", sorted(BASE_MS))
+@pytest.mark.parametrize("size_ms", [8, 15, 40, 300])
+def test_a_planted_difference_is_found_either_way(endpoint: str, size_ms: float) -> None:
+    old, new = (runs(site, side, 7, 3) for site, side in ((Site(), "old"), (Site({endpoint: size_ms}), "new")))
+    there, back = compare(old, new), compare(new, old)
+    assert decisions(there)[endpoint] is Decision.REGRESSION
+    assert one(back, endpoint, "p50_ms").decision is Decision.IMPROVEMENT
+    assert Decision.REGRESSION not in decisions(back).values()
+    for name in BASE_MS.keys() - {endpoint}:
+        assert decisions(there)[name] is not Decision.REGRESSION
+
+
+def test_an_improvement_is_one_only_where_all_can_be_told() -> None:
+    old, new = runs(Site({"transfer": 20}), "old", 8, 2), runs(Site(), "new", 8, 2)
+    assert compare(old, new).decision is Decision.IMPROVEMENT
+    short = [replace(run, endpoints={**run.endpoints, "get /": {"error_share": 0.0}}) for run in new]
+    result = compare(old, short)
+    assert result.decision is Decision.NOT_ENOUGH
+    assert decisions(result)["transfer"] is Decision.IMPROVEMENT
+
+
+def test_errors_that_come_fast_are_no_improvement() -> None:
+    result = against(Site(failing=0.1))
+    assert result.decision is Decision.REGRESSION
+    assert one(result, "transfer", "error_share").decision is Decision.REGRESSION
+
+
+def test_less_than_matters_is_no_difference() -> None:
+    assert against(Site({"transfer": 1}, luck=0.002)).decision is Decision.NO_DIFFERENCE
+    strict = {"p50_ms": Matters(share=0, least=0.3)}
+    assert against(Site({"transfer": 1}, luck=0.002), judged=strict).decision is Decision.REGRESSION
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_so_few_runs_cannot_tell_even_the_largest_difference(count: int) -> None:
+    result = against(Site({"transfer": 300}), count)
+    assert result.decision is Decision.NOT_ENOUGH
+    assert result.family == 16  # four statistics of three endpoints and of all
+    assert one(result, "transfer", "p50_ms").runs_needed == 6  # 2 / 924 * 16 = 0.035
+    assert "about" in result.summary
+    assert against(Site({"transfer": 300}), 6).decision is Decision.REGRESSION
+
+
+def test_an_interval_too_wide_for_what_matters_is_no_proof_of_sameness() -> None:
+    result = against(Site(luck=0.3), seed=4)
+    assert result.decision is Decision.NOT_ENOUGH
+    needed = one(result, "get /scores.php", "p50_ms").runs_needed
+    assert needed is not None
+    assert needed > 8
+
+
+def test_throughput_is_told_and_judged_on_demand() -> None:
+    result = against(Site(failing=0.3))
+    told = one(result, "transfer", "throughput_per_s")
+    assert (told.judged, told.decision) == (False, None)
+    assert told.test is not None
+    assert told.test.shift < 0
+    judged = against(Site(failing=0.3), judged={"throughput_per_s": Matters(share=0.05, least=0.1)})
+    assert judged.decision is Decision.REGRESSION
+
+
+# --- bad input
+
+
+def changed_start(run: History, **cluster: Any) -> History:
+    return h.changed(run, lambda op: op.f == "start", lambda _: h.start(**cluster))
+
+
+def history(seed: int = 1) -> History:
+    return h.of(Site(requests=10).ops(random.Random(seed)))
+
+
+def test_another_topology_is_refused_in_a_sentence() -> None:
+    other = measure("b", changed_start(history(), web=["web-1"]))
+    with pytest.raises(CompareError, match="different topologies: web is"):
+        compare([measure("a", history())], [other])
+
+
+def test_another_set_up_is_told() -> None:
+    new = [measure("b", changed_start(history(), scheduler="rr", resource_start_ms=900))]
+    (note, *_) = compare([measure("a", history())], new).notes
+    assert note == "Set up otherwise: scheduler is wlc in the baseline and rr in the candidate."
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda run: h.killed(run, 500), "the run was killed"),
+        (lambda run: h.with_ops(run, h.op(400, "load", "feed", {"phase": "lost"})), "has gaps"),
+        (lambda run: h.without(run, lambda op: op.process.startswith("user:")), "asked for nothing"),
+        (lambda run: h.without(run, lambda op: op.f == "start"), "has no start"),
+        (lambda _: History(()), "has no start"),
+    ],
+)
+def test_a_run_that_cannot_be_used_is_left_out_and_named(spoil: Any, says: str) -> None:
+    bad, good = measure("bad", spoil(history())), measure("good", history())
+    assert says in bad.spoilt
+    result = compare([good, bad], [measure("new", history(2))])
+    assert result.baseline == ("good",)
+    assert any("bad cannot be used" in note for note in result.notes)
+    with pytest.raises(CompareError, match=r"The baseline has no run that can be used\. bad"):
+        compare([bad], [good])
+
+
+def test_one_run_is_one_witness_and_of_one_scenario() -> None:
+    run = measure("a", history())
+    with pytest.raises(CompareError, match="more than once"):
+        compare([run], [run])
+    with pytest.raises(CompareError, match="of the scenario"):
+        compare([run], [replace(run, name="b", scenario="another")])
+    with pytest.raises(CompareError, match="60 are the most"):
+        compare([replace(run, name=str(number)) for number in range(61)], [run])
+
+
+def test_runs_without_the_endpoint_are_counted() -> None:
+    old, new = runs(Site(), "old", 8, 1), runs(Site(), "new", 8, 1)
+    without = [_without(run, "transfer") for run in new[:5]] + new[5:]
+    result = compare(old, without)
+    assert decisions(result)["transfer"] is Decision.NOT_ENOUGH
+    assert "5 of the 8 runs of the candidate do not tell" in one(result, "transfer", "p50_ms").sentence
+    gone = one(compare(old, [_without(run, "transfer") for run in new]), "transfer", "p50_ms")
+    assert (gone.decision, gone.test) == (Decision.NOT_ENOUGH, None)
+    assert "nothing to compare" in gone.sentence
+
+
+def _without(run: Measures, endpoint: str) -> Measures:
+    return replace(run, endpoints={name: each for name, each in run.endpoints.items() if name != endpoint})
+
+
+def test_runs_too_short_for_a_percentile_say_so() -> None:
+    short = Site(requests=60)
+    result = compare(runs(short, "old", 8, 1), runs(short, "new", 8, 1))
+    assert any("get /, 99th percentile of latency, is not judged" in note for note in result.notes)
+    assert one(result, "get /", "p99_ms").decision is None
+    assert one(against(short), "get /", "p99_ms").decision is Decision.NOT_ENOUGH
+
+
+# --- numbers
+
+
+def test_the_numbers_of_a_run() -> None:
+    ops: list[Sequence[Op]] = [request(100 * n, "user:1", "get /a", n + 1.0) for n in range(100)]
+    ops += [request(10_000, "user:1", "get /a", 7, failed=True)]
+    right = {"status": 409, "written": "no", "ms": 3}
+    ops += [[h.op(11_000, "user:1", "transfer", {}, "invoke"), h.op(11_003, "user:1", "transfer", right, "fail")]]
+    ops += [
+        [
+            h.op(12_000, "user:1", "get", {"url": "/a"}, "invoke"),
+            h.op(12_400, "user:1", "get", {}, "info", error="stopped"),
+        ]
+    ]
+    ops += [[h.op(0, "probe:1", "http", {}, "invoke"), h.op(1, "probe:1", "http", {}, "ok")]]
+    found = measure("a", h.of([h.start(), *(op for each in ops for op in each), h.end(13_000)]))
+    assert found.requests == {ALL: 102, "get /a": 101, "transfer": 1}
+    assert found.endpoints["get /a"] == {
+        "p50_ms": 50,
+        "p90_ms": 90,
+        "p99_ms": 99,
+        "error_share": pytest.approx(1 / 101),
+        "throughput_per_s": pytest.approx(100 / 11.003),
+    }
+    assert found.endpoints["transfer"] == {"error_share": 0, "throughput_per_s": 0}
+
+
+def test_a_result_is_json_and_has_every_number() -> None:
+    result = against(Site(), 6)
+    again = Result.model_validate_json(result.model_dump_json())
+    assert again == result
+    table = json.loads(result.model_dump_json())
+    assert len(table["endpoints"][0]["comparisons"][0]["baseline"]["values"]) == 6
+
+
+def test_one_endpoint_is_not_told_twice() -> None:
+    alone = [replace(_without(_without(run, "get /"), "transfer")) for run in runs(Site(), "old", 2, 1)]
+    assert decisions(compare(alone[:1], alone[1:])).keys() == {"get /scores.php"}
+
+
+def test_a_certain_difference_that_is_too_small_to_matter() -> None:
+    """All of the candidate's runs are above all of the baseline's, by 1 ms of 2 that matter."""
+    usual = measure("a", history())
+    old, new = (
+        [replace(usual, name=f"{at}/{n}", endpoints={"get /": {"p50_ms": at + n / 100}}) for n in range(8)]
+        for at in (20.0, 21.0)
+    )
+    result = compare(old, new)
+    test = one(result, "get /", "p50_ms").test
+    assert test is not None
+    assert test.p_corrected < 0.001
+    assert result.decision is Decision.NO_DIFFERENCE

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from faults import FAULTS, nft
+from faults.cluster import OnePathCut, Settle, another_key, drifted, silence
+from faults.nft import Frames
+from faults.rolling import maintenance_folder, parse_table
+from harness.fake import FakeLab
+from harness.protocols import Astray, Cable, LabError, Power
+from harness.wait import NotYet
+
+HA_CF = "deadtime 3000ms\nudpport 694\nucast eth2 198.18.2.11\nucast eth2 198.18.2.12\nnode lb-1 lb-2\n"
+CABLES = tuple(Cable(f"{node}.eth2", node, "eth2", "heartbeat", (), "") for node in ("lb-1", "lb-2"))
+
+
+def with_heartbeat(packets: int) -> FakeLab:
+    """A fake lab with a path for heartbeat, on which the switch has counted so many packets each way."""
+    lab = FakeLab()
+    lab.cables = (*lab.cables, *CABLES)
+    counters = [{"counter": {"name": f"hit_from_{number}", "packets": packets}} for number in (1, 2)]
+    for node in (lab.node("lb-1"), lab.node("lb-2"), lab.switch):
+        node.says |= {"cat": HA_CF, "nft": json.dumps({"nftables": counters})}
+    return lab
+
+
+def test_a_path_is_cut_when_messages_of_both_directors_were_dropped() -> None:
+    with OnePathCut().inject(with_heartbeat(3)) as proof:
+        assert "6 of heartbeat's messages on heartbeat were dropped" in proof.seen
+
+
+def test_a_path_on_which_nothing_was_dropped_is_not_cut() -> None:
+    with pytest.raises(NotYet, match="dropped so far"):
+        OnePathCut().changes(with_heartbeat(0))[0].proof()
+
+
+def test_a_path_that_heartbeat_does_not_use_cannot_be_cut() -> None:
+    with pytest.raises(LabError, match="no path on internet"):
+        OnePathCut(path="internet").changes(with_heartbeat(0))
+    assert "no segment wan" in (OnePathCut(path="wan").available(with_heartbeat(0)) or "")
+
+
+def test_only_heartbeats_messages_are_dropped() -> None:
+    ruleset = nft.dropping("t", silence(CABLES, Frames("udp", 694)))
+    assert 'iifname "lb-1.eth2" udp dport 694' in ruleset
+    assert 'iifname "lb-2.eth2" udp sport 694' in ruleset
+    assert ruleset.count("hook forward") == 4  # of each director: counted first, then dropped
+    assert "add table bridge t" in ruleset
+
+
+@pytest.mark.parametrize("name", ["authkeys-changed", "configuration-drift", "failback-during-recovery"])
+def test_what_only_a_director_can_have(name: str) -> None:
+    make = FAULTS[f"cluster.{name}"]
+    assert make(node="lb-1").available(FakeLab()) is None
+    assert "no director" in (make(node="web-1").available(FakeLab()) or "")
+    assert "lb-1, lb-2" in (make(node="lb-9").available(FakeLab()) or "")
+
+
+def test_a_fault_of_both_directors_needs_both() -> None:
+    lab = FakeLab()
+    lab.node("lb-2").power_off()
+    with pytest.raises(LabError, match="lb-2 is off"), FAULTS["cluster.both-directors"]().inject(lab):
+        pytest.fail("it was taken for injected")
+    assert lab.node("lb-1").power() is Power.RUNNING
+    assert lab.leases() == []
+
+
+def test_another_key_keeps_the_methods() -> None:
+    assert another_key("auth 1\n1 sha1 secret\n") == "auth 1\n1 sha1 monkeywrench\n"
+    with pytest.raises(LabError, match="no key"):
+        another_key("auth 1\n1 crc\n")
+
+
+def test_drift_changes_all_lines_of_one_setting() -> None:
+    assert drifted("ha.cf", HA_CF, "deadtime", "9s") == (HA_CF.replace("3000ms", "9s"), "3000ms")
+    directors = "virtual=a\n\tscheduler=wlc\nvirtual=b\n\tscheduler=wlc\n"
+    assert drifted("ldirectord.cf", directors, "scheduler", "rr") == (directors.replace("wlc", "rr"), "wlc")
+    resources = "lb-1 IPaddr2::a\nlb-2 IPaddr2::b\n"
+    assert drifted("haresources", resources, "lb-2", "IPaddr2::c") == (resources.replace("b\n", "c\n"), "IPaddr2::b")
+
+
+def test_a_setting_that_is_not_there_or_not_changed_is_refused() -> None:
+    with pytest.raises(LabError, match="does not set warntime"):
+        drifted("ha.cf", HA_CF, "warntime", "1s")
+    with pytest.raises(LabError, match=r"is 3000ms in ha\.cf already"):
+        drifted("ha.cf", HA_CF, "deadtime", "3000ms")
+
+
+TABLE = """IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
+TCP  203.0.113.101:80 wlc
+  -> 198.18.1.101:80              Masq    1      0          4
+  -> 198.18.1.102:80              Masq    0      3          0
+"""
+
+
+def test_tables_of_directors() -> None:
+    assert parse_table(TABLE) == {"198.18.1.101": [(1, 0)], "198.18.1.102": [(0, 3)]}
+
+
+def test_maintenance_needs_a_folder() -> None:
+    assert maintenance_folder("quiescent=yes\nmaintenancedir=/etc/ha.d/maintenance\n") == "/etc/ha.d/maintenance"
+    assert maintenance_folder("quiescent=yes\n# maintenancedir=/x\n") == ""
+    reason = FAULTS["cluster.rolling-maintenance"]().available(FakeLab())
+    assert reason == "ldirectord.cf of lb-1 names no maintenancedir"
+    assert "web-9" in (FAULTS["cluster.rolling-maintenance"](nodes=("web-9",)).available(FakeLab()) or "")
+
+
+def test_the_directors_are_of_one_mind_when_nobody_sends_elsewhere() -> None:
+    lab = FakeLab()
+    with Settle().inject(lab) as proof:
+        assert "Each address is at home. Every node that knows one" in proof.seen
+    changes = Settle().changes(lab)
+    lab.astray = (Astray("client", "203.0.113.102", "lb-1"),)
+    with pytest.raises(NotYet, match=r"client sends what is for 203\.0\.113\.102 to lb-1, which has not got it"):
+        Settle().changes(lab)[-1].proof()
+    lab.astray = ()
+    lab.node("lb-2").power_off()
+    with pytest.raises(NotYet, match=r"203\.0\.113\.102 is held by"):
+        changes[-1].proof()

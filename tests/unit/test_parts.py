@@ -1,0 +1,279 @@
+"""Each part of the cluster, asked and judged: answers as the real programs print them, then one thing wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from harness.protocols import Astray, NodeStatus, Power, RealServer
+from topology import lab
+from topology.model import Topology, load, parse, shipped
+from topology.parts import PARTS, ganglia, real_servers, variable_data, virtual_service
+from topology.parts.part import Seen
+from topology.render import secrets
+
+WEB = [f"web-{number}" for number in range(1, 7)]
+VIPS = ["203.0.113.101", "203.0.113.102"]
+Answers = dict[str, dict[str, str]]
+
+
+def one(_vip: str, _node: str) -> int:
+    return 1
+
+
+def ipvs(topology: Topology, weight: Callable[[str, str], int] = one) -> str:
+    service = topology.service
+    text = "IP Virtual Server version 1.2.1 (size=256)\nProt LocalAddress:Port Scheduler Flags\n"
+    text += "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n"
+    for position, vip in enumerate(topology.vips):
+        sticky = f" persistent {service.persistence_s}" if service.persistence_s else ""
+        text += f"TCP  {vip.address}:80 {service.scheduler}{sticky}\n"
+        for web in topology.of_role("web"):
+            address = f"{web.addresses['lan'][position]}:80"
+            forward = virtual_service.FORWARDS[service.forwarding]
+            text += f"  -> {address:28} {forward:7} {weight(str(vip.address), web.name):<6} 3          11        \n"
+    sync = "master sync daemon (mcast=eth2, syncid=1, maxlen=1464)\nbackup sync daemon (mcast=eth2, syncid=2)\n"
+    return f"{text}{virtual_service.SYNC}\n{sync}"
+
+
+def hosts(tn_s: dict[str, int]) -> str:
+    return "".join(
+        f'<HOST NAME="{name}" IP="198.18.1.10" TAGS="" REPORTED="17" TN="{tn}" TMAX="20" DMAX="3600" METRICS="21">\n'
+        for name, tn in tn_s.items()
+    )
+
+
+LINK = "1: lo: <LOOPBACK,UP> mtu 65536 link/loopback 00:00:00:00:00:00 brd 00:00:00:00:00:00\n"
+MACS = {"lb-1": "02:00:00:00:00:0b", "lb-2": "02:00:00:00:00:0c"}
+
+
+def neighbours(owners: dict[str, str]) -> str:
+    known = "".join(f"{address} dev eth0 lladdr {MACS.get(name, name)} REACHABLE\n" for address, name in owners.items())
+    return f"{known}198.18.1.77 dev eth0  FAILED\n"
+
+
+def healthy_answers(topology: Topology) -> Answers:
+    backup = '42\n18\n{"began": 1795390293, "files": 3}\n'
+    account = {"rounds": 2, "transfers": 10, "pending": False, "lag_s": 1.25, "failed": [], "trouble": ""}
+    health = json.dumps({"node": "web", "database": "ok", "uploads": "ok"})
+    table = ipvs(topology)
+    heard = hosts(dict.fromkeys(WEB, 17))
+    return {
+        "DNS round robin": {"client": json.dumps([VIPS, VIPS[::-1]])},
+        "Linux Directors": {
+            "lb-1": f"{LINK}2: eth0: <UP> mtu 1500 link/ether {MACS['lb-1']} brd ff:ff:ff:ff:ff:ff\n",
+            "lb-2": f"{LINK}2: eth0: <UP> mtu 1500 link/ether {MACS['lb-2']} brd ff:ff:ff:ff:ff:ff\n",
+            "client": neighbours({VIPS[0]: "lb-1", VIPS[1]: "lb-2"}),
+            "web-3": neighbours({"198.18.1.1": "lb-1", "198.18.1.2": "lb-2", "198.18.1.12": "lb-2"}),
+        },
+        "virtual service": {"lb-1": table, "lb-2": table},
+        "heartbeat": dict.fromkeys(("lb-1", "lb-2"), "heartbeat is running on lb [lb]...\nactive\n"),
+        "ldirectord": {"lb-1": "1\n", "lb-2": "1\n"},
+        "real servers": {**dict.fromkeys(WEB, health), "client": json.dumps(dict.fromkeys(VIPS, "web-4"))},
+        "web data": {**dict.fromkeys(WEB, "d41d8c\n"), "web-1": f"d41d8c\n{json.dumps(account)}"},
+        "variable data": {**dict.fromkeys(WEB, "nfs\n"), "web-1": "ext2/ext3\n", "web-2": f"nfs\n{backup}"},
+        "MySQL": {"db": "10.11.19-MariaDB\t7\n", "web-3": backup},
+        "Ganglia": {**dict.fromkeys(WEB, heard), "lb-1": heard},
+    }
+
+
+def healthy(topology: Topology | None = None) -> Seen:
+    topology = topology or load("ultramonkey")
+    power = {machine.name: Power.RUNNING for machine in topology.machines}
+    addresses = {"lb-1": ("198.18.1.11", "198.18.1.1", VIPS[0]), "lb-2": ("198.18.1.12", "198.18.1.2", VIPS[1])}
+    return Seen(topology, power, addresses, healthy_answers(topology))
+
+
+def but(part: str, **answers: str | None) -> Seen:
+    """A healthy cluster in which some nodes answer otherwise, or not at all, to the question of one part."""
+    seen = healthy()
+    said = dict(seen.answers[part])
+    for key, answer in answers.items():
+        node = key.replace("_", "-")
+        if answer is None:
+            said.pop(node)
+        else:
+            said[node] = answer
+    return replace(seen, answers={**seen.answers, part: said})
+
+
+def trouble(seen: Seen) -> list[str]:
+    return list(lab.judge(seen, []).trouble)
+
+
+def test_every_part_is_there_and_a_healthy_cluster_has_no_trouble() -> None:
+    status = lab.judge(healthy(), [])
+    assert [part.name for part in status.parts] == list(healthy_answers(load("ultramonkey")))
+    assert status.trouble == ()
+    assert all(part.seen for part in status.parts)
+    json.dumps([dict(part.facts) for part in status.parts])  # facts are what JSON can hold
+
+
+@pytest.mark.parametrize(
+    ("node", "address", "other"),
+    [("client", VIPS[1], "lb-1"), ("web-3", "198.18.1.1", "lb-2"), ("client", VIPS[0], "02:00:00:00:00:99")],
+)
+def test_a_neighbour_that_takes_another_for_an_addresss_owner_is_found(node: str, address: str, other: str) -> None:
+    """Both directors forward, so that nobody notices until the other one's power fails."""
+    seen = but("Linux Directors", **{node.replace("-", "_"): neighbours({address: other})})
+    assert trouble(seen) == [f"{node} sends what is for {address} to {other}, which has not got it"]
+    assert lab.judge(seen, []).astray == (Astray(node, address, other),)
+
+
+@pytest.mark.parametrize("holders", [(), ("lb-1", "lb-2")])
+def test_of_an_address_without_one_owner_neighbours_can_know_nothing(holders: tuple[str, ...]) -> None:
+    seen = but("Linux Directors", client=neighbours({VIPS[0]: "lb-2"}))
+    held = {name: (VIPS[0],) if name in holders else () for name in ("lb-1", "lb-2")}
+    assert lab.judge(replace(seen, addresses=held), []).astray == ()
+
+
+@pytest.mark.parametrize("part", [part.name for part in PARTS if part.name != "Linux Directors"])
+def test_no_part_is_healthy_when_nobody_answers(part: str) -> None:
+    seen = healthy()
+    assert trouble(replace(seen, answers={**seen.answers, part: {}})) != []
+
+
+@pytest.mark.parametrize("part", [part.name for part in PARTS if part.name != "Linux Directors"])
+@pytest.mark.parametrize("garbage", ["", "\n", "x", "null", "[1]", "{}", '"', "0\n0\n0\n", "\x00\n\x00"])
+def test_garbage_is_trouble_and_not_a_traceback(part: str, garbage: str) -> None:
+    seen = healthy()
+    said = dict.fromkeys(seen.answers[part], garbage)
+    assert trouble(replace(seen, answers={**seen.answers, part: said})) != []
+
+
+@pytest.mark.parametrize(
+    ("seen", "sentence"),
+    [
+        (but("DNS round robin", client=json.dumps([[VIPS[0]], VIPS])), f"the resolver answers {VIPS[0]} for www"),
+        (but("DNS round robin", client="[[], []]"), "the resolver answers nothing"),
+        (but("virtual service", lb_2="--\n"), f"lb-2: there is no virtual service {VIPS[0]}:80"),
+        (but("heartbeat", lb_1="heartbeat is stopped.\n"), "heartbeat does not run on lb-1"),
+        (but("heartbeat", lb_1="heartbeat is running\ndead\n"), "lb-1 sees lb-2 as dead"),
+        (but("ldirectord", lb_2="0\n"), "ldirectord does not run on lb-2"),
+        (but("real servers", web_5=None), "the site on web-5 says of its database: no answer"),
+        (
+            but("real servers", web_5='{"database": "no connection", "uploads": "ok"}'),
+            "the site on web-5 says of its database: no connection",
+        ),
+        (but("real servers", client=json.dumps({VIPS[0]: None, VIPS[1]: "web-1"})), f"does not answer at {VIPS[0]}"),
+        (but("web data", web_4="other\n"), "web-4: the site's folder is not as on web-1"),
+        (but("web data", web_1=None), "the master web-1 does not answer"),
+        (but("web data", web_1="d41d8c\n"), "gives no account"),
+        (but("web data", web_1="d41d8c\n[1]"), "gives no account"),
+        (but("variable data", web_6="ext2/ext3\n"), "web-6: /srv/uploads is ext2/ext3"),
+        (but("variable data", web_6="silent\n"), "web-6: /srv/uploads is not answering"),
+        (but("variable data", web_2="nfs\n999\n181\n{}\n"), "the backup of the uploads on web-2 is 181 s old"),
+        (but("variable data", web_2="nfs\n999\n"), "the backup of the uploads on web-2 does not exist"),
+        (but("MySQL", db="ERROR 2002 (HY000): Can't connect"), "the database on db does not answer"),
+        (but("MySQL", web_3="300\n"), "the backup of the database on web-3 does not exist"),
+        (but("Ganglia", lb_1=hosts({**dict.fromkeys(WEB, 17), "web-3": 80})), "gmetad on lb-1 does not see web-3"),
+        (but("Ganglia", lb_1=hosts(dict.fromkeys(WEB, 17)).replace('"21"', '"0"', 1)), "knows no metric of web-1"),
+        (but("Ganglia", web_2=hosts(dict.fromkeys(WEB[1:], 1))), "gmond on web-2 does not see web-1"),
+    ],
+)
+def test_each_fault_has_its_sentence_and_only_that(seen: Seen, sentence: str) -> None:
+    first, *rest = trouble(seen)
+    assert sentence in first
+    assert all(line.startswith("lb-2") for line in rest)  # an empty table is trouble for ldirectord too
+
+
+def test_an_owner_too_many_or_away_from_home() -> None:
+    seen = but("Linux Directors", client="")
+    both = replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": (VIPS[1],)})
+    assert trouble(both) == [f"{VIPS[1]} is held by lb-1 and lb-2 instead of lb-2"]
+    away = replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": ()})
+    assert trouble(away) == [f"{VIPS[1]} is held by lb-1 instead of lb-2"]
+    nobody = replace(seen, addresses={"lb-1": (VIPS[0],), "lb-2": ()})
+    assert trouble(nobody) == [f"{VIPS[1]} is held by nobody instead of lb-2"]
+
+
+def test_without_auto_failback_any_one_director_will_do() -> None:
+    text = shipped()["ultramonkey"].read_text().replace("auto_failback = true", "auto_failback = false")
+    seen = replace(but("Linux Directors", client=""), topology=parse(text, "my.toml"))
+    assert trouble(replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": ()})) == []
+    assert trouble(replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": (VIPS[1],)})) == [
+        f"{VIPS[1]} is held by lb-1 and lb-2 instead of one director"
+    ]
+
+
+def test_a_quiesced_server_is_named_with_its_director_and_vip() -> None:
+    topology = load("ultramonkey")
+    table = ipvs(topology, lambda vip, node: 0 if (vip, node) == (VIPS[1], "web-3") else 1)
+    assert trouble(but("virtual service", lb_2=table)) == [f"lb-2 sends nothing for {VIPS[1]} to web-3"]
+
+
+def test_a_table_that_is_not_as_the_topology_says() -> None:
+    text = shipped()["ultramonkey"].read_text()
+    wanted = text.replace('scheduler = "wlc"', 'scheduler = "rr"\npersistence_s = 60').replace('"masq"', '"gate"')
+    seen = replace(healthy(), topology=parse(wanted, "my.toml"))
+    lines = [line for line in trouble(seen) if line.startswith("lb-1:")]
+    assert lines == [
+        f"lb-1: {VIPS[0]}:80 has the scheduler wlc instead of rr",
+        f"lb-1: {VIPS[0]}:80 has no persistence, not as the topology says",
+        f"lb-1: {VIPS[1]}:80 has the scheduler wlc instead of rr",
+        f"lb-1: {VIPS[1]}:80 has no persistence, not as the topology says",
+        "lb-1: requests are forwarded by Masq instead of Route",
+    ]
+    assert trouble(healthy(parse(wanted, "my.toml"))) == []
+
+
+def test_a_node_that_is_off_is_trouble_once_and_not_asked_for_more() -> None:
+    seen = healthy()
+    power = {**seen.power, "web-5": Power.OFF}
+    answers = {part: {n: a for n, a in said.items() if n != "web-5"} for part, said in seen.answers.items()}
+    off = NodeStatus("web-5", "web", Power.OFF, "uml", "", "")
+    status = lab.judge(replace(seen, power=power, answers=answers), [off])
+    assert status.trouble == ("web-5 is off",)  # ldirectord has not noticed yet in these tables
+
+
+def test_the_questions_of_a_node_are_one_script_and_the_answers_come_apart_again() -> None:
+    asked = {"one": "echo 1", "two words": "printf 'a\\nb'", "none": "true"}
+    text = lab.script(asked)
+    assert text.count(lab.MARK) == 3
+    said = f"{lab.MARK}one\n1\n{lab.MARK}two words\na\nb{lab.MARK}none\n"
+    assert lab.parse_answers(said) == {"one": "1\n", "two words": "a\nb", "none": ""}
+    assert lab.parse_answers("noise") == {}
+
+
+def test_an_ipvs_table_is_read_as_ipvsadm_prints_it() -> None:
+    printed = """\
+TCP  203.0.113.101:80 wlc persistent 360
+  -> 198.18.1.101:80              Masq    1      3          11
+  -> 198.18.1.102:80              Masq    0      0          2
+TCP  203.0.113.102:80 wlc
+"""
+    assert virtual_service.parse_ipvs(printed, {"198.18.1.101": "web-1", "198.18.1.102": "web-2"}) == {
+        "203.0.113.101:80": (
+            RealServer("198.18.1.101", "web-1", 1, 3, 11),
+            RealServer("198.18.1.102", "web-2", 0, 0, 2),
+        ),
+        "203.0.113.102:80": (),
+    }
+
+
+def test_a_host_is_down_at_four_times_tmax() -> None:
+    assert [host.up for host in ganglia.parse_hosts(hosts({"web-1": 79, "web-2": 80}))] == [True, False]
+    assert ganglia.parse_hosts('<GRID NAME="x">\n<HOST NAME="broken">\n') == [ganglia.Host("broken", -1, 0)]
+    assert not ganglia.Host("broken", -1, 0).up
+
+
+def test_a_history_has_the_points_that_were_collected() -> None:
+    printed = "                            sum\n\n1795390290: nan\n1795390305: 2.5000000000e-01\n1795390320: -nan\n"
+    assert ganglia.parse_history(printed) == [(1795390305, 0.25)]
+
+
+def test_a_backup_that_is_due_soon_is_no_trouble_yet() -> None:
+    assert variable_data.backup_problem({"up_s": 30}, 60) == ""
+    assert variable_data.backup_line({"up_s": 30}) == "no backup yet"
+    assert variable_data.parse_backup("42\n18\nnot json\n") == {"up_s": 42, "age_s": 18}
+
+
+def test_the_site_knows_the_vip_of_each_address_and_where_its_data_is() -> None:
+    topology = load("ultramonkey")
+    settings = real_servers.site_settings(topology, topology.machine("web-2"), secrets("key"))
+    assert settings["vips"] == {"198.18.1.102": VIPS[0], "198.18.1.202": VIPS[1]}
+    assert settings["database"]["host"] == "198.18.1.31"
+    assert settings["uploads"] == "/srv/uploads"

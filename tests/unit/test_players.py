@@ -1,0 +1,714 @@
+"""The players of the locustfile, against a small game on loopback that can be told to answer wrongly."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+import re
+import socket
+import sys
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from tests.unit.test_load import NAMES, Op, dns, finish, paired, start
+
+READS = {"get", "profile-read", "score-read", "coins", "download"}
+WRITES = {"profile-write", "score", "transfer", "upload", "login", "session"}
+FS = READS | WRITES
+PATHS = {
+    ("GET", "/profile.php"): "profile-read",
+    ("POST", "/profile.php"): "profile-write",
+    ("POST", "/score.php"): "score",
+    ("GET", "/score.php"): "score-read",
+    ("POST", "/transfer.php"): "transfer",
+    ("GET", "/coins.php"): "coins",
+    ("POST", "/upload.php"): "upload",
+    ("GET", "/upload.php"): "download",
+    ("POST", "/login.php"): "login",
+    ("GET", "/session.php"): "session",
+    ("GET", "/ledger.php"): "ledger_page",
+    ("GET", "/transfers.php"): "transfers_page",
+    **{("GET", path): "get" for path in ("/", "/news.html", "/rules.html", "/style.css")},
+}
+ASKED = {
+    "get": {"url"},
+    "profile-read": {"player"},
+    "profile-write": {"player", "motto"},
+    "score": {"player", "points", "op"},
+    "score-read": {"player"},
+    "transfer": {"from", "to", "coins", "op"},
+    "coins": set(),
+    "upload": {"name", "sha256", "bytes"},
+    "download": {"name"},
+    "login": {"player", "op"},
+    "session": {"player", "login"},
+}
+TOLD = {
+    "get": set(),
+    "profile-read": {"motto", "version"},
+    "profile-write": {"version"},
+    "score": {"entry", "total", "first"},
+    "score-read": {"total", "entries"},
+    "transfer": {"first"},
+    "coins": {"balances", "total"},
+    "upload": set(),
+    "download": {"sha256", "bytes"},
+    "login": {"pages"},
+    "session": {"pages"},
+}
+OP_ID = r"[0-9a-f]{8}-\d+-\d+"
+
+
+@dataclass
+class Request:
+    """One request as it arrived, by the number of its connection. ``given`` are its parameters."""
+
+    f: str
+    connection: int
+    given: dict[str, Any]
+    body: bytes
+    cookie: str | None
+
+
+@dataclass
+class Reply:
+    status: int
+    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def refusal(status: int, **fields: Any) -> Reply:
+    return Reply(status, json.dumps({"node": "web-1", "error": "no, sorry", **fields}).encode())
+
+
+@dataclass
+class Game:
+    """The site's rules in memory, as one node behind two addresses. ``plant`` may answer in its place."""
+
+    plant: Callable[[Game, Request], Reply | Callable[[socket.socket], None] | None] = lambda *_: None
+    requests: list[Request] = field(default_factory=list)
+    profiles: dict[int, tuple[str, int]] = field(default_factory=lambda: defaultdict(lambda: ("", 0)))
+    ledger: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    """Of each op: entry, player, points."""
+    balances: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(1, 201), 1000))
+    moved: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    sessions: dict[str, list[int]] = field(default_factory=dict)
+    """Of each cookie: player, pages."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    port: int = 0
+    address: str = "0.0.0.0"
+
+    def answer(self, request: Request) -> Reply | Callable[[socket.socket], None]:
+        with self.lock:
+            self.requests.append(request)
+            return self.plant(self, request) or self.rightly(request)
+
+    def rightly(self, request: Request) -> Reply:
+        handle: Callable[[Request], dict[str, Any] | Reply] = getattr(self, request.f.replace("-", "_"))
+        found = handle(request)
+        if isinstance(found, Reply):
+            return found
+        return Reply(200, json.dumps({"node": "web-1", "vip": None, "op": request.given.get("op"), **found}).encode())
+
+    def get(self, _: Request) -> Reply:
+        return Reply(200, b"<p>a page\n")
+
+    def profile_read(self, request: Request) -> dict[str, Any]:
+        motto, version = self.profiles[request.given["player"]]
+        return {"player": request.given["player"], "motto": motto, "version": version}
+
+    def profile_write(self, request: Request) -> dict[str, Any]:
+        player = request.given["player"]
+        self.profiles[player] = (request.given["motto"], self.profiles[player][1] + 1)
+        return self.profile_read(request)
+
+    def score(self, request: Request) -> dict[str, Any]:
+        player, points = request.given["player"], request.given["points"]
+        entry = len(self.ledger) + 1
+        self.ledger[request.given["op"]] = (entry, player, points)
+        total = sum(points for _, whose, points in self.ledger.values() if whose == player)
+        return {"player": player, "points": points, "total": total, "entry": entry, "first": True}
+
+    def score_read(self, request: Request) -> dict[str, Any]:
+        mine = [points for _, whose, points in self.ledger.values() if whose == request.given["player"]]
+        return {"player": request.given["player"], "total": sum(mine), "entries": len(mine)}
+
+    def transfer(self, request: Request) -> dict[str, Any] | Reply:
+        giver, taker, coins = (request.given[key] for key in ("from", "to", "coins"))
+        assert giver != taker
+        if self.balances[giver] < coins:
+            return refusal(409, written="no")
+        self.balances[giver] -= coins
+        self.balances[taker] += coins
+        return {"from": giver, "to": taker, "coins": coins, "first": True}
+
+    def coins(self, _: Request) -> dict[str, Any]:
+        return {"balances": {str(player): coins for player, coins in self.balances.items()}, "total": 200_000}
+
+    def upload(self, request: Request) -> dict[str, Any]:
+        self.files[request.given["op"]] = request.body
+        digest = hashlib.sha256(request.body).hexdigest()
+        return {"name": request.given["op"], "bytes": len(request.body), "sha256": digest}
+
+    def download(self, request: Request) -> Reply:
+        name = request.given["name"]
+        return Reply(200, self.files[name]) if name in self.files else refusal(404)
+
+    def ledger_page(self, request: Request) -> dict[str, Any]:
+        entries = [
+            {"entry": entry, "op": op, "player": player, "points": points}
+            for op, (entry, player, points) in self.ledger.items()
+        ]
+        return page(entries, request)
+
+    def transfers_page(self, request: Request) -> dict[str, Any]:
+        return page(self.moved, request)
+
+    def login(self, request: Request) -> Reply:
+        cookie = f"PHPSESSID=s{len(self.sessions)}"
+        self.sessions[cookie] = [request.given["player"], 0]
+        body = {"player": request.given["player"], "op": request.given["op"]}
+        return Reply(200, json.dumps(body).encode(), {"Set-Cookie": f"{cookie}; path=/; HttpOnly"})
+
+    def session(self, request: Request) -> dict[str, Any]:
+        session = self.sessions.get(request.cookie or "")
+        if session is None:
+            return {"player": None, "pages": 0}
+        session[1] += 1
+        return {"player": session[0], "pages": session[1]}
+
+
+def page(entries: list[dict[str, Any]], request: Request) -> dict[str, Any]:
+    after, limit = request.given["after"], request.given["limit"]
+    found = [entry for entry in entries if entry["entry"] > after][:limit]
+    return {"entries": found, "last": found[-1]["entry"] if found else after}
+
+
+def parameters(text: str) -> dict[str, Any]:
+    return {key: int(value) if value.isdigit() else value for key, value in parse_qsl(text, strict_parsing=bool(text))}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    game: Game
+    numbers = itertools.count()
+
+    def setup(self) -> None:
+        super().setup()
+        # Not the port: on loopback Linux uses one again after a second.
+        self.number = next(self.numbers)
+
+    def do_GET(self) -> None:
+        self._answer(b"")
+
+    def do_POST(self) -> None:
+        self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _answer(self, body: bytes) -> None:
+        url = urlsplit(self.path)
+        f = PATHS[str(self.command), url.path]
+        given = parameters(url.query)
+        if f in WRITES - {"upload", "session"}:
+            assert self.headers["Content-Type"].startswith("application/x-www-form-urlencoded")
+            given |= parameters(body.decode())
+        assert self.headers["Host"] == f"www.example.test:{self.game.port}"
+        reply = self.game.answer(Request(f, self.number, given, body, self.headers["Cookie"]))
+        if not isinstance(reply, Reply):
+            reply(self.connection)
+            return
+        node = NAMES[self.connection.getsockname()[0]]
+        headers = {"X-Node": node, "Content-Length": str(len(reply.body)), **reply.headers}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        self.connection.sendall(f"HTTP/1.1 {reply.status} Said\r\n{lines}\r\n".encode() + reply.body)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 512
+    broken: list[str]
+
+    def handle_error(self, *_: Any) -> None:
+        """A game that fails would look like a planted mistake. A player who is gone is no failure."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            self.broken.append(repr(error))
+
+
+@contextmanager
+def play(game: Game) -> Iterator[Game]:
+    handler = type("GameHandler", (Handler,), {"game": game, "log_message": lambda *_: None})
+    with Server((game.address, 0), handler) as server:
+        server.broken = []
+        game.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield game
+        finally:
+            server.shutdown()
+            thread.join(timeout=5)
+    assert not server.broken, server.broken[0]
+
+
+def run(game: Game, folder: Path, *, who: str = "Player", **settings: Any) -> list[tuple[Op, Op]]:
+    settings = {"MONKEYWRENCH_THINK_MS": "2", **settings}
+    with play(game), dns(folder) as server:
+        return paired(finish(start(game.port, server, who=who, **settings)), FS)
+
+
+def of(pairs: list[tuple[Op, Op]], f: str, kind: str = "ok") -> list[dict[str, Any]]:
+    """The values of the completions of that ``f`` and type."""
+    return [end["value"] for _, end in pairs if end["f"] == f and end["type"] == kind]
+
+
+def op_ids(pairs: list[tuple[Op, Op]]) -> list[str]:
+    values = [invoke["value"] for invoke, _ in pairs]
+    asked = [value.get("op") or value.get("motto") or value.get("name") for value in values]
+    return [op for op, (invoke, _) in zip(asked, pairs, strict=True) if op and invoke["f"] != "download"]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Game, list[tuple[Op, Op]]]:
+    """A healthy game, and what its players recorded."""
+    game = Game()
+    return game, run(game, tmp_path_factory.mktemp("game"), users=4, seconds=6)
+
+
+Played = tuple[Game, list[tuple[Op, Op]]]
+
+
+def test_players_do_everything_and_every_op_is_recorded(played: Played) -> None:
+    game, pairs = played
+    assert {end["f"] for _, end in pairs if end["type"] == "ok"} == FS
+    for invoke, end in pairs:
+        f, kind, value = end["f"], end["type"], end["value"]
+        assert invoke["value"].keys() == ASKED[f] | {"vip"}
+        assert "error" not in invoke
+        if kind == "ok":
+            assert value.keys() == ASKED[f] | TOLD[f] | {"vip", "node", "status", "ms"}
+            assert (value["node"], value["status"]) == (NAMES[value["vip"]], 200)
+            assert "error" not in end
+            assert {key: value[key] for key in ASKED[f]} == {key: invoke["value"][key] for key in ASKED[f]}
+        else:
+            assert (end["error"], kind) in {("stopped", "info"), ("status 409", "fail")}
+    # What was recorded is what was sent, and was sent once.
+    sent = Counter(request.f for request in game.requests)
+    asked = Counter(end["f"] for _, end in pairs)
+    assert all(0 <= asked[f] - sent[f] <= 4 for f in FS)
+    assert {end["value"]["vip"] for _, end in pairs} == set(NAMES)
+    assert {invoke["process"] for invoke, _ in pairs} == {f"user:{number}" for number in range(4)}
+
+
+def test_a_visit_is_one_connection_with_some_ops(played: Played) -> None:
+    game, _ = played
+    visits = Counter(request.connection for request in game.requests)
+    assert len(visits) > 4
+    assert max(visits.values()) <= 20
+    # At the start and end of the run visits are cut short.
+    assert sum(count >= 5 for count in visits.values()) >= len(visits) - 4
+
+
+def test_what_was_acknowledged_is_what_the_site_has(played: Played) -> None:
+    game, pairs = played
+    ids = op_ids(pairs)
+    assert len(ids) == len(set(ids)) > 20
+    assert all(re.fullmatch(OP_ID, op) for op in ids)
+    assert len({op.partition("-")[0] for op in ids}) == 1
+
+    scores = {value["op"]: (value["entry"], value["player"], value["points"]) for value in of(pairs, "score")}
+    assert scores.items() <= game.ledger.items()
+    assert game.ledger.keys() <= set(ids)
+
+    written: dict[int, dict[int, str]] = defaultdict(dict)
+    for value in of(pairs, "profile-write"):
+        written[value["player"]][value["version"]] = value["motto"]
+    for value in of(pairs, "profile-read"):
+        known = written[value["player"]].get(value["version"], value["motto"])
+        assert value["motto"] == (known if value["version"] else "")
+
+    for value in of(pairs, "upload"):
+        assert value["sha256"] == hashlib.sha256(game.files[value["name"]]).hexdigest()
+        assert value["bytes"] == len(game.files[value["name"]])
+    uploads = {value["name"]: value["sha256"] for value in of(pairs, "upload")}
+    assert len(set(uploads.values())) == len(uploads)
+    for value in of(pairs, "download"):
+        assert value["sha256"] == uploads[value["name"]]
+    assert all(sum(value["balances"].values()) == value["total"] == 200_000 for value in of(pairs, "coins"))
+    assert all(value["from"] != value["to"] for value in of(pairs, "transfer"))
+
+
+def test_players_of_one_process_read_each_others_uploads(played: Played) -> None:
+    _, pairs = played
+    own = [
+        value["name"].split("-")[1] == invoke["process"].removeprefix("user:")
+        for invoke, _ in pairs
+        if invoke["f"] == "download"
+        for value in [invoke["value"]]
+    ]
+    assert False in own
+
+
+def test_players_meet_at_the_famous_ones_and_play_with_all(played: Played) -> None:
+    _, pairs = played
+    players = Counter(end["value"]["player"] for _, end in pairs if end["f"] in {"profile-read", "score-read"})
+    assert set(players) <= set(range(1, 201))
+    assert sum(players[player] for player in range(1, 9)) > 0.3 * players.total()
+    assert len(players) > 20
+
+
+def test_a_session_is_of_one_visit_and_counts_its_pages(played: Played) -> None:
+    game, pairs = played
+    pages: Counter[str] = Counter()
+    logins = {value["op"]: value for value in of(pairs, "login")}
+    assert {value["pages"] for value in logins.values()} == {0}
+    for value in of(pairs, "session"):
+        pages[value["login"]] += 1
+        assert value["pages"] == pages[value["login"]]
+        assert value["player"] == logins[value["login"]]["player"]
+    assert max(pages.values()) > 1
+    # The next visit begins without the cookie of the last.
+    connections = defaultdict(set)
+    for request in game.requests:
+        if request.cookie:
+            connections[request.cookie].add(request.connection)
+    assert {len(numbers) for numbers in connections.values()} == {1}
+
+
+def _raw(status_line: bytes, body: bytes, length: int, more: bytes = b"") -> Callable[[socket.socket], None]:
+    def send(connection: socket.socket) -> None:
+        head = b"HTTP/1.1 " + status_line + b"\r\nX-Node: web-9\r\n" + more
+        connection.sendall(head + f"Content-Length: {length}\r\n\r\n".encode() + body)
+        _drop(connection)
+
+    return send
+
+
+def _drop(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _other(request: Request) -> Reply:
+    """What somebody else asked for."""
+    body = {"node": "web-1", "op": "somebody-else", "player": 999, "motto": "m", "version": 1, "from": 1, "to": 2}
+    return Reply(200, json.dumps({**body, "name": "other", "pages": "many", "balances": {"1": "rich"}}).encode())
+
+
+PLANTED: dict[str, tuple[Callable[[Request], Reply | Callable[[socket.socket], None]], str, str, int | None, str]] = {
+    # name: what is done, type of a write, type of a read, status, error
+    "broken JSON": (lambda _: Reply(200, b'{"node": "web-1", "pla'), "info", "fail", 200, "unreadable answer"),
+    "no object": (lambda _: Reply(200, b"[1]"), "info", "fail", 200, "unreadable answer"),
+    "deep": (lambda _: Reply(200, b"[" * 100_000), "info", "fail", 200, "unreadable answer"),
+    "empty": (lambda _: Reply(200, b""), "info", "fail", 200, "unreadable answer"),
+    "other": (_other, "info", "fail", 200, "wrong answer: "),
+    "dropped": (lambda _: _drop, "info", "fail", None, "connection closed"),
+    "cut": (lambda _: _raw(b"200 OK", b"{}", 300), "info", "fail", 200, ""),
+    "no HTTP": (lambda _: lambda connection: connection.sendall(b"what?\r\n\r\n"), "info", "fail", None, ""),
+    "cut refusal": (lambda _: _raw(b"503 Sorry", b'{"written": "no"', 300), "info", "fail", None, ""),
+    "503 no": (lambda _: refusal(503, written="no"), "fail", "fail", 503, "status 503"),
+    "503": (lambda _: Reply(503, b"<h1>Service Unavailable</h1>"), "info", "fail", 503, "status 503"),
+    "500 unknown": (lambda _: refusal(500, written="unknown"), "info", "fail", 500, "status 500"),
+    "500 no": (lambda _: refusal(500, written="no"), "fail", "fail", 500, "status 500"),
+    "500": (lambda _: Reply(500, b""), "info", "fail", 500, "status 500"),
+    "500 binary": (lambda _: Reply(500, b"\xff\xfe"), "info", "fail", None, "unreadable answer: "),
+    "409": (lambda _: refusal(409, written="no"), "fail", "fail", 409, "status 409"),
+    "400 without a word": (lambda _: Reply(400, b"<h1>Bad Request</h1>"), "fail", "fail", 400, "status 400"),
+    "404 unknown": (lambda _: refusal(404, written="unknown"), "info", "fail", 404, "status 404"),
+    "302": (lambda _: Reply(302, b"", {"Location": "http://192.0.2.1/"}), "info", "fail", 302, "status 302"),
+}
+ANY_BODY = {"broken JSON", "no object", "deep", "empty", "other"}
+"""Of a page and of a download any body is a right one."""
+
+
+def test_planted_mistakes_are_told_apart(tmp_path: Path) -> None:
+    # Each in turn, for writes, for reads of data, and for other reads. Now and then the truth: without uploads there
+    # are no downloads, and without logins no sessions.
+    names = [*PLANTED, *[None] * 8]
+    random.Random(1).shuffle(names)
+    writes, reads, others = (itertools.cycle(names) for _ in range(3))
+    done: list[tuple[str, str | None]] = []
+
+    def plant(_: Game, request: Request) -> Reply | Callable[[socket.socket], None] | None:
+        name = next(writes if request.f in WRITES else others if request.f in {"get", "download"} else reads)
+        done.append((request.f, name))
+        return PLANTED[name][0](request) if name else None
+
+    pairs = run(Game(plant), tmp_path, users=1, seconds=12)
+    # A request that is sent again behind the recorder's back would make one op of two.
+    assert 0 <= len(pairs) - len(done) <= 1
+    seen = set()
+    for (f, name), (_, end) in zip(done, pairs, strict=False):
+        assert end["f"] == f
+        if end.get("error") == "stopped":
+            continue
+        if name is None or (name in ANY_BODY and f in {"get", "download"}):
+            assert (end["type"], end["value"]["status"]) in {("ok", 200), ("fail", 409)}
+            continue
+        _, write, read, status, error = PLANTED[name]
+        expected = write if f in WRITES else read
+        assert (name, f, end["type"]) == (name, f, expected)
+        assert end["value"].get("status") == status, (name, end)
+        assert end["error"].startswith(error), (name, end)
+        assert end["error"]
+        seen.add((name, f in WRITES))
+        if name in {"503 no", "500 unknown", "409"} and f != "get":
+            assert end["value"]["said"] == "no, sorry"
+            assert end["value"]["written"] == (name.partition(" ")[2] or "no")
+        if name == "503" and f != "get":
+            assert end["value"]["said"] == "<h1>Service Unavailable</h1>"
+        if name == "broken JSON":
+            assert end["value"]["said"] == '{"node": "web-1", "pla'
+    assert seen == set(itertools.product(PLANTED, (True, False)))
+
+
+def test_a_reply_that_is_not_quite_right_is_no_answer(tmp_path: Path) -> None:
+    """One field at a time."""
+    chance = random.Random(2)
+    harm: list[tuple[str, str | None]] = []
+    values: list[Any] = [None, True, 1.5, "1", "x", [], {}, -7]
+
+    def plant(game: Game, request: Request) -> Reply | None:
+        if request.f in {"get", "download"} or chance.random() < 0.3:
+            harm.append((request.f, None))
+            return None
+        reply = game.rightly(request)
+        answer = json.loads(reply.body)
+        key = chance.choice([key for key in answer if key in ASKED[request.f] | TOLD[request.f]] or [None])
+        if key is None or reply.status != 200:
+            harm.append((request.f, None))
+            return reply
+        wrong = [value for value in values if type(value) is not type(answer[key])]
+        answer[key] = {"1": None} if key == "balances" else chance.choice(wrong)
+        if chance.random() < 0.2:
+            del answer[key]
+        nobody = request.f == "session" and key == "player" and answer.get(key) is None and key in answer
+        harm.append((request.f, None if nobody else key))
+        return Reply(200, json.dumps(answer).encode(), reply.headers)
+
+    pairs = run(Game(plant), tmp_path, users=1, seconds=6)
+    seen = set()
+    for (f, key), (_, end) in zip(harm, pairs, strict=False):
+        assert end["f"] == f
+        if key is None:
+            assert end["type"] == "ok" or end["error"] in {"stopped", "status 409"}, end
+        elif end.get("error") != "stopped":
+            assert end["type"] == ("info" if f in WRITES else "fail"), (key, end)
+            assert end["error"].startswith("wrong answer: ")
+            assert key in end["error"]
+            seen.add(f)
+    assert seen >= {"profile-read", "profile-write", "score", "score-read", "transfer", "login"}
+
+
+def test_a_lost_session_is_recorded_and_the_player_logs_in_again(tmp_path: Path) -> None:
+    def plant(game: Game, request: Request) -> None:
+        if request.f == "session":
+            game.sessions.clear()
+
+    pairs = run(Game(plant), tmp_path, users=1, seconds=4)
+    turns = [end for _, end in pairs if end["f"] in {"login", "session"} and end["type"] == "ok"]
+    lost = [(end, after) for end, after in itertools.pairwise(turns) if end["value"]["player"] is None]
+    assert lost
+    for end, after in lost:
+        assert (end["f"], end["value"]["pages"], after["f"]) == ("session", 0, "login")
+    assert all(invoke["value"]["player"] for invoke, _ in pairs if invoke["f"] == "session")
+
+
+def test_a_login_without_a_cookie_is_none(tmp_path: Path) -> None:
+    def plant(game: Game, request: Request) -> Reply | None:
+        return Reply(200, game.rightly(request).body) if request.f == "login" else None
+
+    pairs = run(Game(plant), tmp_path, users=1, seconds=3)
+    logins = [end for _, end in pairs if end["f"] == "login" and end.get("error") != "stopped"]
+    assert logins
+    assert {(end["type"], end["error"]) for end in logins} == {("info", "wrong answer: no cookie")}
+    assert not any(end["f"] == "session" for _, end in pairs)
+
+
+def test_without_an_answer_nobody_knows(tmp_path: Path) -> None:
+    pairs = run(Game(lambda *_: lambda _: None), tmp_path, users=20, seconds=4, MONKEYWRENCH_TIMEOUT_MS="700")
+    assert {end["type"] for _, end in pairs} == {"info"}
+    assert {end["error"] for _, end in pairs} <= {"timeout", "stopped"}
+    timeouts = {end["f"] for _, end in pairs if end["error"] == "timeout"}
+    assert timeouts & READS
+    assert timeouts & WRITES
+
+
+def test_what_was_refused_was_not_written(tmp_path: Path) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+    with dns(tmp_path) as server:
+        pairs = paired(finish(start(port, server, who="Player", users=4, seconds=4)), FS)
+    ended = [end for _, end in pairs if end.get("error") != "stopped"]
+    assert {end["type"] for end in ended} == {"fail"}
+    assert all("refused" in end["error"] for end in ended)
+    writes = [end for end in ended if end["f"] in WRITES]
+    assert writes
+    assert all(end["error"].startswith("not sent: ") for end in writes)
+    assert all(end["value"].keys() - {"again"} == ASKED[end["f"]] | {"vip", "ms"} for end in ended)
+
+
+@contextmanager
+def _silence() -> Iterator[int]:
+    """A port at which SYNs are dropped: the queue of a listener that accepts nobody is full."""
+    with ExitStack() as sockets:
+        listener = sockets.enter_context(socket.create_server(("0.0.0.0", 0), backlog=0))
+        port: int = listener.getsockname()[1]
+        for _ in range(8):
+            try:
+                sockets.enter_context(socket.create_connection(("127.0.0.1", port), timeout=0.5))
+            except TimeoutError:
+                break
+        else:
+            pytest.fail("this kernel's queues are longer than asked for")
+        yield port
+
+
+def test_a_connection_that_never_was_carried_no_write(tmp_path: Path) -> None:
+    with _silence() as port, dns(tmp_path) as server:
+        program = start(port, server, who="Player", users=20, seconds=4, MONKEYWRENCH_TIMEOUT_MS="700")
+        pairs = paired(finish(program), FS)
+    ended = [end for _, end in pairs if end.get("error") != "stopped"]
+    reads = [end for end in ended if end["f"] in READS]
+    last = {(end["type"], end["error"]) for end in reads if "again" not in end["value"]}
+    assert last == {("info", "timeout")}
+    assert {(end["type"], end["error"]) for end in reads if "again" in end["value"]} == {
+        ("fail", "not sent: timed out")
+    }
+    assert {(end["type"], end["error"]) for end in ended if end["f"] in WRITES} == {("fail", "not sent: timed out")}
+
+
+def test_without_an_address_nothing_is_sent() -> None:
+    pairs = paired(finish(start(80, "192.0.2.53", who="Player", users=4, seconds=2)), FS)
+    assert {end["type"] for _, end in pairs} == {"fail"}
+    assert all("192.0.2.53 is outside of" in end["error"] for _, end in pairs)
+    assert {end["value"]["vip"] for _, end in pairs} == {None}
+    assert len({end["f"] for _, end in pairs}) > 3
+
+
+def test_ids_are_of_one_process_only_and_both_kinds_of_people_may_come(tmp_path: Path) -> None:
+    game = Game()
+    with play(game), dns(tmp_path) as server:
+        programs = [start(game.port, server, who=who, seconds=4) for who in ("Player", "")]
+        one, both = (paired(finish(program), FS) for program in programs)
+    ids = op_ids(one) + op_ids(both)
+    assert len(ids) == len(set(ids))
+    assert len({op.partition("-")[0] for op in ids}) == 2
+    # Two visitors and two players, none of whom is called like another.
+    people = defaultdict(set)
+    for invoke, _ in both:
+        people[invoke["process"]].add(invoke["f"])
+    assert len(people) == 4
+    assert sum(fs == {"get"} for fs in people.values()) == 2
+
+
+def test_a_rate_takes_the_place_of_thinking(tmp_path: Path) -> None:
+    settings = {"MONKEYWRENCH_RATE": "20", "MONKEYWRENCH_THINK_MS": "60000"}
+    pairs = run(Game(), tmp_path, users=2, seconds=5, **settings)
+    # With a minute of thought there would be two.
+    assert 20 < len(pairs) <= 2 * 20 * 5 + 2
+
+
+# --- readers
+
+
+def read(game: Game, folder: Path, wanted: dict[str, Any]) -> list[tuple[Op, Op]]:
+    path = folder / "final.json"
+    path.write_text(json.dumps(wanted))
+    more = {"MONKEYWRENCH_READ": str(path), "MONKEYWRENCH_PROCESS": "final"}
+    with play(game), dns(folder) as server:
+        program = start(game.port, server, who="Reader", users=3, seconds=60, **more)
+        return paired(finish(program), {"ledger", "transfers", "coins", "score-read", "profile-read", "download"})
+
+
+def old_game(scores: int = 2500) -> Game:
+    game = Game(files={"a-0-1": b"one", "a-0-2": b"two"})
+    game.ledger = {f"a-0-{n}": (n, n % 200 + 1, 7) for n in range(1, scores + 1)}
+    game.moved = [{"entry": n, "op": f"a-1-{n}", "from": 1, "to": 2, "coins": 3} for n in (1, 2, 4)]
+    return game
+
+
+EVERYTHING = {"pages": ["ledger", "transfers"], "players": 200, "uploads": ["a-0-1", "a-0-2", "a-0-3"]}
+
+
+def test_readers_read_everything_once_and_end(tmp_path: Path) -> None:
+    game = old_game()
+    pairs = read(game, tmp_path, EVERYTHING)
+    done = Counter((end["f"], end["type"]) for _, end in pairs)
+    assert done == {
+        ("ledger", "ok"): 3,
+        ("transfers", "ok"): 1,
+        ("coins", "ok"): 1,
+        ("score-read", "ok"): 200,
+        ("profile-read", "ok"): 200,
+        ("download", "ok"): 2,
+        ("download", "fail"): 1,  # it was never written; asking again would not change that
+    }
+    assert {end["value"]["player"] for _, end in pairs if end["f"] == "profile-read"} == {*range(1, 201)}
+
+
+def test_the_pages_of_a_ledger_are_one_reading(tmp_path: Path) -> None:
+    """Of one process, each from where the last one ended; 2,000 entries end with a page that is empty."""
+    for scores, last in ((2500, 2500), (2000, 2000)):
+        pairs = [(invoke, end) for invoke, end in read(old_game(scores), tmp_path, EVERYTHING) if end["f"] == "ledger"]
+        assert [invoke["value"]["after"] for invoke, _ in pairs] == [0, 1000, 2000]
+        assert len({end["process"] for _, end in pairs}) == 1
+        assert pairs[-1][1]["value"]["last"] == last
+        found = [entry["op"] for _, end in pairs for entry in end["value"]["entries"]]
+        assert found == [f"a-0-{n}" for n in range(1, scores + 1)]
+
+
+def test_what_was_not_answered_is_asked_for_again(tmp_path: Path) -> None:
+    refused: Counter[str] = Counter()
+
+    def busy(_: Game, request: Request) -> Reply | None:
+        key = f"{request.f} {request.given}"
+        refused[key] += 1
+        return refusal(503) if refused[key] <= 2 else None
+
+    game = old_game()
+    game.plant = busy
+    done = Counter((end["f"], end["type"]) for _, end in read(game, tmp_path, {**EVERYTHING, "players": 5}))
+    assert done["ledger", "ok"] == 3
+    assert done["ledger", "fail"] == 6
+    assert done["score-read", "ok"] == 5
+
+
+def test_what_is_asked_at_the_next_address_is_read_once(tmp_path: Path) -> None:
+    """At 127.0.0.2 nobody takes a connection."""
+    game = old_game()
+    game.address = "127.0.0.1"
+    pairs = read(game, tmp_path, {**EVERYTHING, "players": 5})
+    assert [end for _, end in pairs if end["value"].get("again")]
+    read_well = Counter(
+        json.dumps(invoke["value"] | {"vip": 0, "f": end["f"]}) for invoke, end in pairs if end["type"] == "ok"
+    )
+    assert set(read_well.values()) == {1}
+    assert len(read_well) == 3 + 1 + 1 + 5 + 5 + 2
+
+
+def test_what_is_never_answered_is_given_up(tmp_path: Path) -> None:
+    game = old_game()
+    game.plant = lambda _, request: refusal(500) if request.f == "coins" else None
+    pairs = read(game, tmp_path, {**EVERYTHING, "players": 5})
+    assert [end["type"] for _, end in pairs if end["f"] == "coins"] == ["fail"] * 8
+
+
+def test_nobody_reads_when_nothing_says_what(tmp_path: Path) -> None:
+    with play(Game()) as game, dns(tmp_path) as server:
+        program = start(game.port, server, who="Reader", seconds=2)
+        _, errors = program.communicate(timeout=30)
+    assert program.returncode != 0
+    assert "Reader" in errors

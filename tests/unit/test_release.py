@@ -1,0 +1,131 @@
+"""The release report: runs that take turns, folders of runs, and what is written of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness import release, store
+from harness.cli import main
+from harness.release import ReleaseError, carry_out, turns
+from harness.wait import Clock
+from tests.unit import histories as h
+from tests.unit.test_compare import Site
+
+
+def folder(place: Path, runs: int, site: Site, seed: int, side: str = release.CANDIDATE) -> Path:
+    """A folder as ``monkeywrench load`` makes it."""
+    for number in range(runs):
+        directory = place / side / f"run-{seed}-{number}"
+        directory.mkdir(parents=True)
+        history = h.of(site.ops(random.Random(f"{seed} {number}")))
+        (directory / store.HISTORY).write_text("".join(op.line() + "\n" for op in history))
+    return place
+
+
+def call(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def test_turns_change_places_so_that_neither_side_is_always_first() -> None:
+    assert turns(4, ["candidate"]) == ["candidate"] * 4
+    both = turns(6, ["baseline", "candidate"])
+    assert both.count("baseline") == both.count("candidate") == 6
+    firsts = both[::2]
+    assert firsts.count("baseline") == firsts.count("candidate") == 3
+
+
+def test_the_time_that_is_left_is_told_from_what_runs_took() -> None:
+    said: list[str] = []
+    now = [0.0]
+
+    def one(side: str) -> Path:
+        now[0] += 60
+        return Path(side)
+
+    made = list(carry_out(["candidate"] * 3, one, said.append, Clock(lambda: now[0], lambda _: None)))
+    assert [side for side, _ in made] == ["candidate"] * 3
+    assert said == [
+        "run 1 of 3, candidate",
+        "run 2 of 3, candidate, about 2 min left",
+        "run 3 of 3, candidate, about 60 s left",
+    ]
+
+
+def test_a_candidate_with_20_ms_more_on_one_endpoint_is_found_and_named(tmp_path: Path) -> None:
+    before = folder(tmp_path / "before", 6, Site(), 1)
+    now = folder(tmp_path / "now", 6, Site(slower_ms={"transfer": 20}), 2)
+    result = call("compare", before, now)
+    assert result.exit_code == 1
+    assert "regression" in result.output
+    written = json.loads((now / "comparison.json").read_text())
+    assert written["decision"] == "regression"
+    assert "Regression of transfer, " in written["summary"]
+    page = (now / "comparison.html").read_text()
+    assert "The candidate is worse." in page
+    assert "Regression of transfer" in page
+    assert page.count('class="dot candidate"') >= 4 * 6
+    assert "<a " not in page  # these runs have no reports of their own to lead to
+
+
+def test_the_same_twice_is_no_difference_and_earlier_candidates_are_a_baseline(tmp_path: Path) -> None:
+    before = folder(tmp_path / "before", 12, Site(), 1)
+    now = folder(tmp_path / "now", 12, Site(), 2)
+    result = call("compare", before, now, "--json", "--to", tmp_path / "out")
+    assert (result.exit_code, json.loads(result.stdout)["decision"]) == (0, "no difference")
+    assert (tmp_path / "out" / "comparison.html").is_file()
+    assert not (now / "comparison.html").exists()
+
+
+def test_too_few_runs_exit_with_3(tmp_path: Path) -> None:
+    before, now = folder(tmp_path / "a", 2, Site(), 1), folder(tmp_path / "b", 2, Site(), 2)
+    result = call("compare", before, now)
+    assert result.exit_code == 3
+    assert "not enough runs to tell" in result.output
+
+
+def test_a_folder_without_runs_and_runs_that_cannot_be_compared_are_sentences(tmp_path: Path) -> None:
+    before = folder(tmp_path / "a", 2, Site(), 1)
+    (tmp_path / "empty").mkdir()
+    nothing = call("compare", before, tmp_path / "empty")
+    assert (nothing.exit_code, "there are no runs in" in nothing.stderr) == (2, True)
+    twice = call("compare", before, before)
+    assert twice.exit_code == 2
+    assert "a run is one witness" in " ".join(twice.stderr.split())
+
+
+def test_a_baseline_of_another_profile_is_refused_before_anything_is_booted(tmp_path: Path) -> None:
+    before = folder(tmp_path / "a", 2, Site(), 1)
+    result = call("load", "loadtests/profiles/steady.toml", "--baseline", before, "--to", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "and this is steady" in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+    both = call("load", "loadtests/profiles/steady.toml", "--baseline", before, "--against", "ultramonkey")
+    assert (both.exit_code, "exclude each other" in both.stderr) == (2, True)
+    none = call("load", "tests/chaos/no-such.toml")
+    assert (none.exit_code, "loadtests/profiles/" in none.stderr) == (2, True)
+
+
+def test_a_run_that_was_killed_is_left_out_and_named(tmp_path: Path) -> None:
+    before, now = folder(tmp_path / "a", 6, Site(), 1), folder(tmp_path / "b", 6, Site(), 2)
+    victim = now / "candidate" / "run-2-3" / store.HISTORY
+    victim.write_text("".join(victim.read_text().splitlines(keepends=True)[:-1]))
+    call("compare", before, now)
+    assert "run-2-3 cannot be used: the run was killed." in (now / "comparison.html").read_text()
+
+
+def test_a_page_leads_to_the_reports_of_its_runs(tmp_path: Path) -> None:
+    before, now = folder(tmp_path / "a", 5, Site(), 1), folder(tmp_path / "b", 5, Site(), 2)
+    (now / "candidate" / "run-2-1" / store.REPORT).write_text("<html></html>")
+    call("compare", before, now)
+    assert 'href="candidate/run-2-1/report.html"' in (now / "comparison.html").read_text()
+
+
+def test_a_place_that_cannot_be_written_to_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ReleaseError, match="cannot be made"):
+        release.folder(tmp_path / "file", "steady")

@@ -1,0 +1,213 @@
+"""A run on disk: found by what people call it, judged again without a lab, and never better than it was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness import checks, store, stored
+from harness.cli import main
+from harness.history import History
+from harness.stored import StoredError
+from harness.verdict import Outcome, Verdict, overall
+from tests.unit import histories as h
+from tests.unit.histories import PowerCut
+
+POWER_CUT = Path(__file__).parents[1] / "chaos" / "director-power-cut.toml"
+
+CLEAN = PowerCut().history()
+LATE = PowerCut(taken=29_000, announced=29_050, served=29_100, booting=31_000, running=32_000).history()
+"""The takeover was longer than its budget."""
+
+
+def stored_run(directory: Path, history: History = CLEAN, scenario: Path = POWER_CUT) -> Path:
+    directory.mkdir(parents=True)
+    # histories that are made up have no long answers in them
+    (directory / store.SCENARIO).write_text(scenario.read_text().replace("[checks.established]\n", ""))
+    (directory / store.HISTORY).write_text("".join(op.line() + "\n" for op in history))
+    return directory
+
+
+def call(*words: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def told(result: Result) -> str:
+    """What it said on standard error, however wide the terminal is."""
+    return " ".join(result.stderr.split())
+
+
+# --- which run is meant
+
+
+def test_a_run_is_found_by_its_path_by_its_history_and_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = stored_run(tmp_path / "runs" / "20310203T040506Z-cut")
+    (tmp_path / "runs" / "latest").symlink_to(run.name)
+    monkeypatch.chdir(tmp_path)
+    for name in (str(run), str(run / "history.jsonl"), "runs/latest", "runs/latest/", "latest", run.name):
+        assert stored.find(name, Path("runs")).resolve() == run / "history.jsonl"
+
+
+def test_a_name_that_is_none_gets_the_names_that_there_are(tmp_path: Path) -> None:
+    for day in range(1, 6):
+        stored_run(tmp_path / f"2031020{day}T040506Z-cut")
+    (tmp_path / "latest").symlink_to("20310205T040506Z-cut")
+    with pytest.raises(StoredError, match="there is no run 'lates'") as error:
+        stored.find("lates", tmp_path)
+    assert "20310205T040506Z-cut, 20310204T040506Z-cut, 20310203T040506Z-cut, and 2 older" in error.value.next_step
+    with pytest.raises(StoredError, match="it holds runs"):
+        stored.find(str(tmp_path), tmp_path)
+
+
+def test_what_is_no_run_is_said_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "latest").symlink_to("gone")
+    with pytest.raises(StoredError, match="points at gone, which is not there"):
+        stored.find("latest", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(StoredError, match="no run directory"):
+        stored.find("empty", tmp_path)
+    (tmp_path / "empty" / store.SCENARIO).touch()
+    with pytest.raises(StoredError, match="ended before anything was recorded"):
+        stored.find("empty", tmp_path)
+    with pytest.raises(StoredError, match="no run 'x'") as error:
+        stored.find("x", tmp_path / "nowhere")
+    assert "monkeywrench run" in error.value.next_step
+
+
+# --- check
+
+
+@pytest.mark.parametrize(
+    ("history", "code", "says"),
+    [
+        (CLEAN, 0, "valid: the cluster held"),
+        (LATE, 1, "invalid: the cluster did not hold"),
+        (h.killed(CLEAN, 58_000), 3, "The run was killed"),
+        (History([]), 3, "nobody can tell"),
+    ],
+)
+def test_check_judges_again_and_exits_as_the_run_did(tmp_path: Path, history: History, code: int, says: str) -> None:
+    run = stored_run(tmp_path / "run", history)
+    before = sorted(path.name for path in run.iterdir())
+    for name in (run, run / "history.jsonl"):
+        result = call("check", name)
+        assert result.exit_code == code, result.output
+        assert says in " ".join(result.stdout.split())
+    assert sorted(path.name for path in run.iterdir()) == before
+    assert json.loads(call("check", run, "--json").stdout)["outcome"] == {0: "valid", 1: "invalid", 3: "unknown"}[code]
+
+
+def test_a_torn_last_line_is_a_killed_run(tmp_path: Path) -> None:
+    run = stored_run(tmp_path / "run")
+    whole = (run / store.HISTORY).read_bytes()
+    (run / store.HISTORY).write_bytes(whole[:-20])
+    result = call("check", run)
+    assert (result.exit_code, "The run was killed" in result.stdout) == (3, True)
+
+
+def test_without_a_history_or_with_a_hole_in_it_or_without_a_scenario_nothing_is_judged(tmp_path: Path) -> None:
+    run = stored_run(tmp_path / "run")
+    lines = (run / store.HISTORY).read_text().splitlines(keepends=True)
+    (run / store.HISTORY).write_text("".join([*lines[:6], lines[6][:30] + "\n", *lines[7:]]))
+    result = call("check", run)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "line 7 of the history is no JSON" in told(result)
+    assert "Next: Its record has a hole." in told(result)
+    (run / store.HISTORY).write_text("".join([*lines[:6], *lines[7:]]))
+    assert "lines are missing" in told(call("check", run))
+    (run / store.SCENARIO).unlink()
+    result = call("report", run)
+    assert result.exit_code == 2
+    assert "nobody knows what to ask" in told(result)
+    assert "--scenario" in told(result)
+    assert call("check", tmp_path / "none").exit_code == 2
+
+
+def test_another_scenario_may_be_asked_and_one_that_asks_nothing_is_unknown(tmp_path: Path) -> None:
+    run = stored_run(tmp_path / "run")
+    other = tmp_path / "other.toml"
+    head = '[scenario]\nname = "x"\ntitle = "t"\npromise = "p"\n[[steps]]\nname = "a"\nhold_s = 1\n'
+    other.write_text(head)
+    assert call("check", run, "--scenario", other).exit_code == 3
+    other.write_text(f"{head}[checks.recovery]\n")
+    result = call("check", run, "--scenario", other)
+    assert (result.exit_code, "ownership" in result.stdout) == (0, False)
+    (run / store.SCENARIO).write_text(f"{head}[checks.recovry]\n")
+    result = call("check", run)
+    assert (result.exit_code, "did you mean" in told(result)) == (2, True)
+
+
+def test_a_killed_run_is_never_valid_whatever_its_checks_can_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    def content(_: History, settings: object) -> Verdict:
+        return Verdict(check="content", outcome=Outcome.VALID, summary="All well.", numbers={"seen": 1})
+
+    asked = {"content": checks.Check(checks.CHECKS["recovery"].settings, content)}
+    monkeypatch.setattr(checks, "CHECKS", asked)
+    assert overall(checks.judge(CLEAN, {"content": {}})) is Outcome.VALID
+    (verdict,) = checks.judge(h.killed(CLEAN, 58_000), {"content": {}})
+    assert (verdict.outcome, verdict.numbers) == (Outcome.UNKNOWN, {"seen": 1})
+    assert "The run was killed" in verdict.summary
+
+
+@pytest.mark.parametrize("command", ["check", "report"])
+def test_neither_docker_nor_the_cluster_nor_the_load_is_imported(tmp_path: Path, command: str) -> None:
+    run = stored_run(tmp_path / "run", PowerCut(probe_every=500).history())
+    program = (
+        "import sys; from harness.cli import main\n"
+        f"try: main([{command!r}, {str(run)!r}])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'docker', 'topology', 'faults', 'loadtests'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# --- report
+
+
+MADE = ["junit.xml", "logs", "metrics.prom", "report.html", "verdict.json"]
+
+
+def test_report_writes_all_anew_and_the_same_each_time(tmp_path: Path) -> None:
+    run = stored_run(tmp_path / "run")
+    (run / store.REPORT).write_text("old")
+    result = call("report", run)
+    assert result.exit_code == 0
+    assert f"report: {run / 'report.html'}" in result.stdout
+    assert sorted(path.name for path in run.iterdir()) == [
+        "history.jsonl",
+        *MADE[:3],
+        "report.html",
+        "scenario.toml",
+        "verdict.json",
+    ]
+    first = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert "The cluster held." in first[run / "report.html"].decode()
+    assert call("report", run).exit_code == 0
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == first
+
+
+def test_report_writes_elsewhere_and_of_an_invalid_run_too(tmp_path: Path) -> None:
+    run = stored_run(tmp_path / "run", LATE)
+    assert call("report", run, "--to", tmp_path / "new" / "place").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == MADE
+    assert not (run / "report.html").exists()
+    (tmp_path / "file").touch()
+    result = call("report", run, "--to", tmp_path / "file" / "x")
+    assert (result.exit_code, "cannot be written to" in told(result)) == (2, True)
+
+
+@pytest.mark.parametrize(("of", "key"), [("verdict", "outcome"), ("scenario", "steps")])
+def test_the_schemas_are_printed(of: str, key: str) -> None:
+    result = call("schema", of)
+    schema = json.loads(result.stdout)
+    assert (result.exit_code, schema["type"]) == (0, "object")
+    assert key in schema["properties"]
+    assert key in schema["required"]

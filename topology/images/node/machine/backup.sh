@@ -1,0 +1,37 @@
+# What both backups share. Sourced: TARGET is the keeper's rsync module, EVERY_S the interval, take() makes one backup.
+FIRST_S=15 # the first one soon, but not among all that starts at boot
+KEPT_S=30
+BUSY_S=100
+
+uptime_s() {
+    read -r seconds _ < /proc/uptime
+    echo "${seconds%.*}"
+}
+
+# The keeper switches to a new backup after the transfer has ended; it is a backup only then.
+kept() {
+    until=$(($(uptime_s) + KEPT_S))
+    while [ "$(uptime_s)" -lt $until ]; do
+        rsync -a "$TARGET/current/backup.json" /run/kept.json 2> /dev/null && cmp -s "$1" /run/kept.json && return 0
+        sleep 0.2
+    done
+    echo "the keeper did not make it the current one"
+    return 1
+}
+
+# One at a time: two would share the folder that the keeper receives in. A transfer whose shell was ended has the lock
+# until it ends too.
+take_alone() (
+    flock -w $BUSY_S 9 || { echo "another backup has been under way for $BUSY_S s"; exit 1; }
+    take
+) 9> "/run/$(basename "$0").lock"
+
+# Once, if that is what is asked for; else for ever.
+serve() {
+    [ "$1" != once ] || { take_alone; exit; }
+    sleep "$FIRST_S"
+    while :; do
+        take_alone || echo "the backup failed; tried again in $EVERY_S s"
+        sleep "$EVERY_S"
+    done
+}

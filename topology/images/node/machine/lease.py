@@ -1,0 +1,224 @@
+"""Leases: what was done to a node undoes itself when nobody renews it.
+
+The lease lives in the chassis, which outlives a crash of the machine, of the harness, and of the connection between
+them. It is armed before anything is done, so that there is no moment at which only the harness could undo it.
+
+A step of an undo is ``{"where": "machine" | "chassis" | "power", "argv": [...]}``. Steps on the machine wait until it
+runs. Each must be harmless when there is nothing to undo, and when it is done twice.
+"""
+
+from __future__ import annotations
+
+import time
+
+TYPE_CHECKING = False  # as in wire.py
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from chassis import Chassis, Client
+    from wire import Message
+
+RETRY_S = 1.0
+TRIES = 10
+REMEMBERED = 100
+"""Ended leases whose end can still be asked for."""
+
+NEVER = float("inf")
+
+NOW = "{now}"
+"""In an argument of a step: the host's time of day, in seconds, when the step is carried out."""
+
+
+class Steps:
+    """Steps, one after another. ``done`` is told what went wrong; nothing is success."""
+
+    def __init__(self, chassis: Chassis, steps: list[Message], done: Callable[[str], None]) -> None:
+        self.chassis, self.left, self.done = chassis, list(steps), done
+        self.running, self.said = False, ""
+
+    def go_on(self) -> None:
+        """Begin the next step, if it can begin. Called again whenever the machine's state has changed.
+
+        A step that changes the machine's state itself is told of it in its middle, which must not begin it again.
+        """
+        if self.running:
+            return
+        self.running = True
+        while self.left and self.left[0]["where"] == "power" and self.chassis.power_step(self.left[0]):
+            self.left.pop(0)
+        self.running = False
+        if not self.left:
+            self.done("")
+        elif self.left[0]["where"] == "chassis" or (
+            self.left[0]["where"] == "machine" and self.chassis.machine.state == "running"
+        ):
+            self.running, self.said = True, ""
+            ready = [argument.replace(NOW, f"{time.time():.6f}") for argument in self.left[0]["argv"]]
+            self.chassis.carry_out(self, self.left[0]["where"], ready)
+
+    def send(self, message: Message) -> None:
+        """What a step prints, and its end."""
+        self.said += message.get("out", "") + message.get("err", "")
+        if "done" not in message and "error" not in message:
+            return
+        self.running = False
+        if message.get("done") == 0:
+            self.left.pop(0)
+            self.go_on()
+        elif "done" in message or self.chassis.machine.state == "running":
+            argv = " ".join(self.left[0]["argv"])[:200]
+            self.done(f"`{argv}` failed: {(self.said.strip() or str(message.get('error', '')))[-300:]}")
+        # else the machine went down under the step: it begins anew when it runs again
+
+
+class Lease:
+    """One thing that was done to this node, and what undoes it."""
+
+    def __init__(self, chassis: Chassis, request: Message) -> None:
+        self.chassis = chassis
+        self.name, self.fault, self.claim = request["name"], request["fault"], request["claim"]
+        self.ttl_s = request["ttl_ms"] / 1000
+        self.undo_steps, self.again_steps = request["undo"], request["again"]
+        self.began = self.deadline = time.monotonic()
+        self.steps: Steps | None = None
+        self.again: Steps | None = None
+        self.ending, self.how, self.tries, self.trouble = False, "", 0, ""
+        self.waiting: list[tuple[Client, int]] = []
+        self.renew()
+
+    def renew(self) -> None:
+        """Somebody still wants it."""
+        if not self.ending:
+            self.deadline = time.monotonic() + self.ttl_s
+
+    def end(self, how: str) -> None:
+        """Undo it now. ``how`` says whether it was released, or ran out."""
+        if self.steps is not None:
+            return
+        if not self.ending:
+            self.ending, self.how = True, how
+        self.deadline = NEVER
+        if self.again is not None and self.again.running:
+            return  # what is being done again must not end after its undo: ``done_again`` goes on from here
+        self.again = None
+        self.tries += 1
+        self.steps = Steps(self.chassis, self.undo_steps, self.undone)
+        self.steps.go_on()
+
+    def undone(self, trouble: str) -> None:
+        """The undo came to its end."""
+        self.steps, self.trouble = None, trouble
+        if not trouble:
+            self.chassis.leases.over(self)
+            return
+        if self.tries < TRIES:
+            self.deadline = time.monotonic() + RETRY_S
+        else:
+            self.answer({"error": f"{self.fault} could not be undone: {trouble}"})
+
+    def answer(self, message: Message) -> None:
+        """To all that wait for its end."""
+        waiting, self.waiting = self.waiting, []
+        for client, key in waiting:
+            client.send({"id": key, **message})
+
+    def machine_changed(self, booted: bool) -> None:
+        """Steps that wait for the machine may go on; what a reboot has wiped is done again."""
+        if booted and self.again_steps and not self.ending:
+            self.again = Steps(self.chassis, self.again_steps, self.done_again)
+        for steps in (self.steps, self.again):
+            if steps is not None:
+                steps.go_on()
+
+    def done_again(self, trouble: str) -> None:
+        """After a reboot the fault is in again, or it is not, which whoever asks is told."""
+        self.again, self.trouble = None, trouble
+        if self.ending:
+            self.end(self.how)
+
+    def facts(self) -> Message:
+        """What a person or an audit wants to know of it."""
+        now = time.monotonic()
+        state = "held"
+        if self.ending:
+            state = "undoing" if self.tries < TRIES or self.steps else "stuck"
+        return {
+            "name": self.name,
+            "fault": self.fault,
+            "claim": self.claim,
+            "state": state,
+            "age_ms": round((now - self.began) * 1000),
+            "left_ms": round((self.deadline - now) * 1000) if state == "held" else 0,
+            "trouble": self.trouble,
+        }
+
+
+class Leases:
+    """All leases of a node."""
+
+    def __init__(self, chassis: Chassis) -> None:
+        self.chassis = chassis
+        self.held: dict[str, Lease] = {}
+        self.ended: dict[str, str] = {}  # name -> how
+        self.down = True  # since the machine ran for the last time
+
+    def arm(self, request: Message) -> str:
+        """A new lease, or a sentence that says why not."""
+        for lease in self.held.values():
+            if lease.claim == request["claim"] or lease.name == request["name"]:
+                return f"{lease.claim} is taken by {lease.fault}, which is still in"
+        self.held[request["name"]] = Lease(self.chassis, request)
+        return ""
+
+    def release(self, client: Client, request: Message) -> None:
+        """Undo one, and answer when that is done."""
+        name = request["name"]
+        if name not in self.held:
+            known = f"it {self.ended[name]} before" if name in self.ended else "there is no such lease"
+            client.send({"id": request["id"], "error": f"it was undone already: {known}"})
+            return
+        lease = self.held[name]
+        lease.waiting.append((client, request["id"]))
+        if lease.tries >= TRIES:
+            lease.tries = 0
+        lease.end("was released")
+
+    def over(self, lease: Lease) -> None:
+        """One is undone."""
+        self.held.pop(lease.name, None)
+        self.ended[lease.name] = lease.how
+        while len(self.ended) > REMEMBERED:
+            del self.ended[next(iter(self.ended))]
+        if lease.how == "was released":
+            lease.answer({"done": 0})
+        else:
+            lease.answer({"error": "the lease ran out, so it was undone before it was released"})
+
+    def forget(self, client: Client) -> None:
+        """A harness that is gone waits for nothing; what it holds runs out by itself."""
+        for lease in self.held.values():
+            lease.waiting = [entry for entry in lease.waiting if entry[0] is not client]
+
+    def changed(self) -> None:
+        """The machine's state changed."""
+        booted = self.down and self.chassis.machine.state == "running"
+        if self.chassis.machine.state in ("off", "panicked", "running"):
+            self.down = self.chassis.machine.state != "running"
+        for lease in list(self.held.values()):
+            lease.machine_changed(booted)
+
+    def deadlines(self) -> Iterator[float]:
+        """When something is to be done."""
+        return (lease.deadline for lease in self.held.values() if lease.deadline < NEVER)
+
+    def tick(self) -> None:
+        """End what was not renewed, and try again what could not be undone."""
+        now = time.monotonic()
+        for lease in list(self.held.values()):
+            if lease.deadline <= now:
+                lease.end("ran out")
+
+    def facts(self) -> list[Any]:
+        """Of all that there are."""
+        return [lease.facts() for lease in self.held.values()]

@@ -1,0 +1,90 @@
+"""MySQL: one dedicated machine (MariaDB), with a disk of its own; a backup that restores is kept on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from topology.files import File, render
+from topology.model import Machine, Topology
+from topology.parts.part import Disk, Part, Report, Secrets, Seen, Witness, mounted
+from topology.parts.variable_data import backup_line, backup_problem, backup_question, parse_backup
+
+BACKUP = "/srv/backup/database"
+MOUNT = "/srv/database"
+
+STATEMENT = "SELECT COUNT(*) FROM players WHERE player = 1"
+"""What its witness asks for."""
+
+PATIENCE_S = 2
+
+
+class Database(Part):
+    """The server and its backup."""
+
+    name = "MySQL"
+    weakness = "one database: while it is down nothing is read or written, and nothing takes over"
+
+    def there(self, topology: Topology) -> bool:
+        """As the topology says."""
+        return topology.database is not None
+
+    def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
+        """Settings and user of the server, and the place of the backup."""
+        wanted = topology.database
+        if wanted is None:
+            return
+        if machine.role == "db":
+            values = {"mount": MOUNT, "address": topology.lan(machine.name)}
+            yield mounted("database", MOUNT, "noatime", "mysql")
+            yield File("/etc/mysql/mariadb.conf.d/60-site.cnf", render("site.cnf.j2", **values))
+            lan = topology.segments["lan"]
+            hosts = f"{lan.network_address}/{lan.netmask}"
+            yield File("/etc/mysql/site-user.sql", render("site-user.sql.j2", hosts=hosts, password=secrets.database))
+            target = f"rsync://{topology.lan(wanted.backup_on)}/database-backup"
+            plan = f"FOLDER={MOUNT}\nTARGET={target}\nEVERY_S={wanted.backup_every_s}\n"
+            yield File("/etc/monkeywrench/database-backup", plan)
+        if machine.name == wanted.backup_on:
+            allow = topology.of_role("db")[0].addresses["lan"][0]
+            values = {"name": "database-backup", "path": BACKUP, "allow": allow, "keep": True}
+            yield File("/etc/rsyncd.d/database-backup.conf", render("rsyncd-module.conf.j2", **values))
+
+    def services(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
+        """Server and backup; the daemon that takes it."""
+        if topology.database and machine.name == topology.database.backup_on:
+            return ("rsyncd",)
+        return ("mariadb", "database-backup") if machine.role == "db" else ()
+
+    def disk(self, topology: Topology, machine: Machine) -> Disk | None:
+        """The server's, with the data folder that was made with the image."""
+        if topology.database is None or machine.role != "db":
+            return None
+        return Disk("database", topology.database.disk_mib, "/usr/share/monkeywrench/database")
+
+    def question(self, topology: Topology, machine: Machine) -> str:
+        """A query of the server's own; the backup where it is kept."""
+        if topology.database and machine.name == topology.database.backup_on:
+            return backup_question(BACKUP)
+        if machine.role == "db":
+            return "mariadb -NBe 'SELECT VERSION(), (SELECT COUNT(*) FROM site.ledger)'"
+        return ""
+
+    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+        """A client's round trip, and the age of the backup, both where the backup is kept."""
+        if topology.database and machine.name == topology.database.backup_on:
+            yield {"what": "database", "every_s": 1, "statement": STATEMENT, "patience_s": PATIENCE_S}
+            yield {"what": "backup", "every_s": 5, "of": "database", "folder": BACKUP}
+
+    def judge(self, seen: Seen) -> Report:
+        """It answers, and there is a backup that is not too old."""
+        wanted = seen.topology.database
+        assert wanted is not None
+        answers = seen.answers.get(self.name, {})
+        node = seen.topology.of_role("db")[0].name
+        words = answers.get(node, "").split()
+        up = len(words) == 2 and words[1].isdigit()
+        trouble = [] if up else [f"the database on {node} does not answer"]
+        backup = parse_backup(answers.get(wanted.backup_on, ""))
+        problem = backup_problem(backup, wanted.backup_every_s)
+        trouble += [f"the backup of the database on {wanted.backup_on} {problem}"] if problem else []
+        line = f"{words[0]} on {node}, {words[1]} scores" if up else f"nothing answers on {node}"
+        return Report(f"{line}; {backup_line(backup)}", tuple(trouble), {"backup": backup})

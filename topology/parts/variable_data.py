@@ -1,0 +1,159 @@
+"""Variable data: folders that users write to, on the master's own disk, mounted by all other real servers over NFS.
+
+NFS version 3, over TCP, ``hard``: a write that cannot be done waits for the server rather than be lost, and version 3
+keeps no state of opens and locks that a rebooted server would have to collect again (version 4 has a grace period for
+that, 90 s by default, in which every open waits). The site uses no locks, hence ``nolock``. ``lookupcache=positive``
+and a short attribute cache: a file that another node has just written is found (nfs(5), "Directory entry caching").
+A backup is pushed to another real server at an interval.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from topology.files import File, render
+from topology.model import Machine, Topology
+from topology.parts.part import Disk, Part, Report, Secrets, Seen, Witness, mounted
+from topology.parts.real_servers import UPLOADS
+
+BACKUP = "/srv/backup/uploads"
+MOUNT_OPTIONS = "vers=3,proto=tcp,hard,nolock,lookupcache=positive,actimeo=1,timeo=50,retrans=2,mountport=20048"
+"""nfs(5). ``timeo`` is in tenths of a second: with the default of 60 s a client notices only then that the server lost
+its connections in a power cut. ``mountport`` spares a question to the port mapper."""
+ANSWER_S = 2
+"""How long a question to a mount may take: a hard mount would wait for ever."""
+
+
+class VariableData(Part):
+    """NFS server, clients, and the backup."""
+
+    name = "variable data"
+    weakness = "one NFS server: while it is down, uploads wait"
+
+    def there(self, topology: Topology) -> bool:
+        """As the topology says."""
+        return topology.variable_data is not None
+
+    def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
+        """The export on the master, the mount on the others, the place of the backup on one of them."""
+        wanted = topology.variable_data
+        if wanted is None or machine.role != "web":
+            return
+        if machine.name == wanted.master:
+            yield mounted("uploads", UPLOADS, "noatime,dirsync", "www-data")
+            lan = topology.segments["lan"]
+            yield File("/etc/exports", render("exports.j2", path=UPLOADS, lan=lan))
+            target = f"rsync://{topology.lan(wanted.backup_on)}/uploads-backup"
+            plan = f"FOLDER={UPLOADS}\nTARGET={target}\nEVERY_S={wanted.backup_every_s}\n"
+            yield File("/etc/monkeywrench/uploads-backup", plan)
+        else:
+            mount = f"{topology.lan(wanted.master)}:{UPLOADS} {UPLOADS} {MOUNT_OPTIONS}\n"
+            yield File("/etc/monkeywrench/uploads.mount", mount)
+        if machine.name == wanted.backup_on:
+            values = {"name": "uploads-backup", "path": BACKUP, "allow": topology.lan(wanted.master), "keep": True}
+            yield File("/etc/rsyncd.d/uploads-backup.conf", render("rsyncd-module.conf.j2", **values))
+
+    def services(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
+        """Server, client, backup."""
+        wanted = topology.variable_data
+        if wanted is None or machine.role != "web":
+            return ()
+        if machine.name == wanted.master:
+            return "rpcbind", "mountd", "nfsd", "uploads-backup"
+        return ("uploads-mount", "rsyncd") if machine.name == wanted.backup_on else ("uploads-mount",)
+
+    def modules(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
+        """The kernel's NFS."""
+        wanted = topology.variable_data
+        if wanted is None or machine.role != "web":
+            return ()
+        return ("nfsd",) if machine.name == wanted.master else ("nfsv3",)
+
+    def disk(self, topology: Topology, machine: Machine) -> Disk | None:
+        """The master's: what is exported must be a real file system."""
+        wanted = topology.variable_data
+        return Disk("uploads", wanted.disk_mib) if wanted and machine.name == wanted.master else None
+
+    def question(self, topology: Topology, machine: Machine) -> str:
+        """statfs, which an NFS client always asks the server; and the age of the backup where it is kept."""
+        wanted = topology.variable_data
+        if wanted is None or machine.role != "web":
+            return ""
+        ask = f"timeout -s KILL {ANSWER_S} stat -f -c %T {UPLOADS} || echo silent"
+        return f"{ask}; {backup_question(BACKUP)}" if machine.name == wanted.backup_on else ask
+
+    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+        """A round trip on each mount, and the age of the backup where it is kept."""
+        wanted = topology.variable_data
+        if wanted is None or machine.role != "web":
+            return
+        if machine.name != wanted.master:
+            yield {"what": "nfs", "every_s": 1, "folder": UPLOADS}
+        if machine.name == wanted.backup_on:
+            yield {"what": "backup", "every_s": 5, "of": "uploads", "folder": BACKUP}
+
+    def judge(self, seen: Seen) -> Report:
+        """Mounted and answering everywhere, with a backup that is not too old."""
+        wanted = seen.topology.variable_data
+        answers = seen.answers.get(self.name, {})
+        assert wanted is not None
+        web = [machine.name for machine in seen.topology.of_role("web")]
+        trouble, mounted = [], []
+        for node in seen.running(web):
+            kind = answers.get(node, "").partition("\n")[0].strip()
+            if kind == ("ext2/ext3" if node == wanted.master else "nfs"):
+                mounted.append(node)
+            else:
+                trouble.append(f"{node}: {UPLOADS} is {kind if kind not in ('', 'silent') else 'not answering'}")
+        backup = parse_backup(answers.get(wanted.backup_on, "").partition("\n")[2])
+        problem = backup_problem(backup, wanted.backup_every_s)
+        trouble += [f"the backup of the uploads on {wanted.backup_on} {problem}"] if problem else []
+        line = f"served by {wanted.master}, mounted on {len(mounted)} of {len(web)}; {backup_line(backup)}"
+        return Report(line, tuple(trouble), {"mounted": mounted, "backup": backup})
+
+
+LATE = 3
+"""A backup is late when it is older than so many intervals."""
+
+
+def backup_question(folder: str) -> str:
+    """Ages in seconds: of the machine, and of the current backup with what it says of itself, if there is one.
+
+    All on that node's own clocks; the difference of two of its own readings does not depend on their being right.
+    """
+    age = f"$(($(date +%s) - $(stat -L -c %Y {folder}/current/backup.json)))"
+    return (
+        f'cut -d. -f1 /proc/uptime; [ ! -e {folder}/current ] || {{ echo "{age}"; cat {folder}/current/backup.json; }}'
+    )
+
+
+def parse_backup(answer: str) -> dict[str, Any]:
+    """``{"up_s", "age_s"?, "says"?}`` from the answer to :func:`backup_question`."""
+    up, _, rest = answer.partition("\n")
+    age, _, says = rest.partition("\n")
+    found: dict[str, Any] = {}
+    try:
+        found["up_s"] = int(up)
+        found["age_s"] = int(age)
+        found["says"] = json.loads(says)
+    except ValueError:
+        pass
+    return found
+
+
+def backup_problem(backup: dict[str, Any], every_s: int) -> str:
+    """What is wrong with a backup, as the rest of a sentence; empty when nothing is."""
+    if "up_s" not in backup:
+        return "cannot be looked at"
+    if "age_s" not in backup:
+        return "does not exist" if backup["up_s"] > LATE * every_s else ""
+    if backup["age_s"] > LATE * every_s:
+        return f"is {backup['age_s']} s old; there should be one every {every_s} s"
+    return ""
+
+
+def backup_line(backup: dict[str, Any]) -> str:
+    """A backup's age, for a person."""
+    return f"backup {backup['age_s']} s old" if "age_s" in backup else "no backup yet"

@@ -1,0 +1,80 @@
+"""Web data: the site's folder is changed on the master only; rsync brings the changes to all other real servers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from topology.files import File, render
+from topology.model import Machine, Topology
+from topology.parts.part import Part, Report, Secrets, Seen, Witness, json_object
+from topology.parts.real_servers import SITE
+
+STATE = "/run/monkeywrench/replicate.json"
+
+
+class WebData(Part):
+    """``replicate`` on the master, an rsync daemon on each other real server."""
+
+    name = "web data"
+    weakness = "one master: while it is down the site is served, but not changed"
+
+    def there(self, topology: Topology) -> bool:
+        """As the topology says."""
+        return topology.web_data is not None
+
+    def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
+        """What the master replicates and where to; on the others the folder that it writes."""
+        if topology.web_data is None or machine.role != "web":
+            return
+        if machine.name == topology.web_data.master:
+            targets = {m.name: str(m.addresses["lan"][0]) for m in topology.of_role("web") if m != machine}
+            plan = {"debounce_ms": topology.web_data.debounce_ms, "resync_s": topology.web_data.resync_s}
+            plan_text = json.dumps({"folder": SITE, "targets": targets, "state": STATE, **plan}, indent=1) + "\n"
+            yield File("/etc/monkeywrench/replicate.json", plan_text)
+        else:
+            master = topology.lan(topology.web_data.master)
+            values = {"name": "site", "path": SITE, "allow": master, "keep": False}
+            yield File("/etc/rsyncd.d/site.conf", render("rsyncd-module.conf.j2", **values))
+
+    def services(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
+        """The script on the master, the daemon on the others."""
+        if topology.web_data is None or machine.role != "web":
+            return ()
+        return ("replicate",) if machine.name == topology.web_data.master else ("rsyncd",)
+
+    def question(self, topology: Topology, machine: Machine) -> str:
+        """A fingerprint of the folder (what rsync compares: names, sizes, times), and the master's own account."""
+        if topology.web_data is None or machine.role != "web":
+            return ""
+        print_all = f"cd {SITE} && find . -name '.~tmp~' -prune -o ! -type d -printf '%P %s %T@ %l\\n'"
+        account = f"; cat {STATE}" if machine.name == topology.web_data.master else ""
+        return f"({print_all}) | sort | md5sum | cut -c 1-32{account}"
+
+    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+        """The content of the folder, at each change."""
+        if topology.web_data is not None and machine.role == "web":
+            yield {"what": "docroot", "every_s": 0.5, "at_least_every_s": 5, "folder": SITE}
+
+    def judge(self, seen: Seen) -> Report:
+        """All real servers that run have what the master has."""
+        answers = seen.answers.get(self.name, {})
+        master = seen.topology.web_data.master if seen.topology.web_data else ""
+        prints = {node: text.partition("\n")[0].strip() for node, text in answers.items()}
+        account = _account(answers.get(master, ""))
+        web = [machine.name for machine in seen.topology.of_role("web")]
+        if master not in prints:
+            return Report(f"the master {master} does not answer", (f"web data: the master {master} does not answer",))
+        behind = [node for node in seen.running(web) if prints.get(node) != prints[master]]
+        trouble = [f"{', '.join(behind)}: the site's folder is not as on {master}"] if behind else []
+        trouble += [f"replication: {account['trouble']}"] if account.get("trouble") else []
+        lag_s = account.get("lag_s")
+        line = f"{len(prints) - len(behind)} of {len(web)} as on {master}"
+        line += f", last change everywhere within {lag_s:.1f} s" if lag_s is not None else ""
+        return Report(line, tuple(trouble), {"behind": behind, "replication": account})
+
+
+def _account(answer: str) -> dict[str, Any]:
+    found = json_object(answer.partition("\n")[2])
+    return found or {"trouble": "the script on the master gives no account of itself"}
