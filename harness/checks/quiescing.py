@@ -282,7 +282,7 @@ class _Facts:
                 since = entry.time if since is None else since
                 if entry.time - since <= COUNTED_NS:
                     base = None
-                elif base is None or base.conns < 0 or entry.conns < base.conns:
+                elif base is None or entry.conns < base.conns:
                     base = entry
                 elif entry.conns - base.conns > self.settings.late_connections:
                     yield invalid(

@@ -16,8 +16,8 @@ Key: TypeAlias = tuple[str, str, str]
 class Entry(NamedTuple):
     """One real server in one sample. ``weight`` is None where the table does not have it.
 
-    ``conns`` are the connections scheduled to it since it entered the table; below zero: it had entered it just then,
-    and nobody had counted. ``active`` are those that are open, ``inactive`` those that are ending.
+    ``conns`` are the connections scheduled to it since it entered the table. ``active`` are those that are open,
+    ``inactive`` those that are ending.
     """
 
     time: int

@@ -14,6 +14,7 @@ import pytest
 from harness.protocols import LabError
 from harness.wait import until
 from topology.lab import DockerLab
+from topology.observe import WITNESS
 
 MONKEYWRENCH = [sys.executable, "-m", "harness.cli"]
 VIPS = ["203.0.113.101", "203.0.113.102"]
@@ -27,6 +28,34 @@ def test_each_director_holds_its_own_vip_and_both_tables_are_whole(lab: DockerLa
         for vip in VIPS:
             weights = {server.node: server.weight for server in status.ipvs[director][f"{vip}:80"]}
             assert weights == {f"web-{number}": 1 for number in range(1, 7)}
+
+
+@pytest.mark.parametrize("director", ["lb-1", "lb-2"])
+def test_the_witness_of_a_table_sees_what_ipvsadm_shows(lab: DockerLab, director: str) -> None:
+    for vip in VIPS * 3:
+        lab.node("client").exec("curl", "-s", "--max-time", "5", f"http://{vip}/")
+    wanted = json.dumps([{"what": "table", "every_s": 60, "nodes": {}}])
+    look = f"timeout 2 python3 -IS {WITNESS} '{wanted}'; ipvsadm -Ln --stats --exact; echo --; ipvsadm -Ln"
+
+    def agree() -> bool:
+        """Both look at almost the same moment: a connection that ends in between is another number."""
+        witnessed, printed = lab.node(director).exec("sh", "-c", look).stdout.split("\n", 1)
+        counted, weighed = (
+            [line.split() for line in table.splitlines() if line.startswith("  -> 198.")]
+            for table in printed.split("--")
+        )
+        shown = {
+            (server, int(weight), int(active), int(inactive), int(conns))
+            for (_, server, _, weight, active, inactive), (_, _, conns, *_) in zip(weighed, counted, strict=True)
+        }
+        seen = {
+            (f"{server}:80", row["weight"], row["active"], row["inactive"], row["conns"])
+            for rows in json.loads(witnessed)["value"]["vips"].values()
+            for server, row in rows.items()
+        }
+        return len(seen) == 12 and max(conns for *_, conns in seen) > 0 and seen == shown
+
+    assert until(agree, 60, f"the witness and ipvsadm to agree on {director}", 1)
 
 
 def test_the_clients_address_arrives_at_the_real_servers(lab: DockerLab) -> None:

@@ -28,33 +28,92 @@ try:
 finally:
     sys.path.remove(str(MACHINE))
 
-PROC = """\
-IP Virtual Server version 1.2.1 (size=4096)
-Prot LocalAddress:Port Scheduler Flags
-  -> RemoteAddress:Port Forward Weight ActiveConn InActConn
-TCP  CB007166:0050 wlc
-  -> C61201CA:0050      Masq    0      2          5
-  -> C61201C9:0050      Masq    1      0          17
-TCP  CB007165:0050 wlc persistent 300 FFFFFFFF
-"""
-STATS = """\
-IP Virtual Server version 1.2.1 (size=4096)
-Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes
-  -> RemoteAddress:Port
-TCP  203.0.113.102:80                  150     1050      900    95000   120000
-  -> 198.18.1.201:80                   101      700      600    60000    80000
-"""
+
+def message(kind: int, *attributes: bytes) -> bytes:
+    """A message of generic netlink as the kernel sends it: its header, that of the family, the attributes."""
+    content = struct.pack("=BBH", 1, 1, 0) + b"".join(attributes)
+    return struct.pack("=IHHII", 16 + len(content), kind, 0, 0, 0) + content
 
 
-def test_the_table_joins_weights_and_counters() -> None:
-    found = witness.parse_table(PROC, STATS)
-    assert found == {
+def nested(kind: int, **named: bytes) -> bytes:
+    """An attribute with attributes in it, named as the program names them."""
+    inner = [witness.attribute(getattr(witness, name), content) for name, content in named.items()]
+    return bytes(witness.attribute(kind | witness.NESTED, b"".join(inner)))
+
+
+def service(address: str, protocol: int = socket.IPPROTO_TCP) -> bytes:
+    return nested(
+        witness.IPVS_CMD_ATTR_SERVICE,
+        SERVICE_AF=struct.pack("=H", socket.AF_INET),
+        SERVICE_PROTOCOL=struct.pack("=H", protocol),
+        SERVICE_ADDR=socket.inet_aton(address) + bytes(12),
+        SERVICE_PORT=struct.pack("!H", 80),
+    )
+
+
+def dest(address: str, weight: int, active: int, inactive: int, conns: int) -> bytes:
+    return nested(
+        witness.IPVS_CMD_ATTR_DEST,
+        DEST_ADDR=socket.inet_aton(address) + bytes(12),
+        DEST_WEIGHT=struct.pack("=I", weight),
+        DEST_ACTIVE=struct.pack("=I", active),
+        DEST_INACTIVE=struct.pack("=I", inactive),
+        DEST_STATS64=witness.attribute(witness.STATS_CONNS, struct.pack("=Q", conns)),
+    )
+
+
+FAMILY = message(16, witness.attribute(2, b"IPVS\0"), witness.attribute(1, struct.pack("=H", 27)))
+DONE = struct.pack("=IHHIIi", 20, 3, 2, 0, 0, 0)
+OF_A_MARK = nested(1, SERVICE_AF=struct.pack("=H", socket.AF_INET))
+
+
+class Kernel:
+    """A netlink socket whose answers are known: what is asked, and what comes for it, in order."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.asked: list[bytes] = []
+        self._answers = list(answers)
+
+    def bind(self, _: tuple[int, int]) -> None: ...
+
+    def send(self, asked: bytes) -> None:
+        self.asked.append(asked)
+
+    def recv(self, _: int) -> bytes:
+        return self._answers.pop(0)
+
+
+def test_the_table_has_the_virtual_services_for_tcp_and_their_real_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    services = [service("203.0.113.102"), OF_A_MARK, service("203.0.113.9", socket.IPPROTO_UDP)]
+    kernel = Kernel(
+        FAMILY,
+        b"".join(message(27, each) for each in services),
+        message(27, service("203.0.113.101")) + DONE,
+        message(27, dest("198.18.1.202", 0, 2, 5, 2**33)) + message(27, dest("198.18.1.201", 1, 0, 17, 101)),
+        DONE,
+        DONE,
+    )
+    monkeypatch.setattr(socket, "socket", lambda *_: kernel)
+    assert witness.Netlink().table() == {
         "203.0.113.102": {
-            "198.18.1.202": {"weight": 0, "active": 2, "inactive": 5, "conns": -1},
+            "198.18.1.202": {"weight": 0, "active": 2, "inactive": 5, "conns": 2**33},
             "198.18.1.201": {"weight": 1, "active": 0, "inactive": 17, "conns": 101},
         },
         "203.0.113.101": {},
     }
+    assert [struct.unpack_from("=IHH", asked) for asked in kernel.asked] == [
+        (len(kernel.asked[0]), 16, 1),
+        (20, 27, 0x301),
+        *[(20 + len(service("203.0.113.102")), 27, 0x301)] * 2,
+    ]
+    assert kernel.asked[2][20:] == service("203.0.113.102")
+
+
+def test_a_machine_without_ipvs_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = struct.pack("=IHHIIi", 20, 2, 0, 0, 0, -2)
+    monkeypatch.setattr(socket, "socket", lambda *_: Kernel(refused))
+    with pytest.raises(FileNotFoundError, match="No such file or directory"):
+        witness.Netlink()
 
 
 def record(address: str, ttl_s: int = 5) -> bytes:
