@@ -66,7 +66,7 @@ class OwnershipSettings(BaseModel):
     announce_ms: float = Field(
         default=2000, gt=0, description="How soon after it took a virtual IP a director must have announced it"
     )
-    samples_ms: float = Field(default=2000, gt=0, description="The longest silence of a running director's samples")
+    samples_ms: float = Field(default=3000, gt=0, description="The longest silence of a running director's samples")
     alive_ms: float = Field(default=3000, gt=0, description="The longest silence of the ARP observer")
 
     def takeover_budget(self, cluster: Cluster) -> float:

@@ -233,7 +233,7 @@ def silent(who: str, since: float, till: float, history: History = CLEAN) -> His
     [
         (h.killed(CLEAN, 30_000), "killed"),
         (h.killed(CLEAN, 12_000), "killed"),
-        (silent("owners:lb-2", 50_000, 52_600), "No sample of lb-2"),
+        (silent("owners:lb-2", 50_000, 53_100), "No sample of lb-2"),
         (silent("owners:lb-1", 30_000, 33_000), "No sample of lb-1"),
         (silent("owners:lb-1", 57_000, 60_001, CLEAN), "No sample of lb-1"),
         (silent("arp:internet", 29_000, 32_500), "Nobody watched ARP"),
