@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from faults import FAULTS
@@ -57,13 +59,20 @@ def test_a_host_name_changes_and_is_the_old_one_again(lab: DockerLab) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "error"),
-    [("node.disk-full", "No space left"), ("node.disk-read-only", "Read-only"), ("node.disk-errors", "rror")],
+    [
+        ("node.disk-full", "No space left"),
+        ("node.disk-read-only", "Read-only"),
+        ("node.disk-errors", "Input/output error|Read-only"),
+    ],
 )
 def test_a_disk_that_fails_fails_its_users(lab: DockerLab, fault: str, error: str) -> None:
-    """web-1's disk holds the uploads, which all real servers have mounted."""
+    """web-1's disk holds the uploads, which all real servers have mounted.
+
+    A disk of errors is read-only from the moment at which the kernel could not write its journal (ext4(5), errors).
+    """
     with injected(lab, fault, node="web-1"):
         tried = lab.node("web-1").exec("dd", "if=/dev/zero", "of=/srv/uploads/tried", "bs=1M", "count=8", "conv=fsync")
-        assert error in tried.stderr
+        assert re.search(error, tried.stderr), tried.stderr
         lab.node("web-1").exec("rm", "-f", "/srv/uploads/tried")
     done = lab.node("web-1").exec("sh", "-c", "echo good > /srv/uploads/tried && sync && rm /srv/uploads/tried")
     assert done.ok, done.stderr
@@ -109,7 +118,8 @@ def test_a_target_that_reboots_in_the_middle_keeps_its_fault_and_is_healed(lab: 
         node = lab.node("web-5")
         node.power_off()
         node.boot()
-        assert node.exec("hostname").stdout == "web-6\n"  # done again after the boot
+        # done again after the boot, which others need not wait for
+        until(lambda: node.exec("hostname").stdout == "web-6\n", 30, "the name to be changed again", 0.2)
     assert lab.node("web-5").exec("hostname").stdout == "web-5\n"
 
 
