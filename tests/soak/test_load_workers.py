@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,6 @@ from harness.history import load
 from harness.store import HISTORY
 from harness.wait import NotYet, until
 from topology import engine, life
-
-NAME = f"workers-{os.getpid()}"
 
 SCENARIO = """\
 [scenario]
@@ -55,7 +52,7 @@ def two_clients(small_topology: Path) -> Path:
 def run(two_clients: Path, tmp_path: Path) -> subprocess.Popen[str]:
     scenario = tmp_path / "workers.toml"
     scenario.write_text(SCENARIO)
-    argv = [sys.executable, "-m", "harness.cli", "run", str(scenario), "--topology", str(two_clients), "--lab", NAME]
+    argv = [sys.executable, "-m", "harness.cli", "run", str(scenario), "--topology", str(two_clients)]
     return subprocess.Popen(
         [*argv, "--runs", str(tmp_path / "runs")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -80,7 +77,7 @@ def test_a_worker_that_dies_leaves_what_it_knew_unknown(run: subprocess.Popen[st
     kill = "kill -KILL $(grep -ls '[-]-worker' /proc/[0-9]*/cmdline | cut -d/ -f3)"
 
     def at_work() -> bool:
-        lab = life.attach(engine.connect(), NAME)
+        lab = life.attach(engine.connect(), f"run-{run.pid}")
         if lab is None or '"user:1:' not in recorded(tmp_path).read_text():
             raise NotYet("the worker has not asked for anything")
         return lab.node("client-2").exec("sh", "-c", kill).ok
