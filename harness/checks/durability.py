@@ -269,7 +269,8 @@ def _elements(writes: Sequence[Call]) -> Elements:
 
 
 def _profiles(history: History, _: DurabilitySettings) -> Judged:
-    writes = calls(history, "profile-write")
+    # the try that follows one without a connection, at another address, has the same motto
+    writes = [call for call in calls(history, "profile-write") if call.told.get("again") is not True]
     judged = Judged("profiles", writes, _elements(writes), [call.text("motto") for call in writes])
     since = settled(writes)
     last = defaultdict(list)

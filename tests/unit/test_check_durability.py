@@ -212,6 +212,19 @@ def motto(at: float, f: str, text: str, version: int, kind: str = "ok") -> list[
     return [h.op(at, f"user:{at}", f, asked, "invoke"), h.op(at + 5, f"user:{at}", f, told, kind)]
 
 
+def test_a_profile_that_found_no_connection_and_was_asked_for_again_is_no_refused_one() -> None:
+    asked = {"player": 1, "vip": h.VIP1, "motto": "a"}
+    told = asked | {"again": True}
+    tried = [
+        h.op(5, "user:1", "profile-write", asked, "invoke"),
+        h.op(8, "user:1", "profile-write", told, "fail", error="not sent: timed out"),
+    ]
+    read = motto(100, "profile-read", "a", 4)
+    assert check(tried, motto(10, "profile-write", "a", 4), read, of="profiles").outcome is Outcome.VALID
+    refused = [tried[0], h.op(8, "user:1", "profile-write", asked, "fail", error="status 409")]
+    assert check(refused, motto(10, "profile-write", "b", 3), read, of="profiles").outcome is Outcome.INVALID
+
+
 def test_a_profile_is_there_when_its_version_is() -> None:
     written = [motto(10, "profile-write", "a", 4), motto(20, "profile-write", "b", 5)]
     for text, version, outcome in (
