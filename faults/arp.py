@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from faults import nft
 from faults.fault import Change, SimpleFault, must, seen, sh
-from faults.network import DETACH, PROGRAMS, counted, ended, neighbours, ping, plugged, table_change
+from faults.network import DETACH, PROGRAMS, counted, ended, neighbours, ping, plugged, reaches, table_change
 from faults.nft import Frames
 from harness.protocols import Cable, Lab, LabError, Node, Output, Undo
 from harness.wait import NotYet
@@ -86,7 +86,7 @@ class DuplicateAddress(_OfCable):
             in must(node, "ip", "-4", "-o", "addr", "show", "dev", cable.interface).stdout.replace("/", " ").split()
         ):
             raise LabError(f"{node.name} has {address} itself")
-        if not (holders := who(lab, cable, address)):
+        if not (holders := anybody(lab, cable, address)):
             raise LabError(f"nobody on the segment of {cable.name} has {address}, so it would not be there twice")
         announced = 'arping -q -U -c 1 -I "$2" "$1"' if self.announce else "true"
         apply = sh(f'ip addr add "$1/32" dev "$2" 2>&1 | grep -v "File exists"; {announced}', address, cable.interface)
@@ -138,7 +138,7 @@ class _WrongMac(_OfCable):
 
     def reached_before(self, node: Node) -> None:
         """What is not reached anyway cannot be seen to get lost. Raises LabError."""
-        if not node.exec(*ping(self.address)).ok:
+        if not reaches(node, self.address):
             raise LabError(f"{node.name} does not reach {self.address} anyway")
 
     def unreachable(self, node: Node, cable: Cable) -> str:
@@ -222,6 +222,15 @@ def neighbour(address: str, cable: Cable) -> tuple[str, ...]:
 def who(lab: Lab, cable: Cable, address: str) -> list[str]:
     """The MAC addresses that claim an address on a cable's segment."""
     return must(lab.switch, f"{PROGRAMS}/arp", "who", cable.name, address).stdout.split()
+
+
+LOOKS = 6
+"""A node that stands still for a moment is there all the same."""
+
+
+def anybody(lab: Lab, cable: Cable, address: str) -> list[str]:
+    """The same, asked again while nobody answers, some times at most."""
+    return next(filter(None, (who(lab, cable, address) for _ in range(LOOKS))), [])
 
 
 def restored(cable: Cable, address: str) -> Undo:

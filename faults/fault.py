@@ -24,10 +24,10 @@ from harness.wait import NotYet, until
 
 __all__ = ["Change", "NodeFault", "SimpleFault", "must", "nothing", "running", "seen", "sh"]
 
-PROOF_WITHIN_S = 10.0
+PROOF_WITHIN_S = 30.0
 """An effect is there at once or within some scripts' time; this is the patience with a machine short of processor."""
 
-HEALED_WITHIN_S = 60.0
+HEALED_WITHIN_S = 120.0
 """After its undo a machine may have to start services before it can be seen to be as it was."""
 
 EVERY_S = 0.05

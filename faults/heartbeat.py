@@ -247,6 +247,8 @@ class _Messages(SimpleFault):
                 yield proof
             finally:
                 for key, where in proof.detail["middleboxes"].items():
+                    # a message between the last look and the end would be chosen, and nobody would know
+                    must(lab.switch, INTERCEPT, "stop", key)
                     logs[where] = read(lab.switch, key)
                     proof.detail["decisions"][where] = list(logs[where].decisions)
         for where, log in logs.items():

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from faults import nft
 from faults.fault import Change, SimpleFault, must, seen, sh
 from faults.nft import Frames, Hook
-from harness.protocols import Cable, Lab, LabError, Undo
+from harness.protocols import Cable, Lab, LabError, Node, Undo
 from harness.wait import NotYet
 
 PROGRAMS = "/usr/lib/monkeywrench/faults"
@@ -121,7 +121,7 @@ class Unplugged(SimpleFault):
         """One change: the link at the cable's end in the switch."""
         cable = plugged(lab, self.cable)
         neighbour, address = lab.node(neighbours(lab, cable)[0].node), cable.addresses[0]
-        if not neighbour.exec(*ping(address)).ok:
+        if not reaches(neighbour, address):
             raise LabError(f"{neighbour.name} does not reach {address} anyway, so it would not be seen to be unplugged")
 
         def out() -> str:
@@ -331,6 +331,12 @@ def ended(name: str) -> Undo:
 def ping(address: str) -> tuple[str, ...]:
     """The command that sees whether an address answers."""
     return ("ping", "-n", "-c", "1", "-W", "1", address)
+
+
+def reaches(node: Node, address: str) -> bool:
+    """Whether an address answers a node; one that is silent for a moment is asked for longer."""
+    patient = ("ping", "-n", "-c", "5", "-W", "3", address)
+    return node.exec(*ping(address)).ok or node.exec(*patient, timeout_s=30).ok
 
 
 def operstate(cable: Cable) -> str:

@@ -508,14 +508,23 @@ def _boot_id(node: Node) -> str:
 
 
 def clock_s(lab: Lab, node: Node) -> float:
-    """A node's clock, less the lab's."""
-    before_ns = lab.now_ns()
-    there_s = float(must(node, "date", "+%s.%N").stdout)
-    return there_s - (before_ns + lab.now_ns()) / 2e9
+    """A node's clock, less the lab's: as the quickest of three answers has it."""
+
+    def once() -> tuple[int, float]:
+        before_ns = lab.now_ns()
+        there_s = float(must(node, "date", "+%s.%N").stdout)
+        after_ns = lab.now_ns()
+        return after_ns - before_ns, there_s - (before_ns + after_ns) / 2e9
+
+    return min(once() for _ in range(3))[1]
+
+
+RIGHT_S = 3
+"""As the audit has it: between reading the right time and setting it a machine may stand still."""
 
 
 def _right(lab: Lab, node: Node, before_s: float) -> None:
-    if abs(by_s := clock_s(lab, node) - before_s) > 1:
+    if abs(by_s := clock_s(lab, node) - before_s) > RIGHT_S:
         raise NotYet(f"the clock is off by {by_s:.1f} s")
 
 
