@@ -24,11 +24,11 @@ from rich.markup import escape
 from harness import doctor as doctors
 from harness import jepsen, release, screen, store, stored
 from harness import scenario as scenarios
-from harness.compare import Measures
+from harness.compare import CompareSettings
 from harness.history import HistoryError
 from harness.plan import plan
 from harness.protocols import LabError, Status
-from harness.release import ReleaseError
+from harness.release import ReleaseError, Runs
 from harness.report.comparison import OUTCOMES
 from harness.run import run
 from harness.scenario import Scenario, ScenarioError
@@ -100,6 +100,12 @@ runs_option = click.option(
     default=Path("runs"),
     show_default=True,
     help="Where run directories are.",
+)
+matters_option = click.option(
+    "--matters",
+    multiple=True,
+    metavar="WHAT=MUCH",
+    help="The least difference that matters, such as p50_ms=5, p90_ms=20% or p99_ms=no; again for another.",
 )
 asked_option = click.option(
     "--scenario",
@@ -321,8 +327,11 @@ def list_faults(name: str | None, lab_name: str, active: bool, as_json: bool) ->
 @lab_option
 @click.option("--topology", default=None, metavar="NAME|FILE", help="Instead of the scenario's own.")
 @click.option("--seed", type=int, default=None, help="Instead of the scenario's own.")
+@click.option("--load", "profile", default=None, metavar="PROFILE", help="The load of this one, instead of its own.")
 @runs_option
-def run_scenario(scenario: str, lab_name: str, topology: str | None, seed: int | None, runs_dir: Path) -> None:
+def run_scenario(  # noqa: PLR0913, PLR0917 - click hands over each option as an argument
+    scenario: str, lab_name: str, topology: str | None, seed: int | None, profile: str | None, runs_dir: Path
+) -> None:
     """Run a SCENARIO (a TOML file, or the name of one in tests/chaos) and judge it.
 
     Uses the lab if it is up; else boots one of its own, and leaves nothing of it behind.
@@ -332,20 +341,27 @@ def run_scenario(scenario: str, lab_name: str, topology: str | None, seed: int |
     wanted = scenarios.load(path)
     if seed is not None:
         wanted = wanted.model_copy(update={"scenario": wanted.scenario.model_copy(update={"seed": seed})})
+    load_file = _scenario_file(profile) if profile else None
+    if load_file:
+        wanted = scenarios.under(wanted, load_file)
     with _lab_for(topology or wanted.scenario.topology, lab_name, say) as lab:
-        run_dir = _carried_out(wanted, path, lab, runs_dir, say)
+        run_dir = _carried_out(wanted, path, lab, runs_dir, say, load_file)
     verdicts = conclude(run_dir, wanted)
     _show(verdicts, run_dir)
     sys.exit(overall(verdicts).exit_code)
 
 
-def _carried_out(wanted: Scenario, path: Path, lab: Any, runs_dir: Path, say: Callable[[str], None]) -> Path:
+def _carried_out(  # noqa: PLR0913, PLR0917 - what a run needs
+    wanted: Scenario, path: Path, lab: Any, runs_dir: Path, say: Callable[[str], None], load_file: Path | None = None
+) -> Path:
     """The directory of a run, which is over and not yet judged."""
     from faults import FAULTS
     from loadtests.feeds import feeds, readings
     from topology import restore
 
     run_dir = store.create(runs_dir, path, wanted.name, store.meta(lab.name, wanted.scenario.seed))
+    if load_file:
+        store.keep_load(run_dir, load_file)
     read = readings(lab, wanted.load)
     after = restore.proofs(lab, wanted.checks)
     run(wanted, lab, FAULTS, feeds(lab, wanted.load), run_dir, say, readings=read, afterwards=after)
@@ -360,7 +376,20 @@ def _carried_out(wanted: Scenario, path: Path, lab: Any, runs_dir: Path, say: Ca
 @click.option(
     "--baseline", type=click.Path(path_type=Path, exists=True), default=None, metavar="DIR", help="Earlier runs."
 )
-@click.option("--against", default=None, metavar="NAME|FILE", help="The baseline's topology: both take turns.")
+@click.option(
+    "--site",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=None,
+    metavar="DIR",
+    help="The candidate's site, instead of the topology's own.",
+)
+@click.option(
+    "--against",
+    default=None,
+    metavar="DIR|NAME|FILE",
+    help="The baseline: the folder of a site, or a topology. Both take turns.",
+)
+@matters_option
 @click.option("--to", "target", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, metavar="DIR")
 def load_runs(  # noqa: PLR0913, PLR0917 - click hands over each option as an argument
     profile: str,
@@ -368,19 +397,24 @@ def load_runs(  # noqa: PLR0913, PLR0917 - click hands over each option as an ar
     lab_name: str,
     topology: str | None,
     baseline: Path | None,
+    site: Path | None,
     against: str | None,
+    matters: tuple[str, ...],
     target: Path,
 ) -> None:
     """Repeat the load of a PROFILE, and say whether it is slower than a baseline: the report before a release.
 
     PROFILE is a scenario with a load (a TOML file, or the name of one in loadtests/profiles). The baseline is a folder
-    of earlier runs, or with --against another topology, whose runs take turns with the candidate's, each on a lab of
-    its own. With neither, what comes out is a baseline for later. Exits 0 for no difference or an improvement, 1 for a
-    regression, 3 when there are not enough runs to tell.
+    of earlier runs, or is given with --against and takes turns with the candidate: a site, which is deployed by turns
+    on one lab, or a topology, with a lab of its own for each run. With neither, what comes out is a baseline for later.
+    Exits 0 for no difference or an improvement, 1 for a regression, 3 when there are not enough runs to tell.
     """
     if baseline and against:
         raise click.UsageError("--baseline and --against exclude each other: the one is there already.")
-    say, path = _narrator(), _scenario_file(profile)
+    earlier_site = Path(against) if against and Path(against).is_dir() else None
+    if site and against and not earlier_site:
+        raise click.UsageError("--site goes with the folder of a site: --against DIR. Change one thing at a time.")
+    say, path, judged = _narrator(), _scenario_file(profile), release.settings(matters)
     wanted = scenarios.load(path)
     if wanted.load is None:
         raise ScenarioError(f"{path}: there is no [load], so there is nothing to measure")
@@ -393,10 +427,13 @@ def load_runs(  # noqa: PLR0913, PLR0917 - click hands over each option as an ar
             )
     made = release.folder(target, wanted.name)
     own = topology or wanted.scenario.topology
-    sides = {release.BASELINE: against, release.CANDIDATE: own} if against else {release.CANDIDATE: own}
-    order = release.turns(count, list(sides))
-    found: dict[str, list[tuple[Measures, Path]]] = {release.BASELINE: list(before), release.CANDIDATE: []}
-    with _labs(sides, lab_name, say) as lab_of:
+    order = release.turns(count, [release.BASELINE, release.CANDIDATE] if against else [release.CANDIDATE])
+    found: dict[str, Runs] = {release.BASELINE: list(before), release.CANDIDATE: []}
+    if against and not earlier_site:
+        labs = _labs({release.BASELINE: against, release.CANDIDATE: own}, say)
+    else:
+        labs = _sites(own, {release.BASELINE: earlier_site, release.CANDIDATE: site}, lab_name, say)
+    with labs as lab_of:
 
         def one(side: str) -> Path:
             with lab_of(side) as lab:
@@ -408,27 +445,48 @@ def load_runs(  # noqa: PLR0913, PLR0917 - click hands over each option as an ar
         for side, run_dir in release.carry_out(order, one, say):
             found[side] += release.read(run_dir)
             if len(found[release.CANDIDATE]) == 1 and found[release.BASELINE]:
-                # what cannot be compared is better known now than after the last run
-                release.compared(*([run for run, _ in some] for some in found.values()))
+                # what cannot be compared, or told, is better known now than after the last run
+                first = release.compared(found, judged)
+                if why := release.too_few(first, (len(before) or count, count)):
+                    say(f"warning: {why}")
     if not found[release.BASELINE]:
         output.print(f"baseline for `monkeywrench load {profile} --baseline`: {made}", soft_wrap=True)
         return
-    _compared(made, wanted.scenario.title, found[release.BASELINE], found[release.CANDIDATE])
+    _compared(made, wanted.scenario.title, found, judged, as_json=False)
+
+
+LabOf = Callable[[str], AbstractContextManager[Any]]
+"""What gives the lab for a run of a side."""
 
 
 @contextmanager
-def _labs(
-    sides: Mapping[str, str], lab_name: str, say: Callable[[str], None]
-) -> Iterator[Callable[[str], AbstractContextManager[Any]]]:
-    """What gives the lab of a side: one for all runs, or, where two topologies take turns, a new one for each."""
+def _labs(topologies: Mapping[str, str], say: Callable[[str], None]) -> Iterator[LabOf]:
+    """Two topologies take turns: a new lab for each run."""
     from topology import life
 
-    if len(sides) > 1:
-        yield lambda side: life.booted(sides[side], f"load-{os.getpid()}", say)
-        return
-    (topology,) = sides.values()
+    yield lambda side: life.booted(topologies[side], f"load-{os.getpid()}", say)
+
+
+@contextmanager
+def _sites(
+    topology: str, folders: Mapping[str, Path | None], lab_name: str, say: Callable[[str], None]
+) -> Iterator[LabOf]:
+    """One lab for all runs; where there are sites they are deployed on it by turns, and None is the lab's own."""
+    from topology import deploy
+
     with _lab_for(topology, lab_name, say) as lab:
-        yield lambda _: nullcontext(lab)
+        if not any(folders.values()):
+            yield lambda _: nullcontext(lab)
+            return
+        with deploy.sites(lab) as put:
+
+            @contextmanager
+            def with_site(side: str) -> Iterator[Any]:
+                say(f"deploying the {side}'s site: {folders[side] or 'the one of the lab'}")
+                put(folders[side])
+                yield lab
+
+            yield with_site
 
 
 @main.command("compare")
@@ -437,24 +495,20 @@ def _labs(
 @click.option(
     "--to", "target", type=click.Path(path_type=Path, file_okay=False), default=None, metavar="DIR", help="Write here."
 )
+@matters_option
 @click.option("--json", "as_json", is_flag=True, help="The content of comparison.json on standard output.")
-def compare_runs(baseline: Path, candidate: Path, target: Path | None, as_json: bool) -> None:
+def compare_runs(baseline: Path, candidate: Path, target: Path | None, matters: tuple[str, ...], as_json: bool) -> None:
     """Compare stored runs: two folders of runs of one scenario. Needs no lab. Exits as `load` does."""
+    judged = release.settings(matters)
     before, now = release.read(baseline), release.read(candidate)
     target = target or candidate
     target.mkdir(parents=True, exist_ok=True)
-    _compared(target, now[0][0].scenario, before, now, as_json=as_json)
+    sides = {release.BASELINE: before, release.CANDIDATE: now}
+    _compared(target, now[0][0].scenario, sides, judged, as_json)
 
 
-def _compared(
-    target: Path,
-    title: str,
-    before: list[tuple[Measures, Path]],
-    now: list[tuple[Measures, Path]],
-    *,
-    as_json: bool = False,
-) -> None:
-    result = release.conclude(target, title, before, now, store.command())
+def _compared(target: Path, title: str, sides: Mapping[str, Runs], judged: CompareSettings, as_json: bool) -> None:
+    result = release.conclude(target, title, sides, store.command(), judged)
     if as_json:
         click.echo(result.model_dump_json(indent=2))
     else:

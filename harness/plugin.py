@@ -40,12 +40,12 @@ __all__ = ["LabFactory", "ScenarioFile", "ScenarioItem"]
 LabFactory: TypeAlias = Callable[[str, str, Callable[[str], None]], AbstractContextManager[Lab]]
 """topology, lab's name, progress -> a booted lab."""
 
-AUDIT_WITHIN_S = 90.0
+AUDIT_WITHIN_S = 180.0
 """How long a lab may take to be healthy again after a test: a failback and its checks."""
 
 AUDIT_EVERY_S = 0.5
 
-DEFAULTS = {"topology": "ultramonkey", "lab": "", "runs": "runs", "seed": ""}
+DEFAULTS = {"topology": "ultramonkey", "lab": "", "runs": "runs", "seed": "", "load": ""}
 
 BROKEN_BY = pytest.StashKey[str]()
 """The test after which the lab was not healthy."""
@@ -61,6 +61,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("lab", "NAME", "the name of the lab; an xdist worker adds its own (default: pytest and the process id)"),
         ("runs", "DIR", "where run directories are made"),
         ("seed", "N", "the seed of all runs (default: each scenario's own)"),
+        ("load", "FILE", "a scenario file whose load all runs have (default: each scenario's own)"),
     ):
         default = DEFAULTS[name]
         shown = f"{text} (default: {default})" if default else text
@@ -136,10 +137,15 @@ def _carry_out(request: pytest.FixtureRequest, lab: Lab) -> None:
 
 def _run(item: ScenarioItem, lab: Lab) -> tuple[Sequence[Verdict], Path]:
     scenario, config = item.scenario, item.config
+    load_file = config.rootpath / _setting(config, "load") if _setting(config, "load") else None
+    if load_file:
+        scenario = scenarios.under(scenario, load_file)
     seed = _seed(config)
     seed = scenario.scenario.seed if seed is None else seed
     root = config.rootpath / _setting(config, "runs")
     directory = store.create(root, item.path, scenario.name, store.meta(lab.name, seed, sys.argv))
+    if load_file:
+        store.keep_load(directory, load_file)
     run(
         scenario,
         lab,

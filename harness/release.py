@@ -7,12 +7,14 @@ A folder of such runs has ``baseline/`` and ``candidate/`` with run directories,
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeAlias, get_args
 
 from harness import store, stored
-from harness.compare import CompareError, Measures, Result, compare, measure
+from harness.compare import CompareError, CompareSettings, Matters, Measures, Result, Statistic, compare, measure
+from harness.compare.ranks import least_p, runs_for
 from harness.report.comparison import render
 from harness.wait import REAL, Clock
 
@@ -21,16 +23,22 @@ __all__ = [
     "CANDIDATE",
     "PAGE",
     "ReleaseError",
+    "Runs",
     "carry_out",
     "compared",
     "conclude",
     "folder",
     "read",
+    "settings",
+    "too_few",
     "turns",
 ]
 
 BASELINE, CANDIDATE = "baseline", "candidate"
 JSON, PAGE = "comparison.json", "comparison.html"
+
+Runs: TypeAlias = list[tuple[Measures, Path]]
+"""The numbers of each run, and its directory."""
 
 
 class ReleaseError(Exception):
@@ -78,7 +86,7 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def read(place: Path) -> list[tuple[Measures, Path]]:
+def read(place: Path) -> Runs:
     """The runs of a folder of runs, or of a run's own directory; the numbers of each, and its directory.
 
     Of a folder that this module made, the candidate's: what was the candidate then is the baseline now. Raises
@@ -94,17 +102,54 @@ def read(place: Path) -> list[tuple[Measures, Path]]:
     return [(measure(each.resolve().name, stored.load(each / store.HISTORY)), each) for each in directories]
 
 
+def settings(words: Iterable[str]) -> CompareSettings:
+    """What matters, in words: ``p50_ms=10``, ``p90_ms=20%`` of the baseline's, or ``p99_ms=no``. Raises ReleaseError.
+
+    What is not named matters as usual.
+
+    >>> settings(["p50_ms=5", "p90_ms=10%", "p99_ms=no"]).judged["p90_ms"]
+    Matters(share=0.1, least=0.0)
+    """
+    judged: dict[Any, Matters] = {**CompareSettings().judged}
+    for word in words:
+        statistic, _, much = word.partition("=")
+        try:
+            if much == "no" and statistic in get_args(Statistic):
+                judged.pop(statistic, None)
+            elif much.endswith("%"):
+                judged[statistic] = Matters(share=float(much[:-1]) / 100, least=0)
+            else:
+                judged[statistic] = Matters(share=0, least=float(much))
+            CompareSettings(judged=judged)
+        except ValueError as error:
+            raise ReleaseError(
+                f"--matters {word}: nobody knows what that means",
+                f"Give one of {', '.join(get_args(Statistic))}, and =NUMBER (ms, a share, or a second), =PERCENT% of "
+                "the baseline's, or =no.",
+            ) from error
+    return CompareSettings(judged=judged)
+
+
+def too_few(first: Result, runs: tuple[int, int]) -> str:
+    """A sentence when so many runs of both sides cannot tell whatever they show; empty else. Pure.
+
+    ``first`` is what one run of each side, or some more, came to: by it one knows how much there is to compare.
+    """
+    if least_p(*runs) * first.family <= first.settings.alpha:
+        return ""
+    needed = runs_for(first.settings.alpha / first.family)
+    return (
+        f"{min(runs)} runs on a side cannot tell, whatever they show: there are {first.family} comparisons, which take "
+        f"{needed} runs on each side at least (--runs {needed}; or fewer of them, --matters p90_ms=no)"
+    )
+
+
 def conclude(
-    target: Path,
-    title: str,
-    baseline: Sequence[tuple[Measures, Path]],
-    candidate: Sequence[tuple[Measures, Path]],
-    command: str,
+    target: Path, title: str, sides: Mapping[str, Runs], command: str, wanted: CompareSettings | None = None
 ) -> Result:
     """Compare, and write ``comparison.json`` and ``comparison.html``. Raises ReleaseError."""
-    result = compared([run for run, _ in baseline], [run for run, _ in candidate])
-    sides = [*((BASELINE, *run) for run in baseline), *((CANDIDATE, *run) for run in candidate)]
-    runs = [(side, run, _link(target, place)) for side, run, place in sides]
+    result = compared(sides, wanted)
+    runs = [(side, run, _link(target, place)) for side, some in sides.items() for run, place in some]
     try:
         store.write(target / JSON, result.model_dump_json(indent=2) + "\n")
         store.write(target / PAGE, render(result, title, runs, command))
@@ -113,10 +158,10 @@ def conclude(
     return result
 
 
-def compared(baseline: Sequence[Measures], candidate: Sequence[Measures]) -> Result:
+def compared(sides: Mapping[str, Runs], wanted: CompareSettings | None = None) -> Result:
     """As ``compare`` does. Raises ReleaseError for runs that cannot be compared."""
     try:
-        return compare(baseline, candidate)
+        return compare([run for run, _ in sides[BASELINE]], [run for run, _ in sides[CANDIDATE]], wanted)
     except CompareError as error:
         raise ReleaseError(str(error), "Compare runs of one scenario on one topology.") from error
 

@@ -35,7 +35,7 @@ FEED_START_S = 10.0
 FEED_STOP_S = 5.0
 """How long a feed may take to end once its stream was stopped."""
 
-AUDIT_WITHIN_S = 30.0
+AUDIT_WITHIN_S = 120.0
 """After the last undo addresses come home and services start; a run that waited for a steady state is done at once."""
 
 NODE_BACK_S = 3600.0

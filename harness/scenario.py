@@ -67,6 +67,21 @@ class PhaseTable(_Table):
     for_s: float | None = Field(default=None, gt=0, description="How long; the last phase may go on to the end")
 
 
+PlayerOp = Literal[
+    "page",
+    "profile-read",
+    "profile-write",
+    "score",
+    "score-read",
+    "transfer",
+    "coins",
+    "upload",
+    "download",
+    "session",
+]
+"""What players can do: the ops of the locustfile's mix."""
+
+
 class LoadTable(_Table):
     """``[load]``: users of the site. Without this table there are none."""
 
@@ -82,6 +97,9 @@ class LoadTable(_Table):
         "folder that the command is run in",
     )
     speed: float = Field(default=1, gt=0, description="How many times as fast a log is played")
+    mix: Mapping[PlayerOp, Annotated[int, Field(ge=0)]] = Field(
+        default={}, description="What players do, by weight, such as { page = 8, score = 2 }; empty: the usual mix"
+    )
     users: int = Field(default=10, ge=1, le=10_000, description="How many are there at once, at most")
     spawn_per_s: float = Field(default=10, gt=0, description="How many come a second, until all are there")
     client: Literal["browser", "first-address", "keep-alive", "new-connections"] = Field(
@@ -123,6 +141,8 @@ class LoadTable(_Table):
         """A rate is what open arrivals have, and users who wait have not; a log has its own times."""
         if (self.people == "log") != (self.log is not None):
             raise ValueError("people = 'log' needs log, a file, and no others do")
+        if self.mix and (self.people != "players" or not any(self.mix.values())):
+            raise ValueError("mix is what players do, and they must do something: people = 'players', a weight above 0")
         if self.people == "log" and self.arrivals != "closed":
             raise ValueError("arrivals: a log has its own times")
         if (self.arrivals == "closed") == bool(self.phases):
@@ -239,6 +259,14 @@ def load(path: Path | str) -> Scenario:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ScenarioError(f"{file}: is not TOML: {error}") from error
     return parse(tables, str(file))
+
+
+def under(wanted: Scenario, profile: Path | str) -> Scenario:
+    """The same scenario under the load of another one. Raises ScenarioError."""
+    load_of = load(profile).load
+    if load_of is None:
+        raise ScenarioError(f"{profile}: there is no [load] in it")
+    return wanted.model_copy(update={"load": load_of})
 
 
 def parse(tables: Mapping[str, Any], origin: str) -> Scenario:

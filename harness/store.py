@@ -2,6 +2,7 @@
 
 ========================  ===============================================================
 ``scenario.toml``         the scenario as it was run
+``load.toml``             where the run had the load of another scenario: that one
 ``meta.json``             lab, seed, command line and versions
 ``history.jsonl``         all that happened; everything below is made from it
 ``capture.pcapng``        packets, if the scenario asks for them
@@ -33,6 +34,7 @@ __all__ = [
     "CAPTURE",
     "HISTORY",
     "JUNIT",
+    "LOAD",
     "LOGS",
     "META",
     "METRICS",
@@ -41,12 +43,14 @@ __all__ = [
     "VERDICT",
     "command",
     "create",
+    "keep_load",
     "meta",
     "read_meta",
     "write",
 ]
 
 SCENARIO = "scenario.toml"
+LOAD = "load.toml"
 META = "meta.json"
 HISTORY = "history.jsonl"
 CAPTURE = "capture.pcapng"
@@ -79,6 +83,11 @@ def create(root: Path, scenario_file: Path, name: str, facts: Mapping[str, Any],
             f"the run directory cannot be made in {root}: {error.strerror}", "give a directory that can be written to"
         ) from error
     return directory
+
+
+def keep_load(directory: Path, scenario_file: Path) -> None:
+    """Copy the scenario whose load a run has, where that is not its own. Raises OSError."""
+    shutil.copyfile(scenario_file, directory / LOAD)
 
 
 def meta(lab: str, seed: int, argv: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:

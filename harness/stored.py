@@ -78,6 +78,8 @@ def _choice(runs: Path) -> str:
 def read(path: Path, scenario_file: Path | None = None) -> Stored:
     """Read a run from its history file. What was asked of it is in ``scenario.toml`` beside it, unless given.
 
+    Its load was that of ``load.toml``, if there is one.
+
     Raises StoredError for what is missing or broken, ScenarioError for a scenario that is not right.
     """
     asked = scenario_file or path.with_name(store.SCENARIO)
@@ -86,7 +88,10 @@ def read(path: Path, scenario_file: Path | None = None) -> Stored:
             f"there is no {asked}, so nobody knows what to ask of this run",
             "Give its scenario with --scenario NAME or FILE.",
         )
-    return Stored(load(path), scenario.load(asked), store.read_meta(path.parent))
+    wanted, load_of = scenario.load(asked), path.with_name(store.LOAD)
+    if not scenario_file and load_of.is_file():
+        wanted = scenario.under(wanted, load_of)
+    return Stored(load(path), wanted, store.read_meta(path.parent))
 
 
 def load(path: Path) -> History:

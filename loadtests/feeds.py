@@ -75,6 +75,10 @@ class LoadSettings(Protocol):
         """How many times as fast."""
 
     @property
+    def mix(self) -> Mapping[Any, int]:
+        """What players do, by weight; empty: the usual mix."""
+
+    @property
     def users(self) -> int:
         """How many there are at once."""
 
@@ -236,8 +240,9 @@ def _load(lab: Lab, clients: Sequence[Node], load: LoadSettings) -> list[Feed]:
 
     def locust(*what: str, **more: str) -> tuple[str, ...]:
         own = tuple(f"MONKEYWRENCH_{key}={value}" for key, value in more.items())
-        policy = f"MONKEYWRENCH_CLIENT={load.client}"
-        environment = (*_environment(lab.cluster.resolver), policy, *_pace(load), *own)
+        policy = (f"MONKEYWRENCH_CLIENT={load.client}",)
+        mix = (f"MONKEYWRENCH_MIX={json.dumps(dict(load.mix))}",) if load.mix else ()
+        environment = (*_environment(lab.cluster.resolver), *policy, *mix, *_pace(load), *own)
         return ("env", *environment, *_locust(lab.cluster.site), *what, people)
 
     if not load.workers:

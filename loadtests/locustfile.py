@@ -16,6 +16,7 @@ Environment:
   descriptor; default nowhere. With ``/dev/stdout`` whatever else is printed goes to standard error.
 - ``MONKEYWRENCH_CLIENT``    what they ask with, one of ``POLICIES``; default browser
 - ``MONKEYWRENCH_THINK_MS``  pause after each op; default 1000
+- ``MONKEYWRENCH_MIX``       what players do: JSON, as ``USUAL_MIX``, which is the default
 - ``MONKEYWRENCH_RATE``      ops a second of each user, however long they take (constant pacing); default none: think
 - ``MONKEYWRENCH_ARRIVALS``  open arrivals, in the form of ``arrivals.read``: each op has its planned time, and users
   are there to do them; with it there is no pause. An op that finds nobody free is done as soon as somebody is, and its
@@ -77,8 +78,9 @@ import arrivals
 
 LAB = tuple(ipaddress.ip_network(text) for text in ("198.18.0.0/15", "203.0.113.0/24", "127.0.0.0/8"))
 """RFC 2544 and RFC 5737: addresses that belong to nobody, and loopback."""
-DNS_TIMEOUT_S = 1.0
+DNS_TIMEOUT_S = 5.0
 DNS_TRIES = 2
+"""resolv.conf(5): its ``timeout`` and ``attempts`` where nothing else is said."""
 TIMEOUT_S = int(os.environ.get("MONKEYWRENCH_TIMEOUT_MS", "5000")) / 1000
 THINK_S = int(os.environ.get("MONKEYWRENCH_THINK_MS", "1000")) / 1000
 RATE = float(os.environ.get("MONKEYWRENCH_RATE") or 0)
@@ -566,6 +568,38 @@ def process_id(pid: int) -> str:  # noqa: ARG001 (the key of the cache)
     return secrets.token_hex(4)
 
 
+USUAL_MIX = {
+    "page": 28,
+    "profile-read": 18,
+    "profile-write": 6,
+    "score": 10,
+    "score-read": 12,
+    "transfer": 5,
+    "coins": 2,
+    "upload": 2,
+    "download": 5,
+    "session": 12,
+}
+"""Of 100 ops, how many are which: people look more often than they write. Each is a method of ``Player``."""
+
+
+def read_mix(text: str) -> dict[str, int]:
+    """The mix that the environment names, or the usual one. Raises ValueError. Pure."""
+    if not text:
+        return USUAL_MIX
+    mix: dict[str, int] = json.loads(text)
+    strange = sorted(mix.keys() - USUAL_MIX.keys())
+    if strange or not any(mix.values()):
+        raise ValueError(f"{', '.join(strange) or 'nothing'} in a mix; there are {', '.join(USUAL_MIX)}")
+    return mix
+
+
+try:
+    MIX = read_mix(os.environ.get("MONKEYWRENCH_MIX", ""))
+except ValueError as error:
+    sys.exit(f"MONKEYWRENCH_MIX: {error}")
+
+
 class Player(Browser):
     """Somebody who plays: one op of the mix after another, and perhaps a session, which ends with the visit."""
 
@@ -591,7 +625,8 @@ class Player(Browser):
     def next_ask(self) -> Ask:
         """One op of the mix."""
         [choice] = self.chance.choices(self.choices, cum_weights=self.cum_weights)
-        return choice(self)
+        ask: Ask = getattr(self, choice.replace("-", "_"))()
+        return ask
 
     def page(self) -> Ask:
         """A page without a database."""
@@ -651,21 +686,8 @@ class Player(Browser):
         player, login = self.login.asked["player"], self.login.asked["op"]
         return Ask("session", {"player": player, "login": login}, "/session.php")
 
-    mix: ClassVar[Mapping[Callable[[Player], Ask], int]] = {
-        page: 28,
-        profile_read: 18,
-        profile_write: 6,
-        score: 10,
-        score_read: 12,
-        transfer: 5,
-        coins: 2,
-        upload: 2,
-        download: 5,
-        session: 12,
-    }
-    """Of 100 ops, how many are which: people look more often than they write."""
-    choices: ClassVar = tuple(mix)
-    cum_weights: ClassVar = tuple(itertools.accumulate(mix.values()))
+    choices: ClassVar = tuple(MIX)
+    cum_weights: ClassVar = tuple(itertools.accumulate(MIX.values()))
 
     def send(self, ask: Ask) -> Judgement:
         """Send a request, and be ready for an answer that cannot be read."""

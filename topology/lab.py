@@ -17,6 +17,7 @@ from topology.observe import (
     HEARTBEAT_LOG,
     ArpFeed,
     ConsoleFeed,
+    CpuFeed,
     LogFeed,
     Noon,
     OwnersFeed,
@@ -29,7 +30,7 @@ from topology.parts.dns import address as resolver_address
 from topology.parts.part import Seen
 from topology.parts.virtual_service import tables
 
-HEALTHY_S = 90
+HEALTHY_S = 180
 STATUS_EVERY_S = 0.5
 ANSWER_S = 15
 """Longer than the slowest question: each bounds itself."""
@@ -223,7 +224,7 @@ class DockerLab:
         return parse_answers(said)
 
     def observers(self) -> list[Feed]:
-        """VIP owners, ARP, heartbeat's log, all consoles, and what each node's witness sees for its parts."""
+        """VIP owners, ARP, heartbeat's log, all consoles, nodes' processor time, and what their witnesses see."""
         directors = self.directors()
         owners = [OwnersFeed(node, self.cluster.vips) for node in directors]
         logs = [LogFeed(node, "heartbeat", HEARTBEAT_LOG) for node in directors]
@@ -231,7 +232,9 @@ class DockerLab:
         consoles = [ConsoleFeed(node) for node in own_kernel]
         noon = self._noon()
         witnesses = [WitnessFeed(self._nodes[m.name], self._watched(m), noon) for m in self.topology.machines]
-        return [*owners, *logs, ArpFeed(self.switch, "internet", self.cluster.macs), *consoles, *witnesses]
+        processors = [CpuFeed(node) for node in self._nodes.values()]
+        arp = ArpFeed(self.switch, "internet", self.cluster.macs)
+        return [*owners, *logs, arp, *consoles, *witnesses, *processors]
 
     def _watched(self, machine: Machine) -> list[Mapping[str, Any]]:
         """What the witness of a node looks at."""
@@ -269,9 +272,12 @@ class DockerLab:
         """
 
         def healthy() -> Status:
-            if watch is None:
-                self._vips_served()
-            status = self.status()
+            try:
+                if watch is None:
+                    self._vips_served()
+                status = self.status()
+            except LabError as error:  # a node that does not answer now may do so in a moment
+                raise NotYet(str(error)) from error
             if watch is not None:
                 watch(status)
             if status.trouble:

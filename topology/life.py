@@ -30,10 +30,11 @@ CAPABILITIES = ["NET_ADMIN", "NET_RAW", "SYS_PTRACE"]
 """What a kernel of its own needs of its container: its NICs, and tracing its own processes."""
 
 CPU_SHARES_DEFAULT = 1024
-CPU_SHARES = {"director": 8192, "db": 4096}
+CPU_SHARES = {"director": 8192, "client": 8192, "db": 4096}
 """Docker's relative weights, felt only when the processor is short. In the original each director is a machine of its
-own: here it must not wait for the servers that it balances, or the lab's crowding would look like a slow takeover. Nor
-must the database wait for those that ask it: while it waits, so do all that wait for its locks."""
+own: here it must not wait for the servers that it balances, or the lab's crowding would look like a slow takeover. So
+it is with the client: what it waits for a processor it would take for the site's latency. Nor must the database wait
+for those that ask it: while it waits, so do all that wait for its locks."""
 
 TOPOLOGY_LABEL, OWNER_LABEL = "monkeywrench.topology", "monkeywrench.owner"
 

@@ -15,6 +15,15 @@ from topology.pitfalls import ldirectord_syntax
 HEARTBEAT_LOG = "/var/log/ha-log"
 CONSOLE_LOG = "/var/log/console.log"
 WITNESS = "/usr/lib/monkeywrench/witness.py"
+CPU = """
+new=/sys/fs/cgroup/cpu.stat old=/sys/fs/cgroup/cpuacct/cpuacct.usage
+while :; do
+    if [ -e "$new" ]; then read -r _ used < "$new"; used=${used}000; else read -r used < "$old"; fi
+    echo "$used"
+    sleep 2
+done
+"""
+"""Nanoseconds of processor time: ``usage_usec`` of cgroup v2 (its first line), or version 1's own file."""
 
 
 class OwnersFeed:
@@ -80,6 +89,31 @@ class ConsoleFeed:
     def entries(self, line: Line) -> Iterable[Entry]:
         """One op a line."""
         yield Entry(line.time_ns, self.name, "info", "log", line.text)
+
+
+class CpuFeed:
+    """How much processor time a node has used, all that its container did: its kernel, or its programs."""
+
+    def __init__(self, node: DockerNode) -> None:
+        self._node = node
+        self.name = f"cpu:{node.name}"
+
+    def ready(self) -> bool:
+        """Always: the chassis outlives the machine."""
+        return True
+
+    def open(self) -> Stream:
+        """Ask its control group now and then."""
+        return self._node.chassis_stream("sh", "-c", CPU)
+
+    def entries(self, line: Line) -> Iterable[Entry]:
+        """One op a sample."""
+        used = line.text.strip()
+        if used.isdecimal():
+            value = {"node": self._node.name, "used_ms": round(int(used) / 1_000_000)}
+            yield Entry(line.time_ns, self.name, "info", "cpu", value)
+        else:
+            yield Entry(line.time_ns, self.name, "info", "feed", line.text, "unreadable line")
 
 
 @dataclass(frozen=True)

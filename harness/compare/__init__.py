@@ -10,7 +10,17 @@ thousand witnesses. Of each run there is one number for each statistic of each e
 
 from harness.compare.decide import CompareError, compare
 from harness.compare.measures import ALL, STATISTICS, Measures, measure
-from harness.compare.result import CompareSettings, Comparison, Decision, Endpoint, Group, Matters, Result, Test
+from harness.compare.result import (
+    CompareSettings,
+    Comparison,
+    Decision,
+    Endpoint,
+    Group,
+    Matters,
+    Result,
+    Statistic,
+    Test,
+)
 
 __all__ = [
     "ALL",
@@ -24,6 +34,7 @@ __all__ = [
     "Matters",
     "Measures",
     "Result",
+    "Statistic",
     "Test",
     "compare",
     "measure",

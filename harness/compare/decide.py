@@ -40,8 +40,8 @@ def compare(
 
     For each endpoint and each statistic that is judged:
 
-    - ``regression`` and ``improvement``: the exact Mann-Whitney test, corrected by Holm for all that is judged, is
-      significant at ``alpha``, and the estimated shift is as large as matters;
+    - ``regression`` and ``improvement``: the exact Mann-Whitney test, corrected by Holm for all that is judged and
+      could be found, is significant at ``alpha``, and the estimated shift is as large as matters;
     - ``no difference``: it is neither, and the interval of the shift has nothing in it that matters;
     - ``not enough runs to tell``: all else. That no difference was found is not yet that there is none.
 
@@ -58,8 +58,8 @@ def compare(
     _refuse(before, now, notes)
     pairs = _pairs(before, now)
     notes += [*_set_up_otherwise(before, now), *_untold(pairs, settings)]
-    shared = _corrected(pairs, settings)
-    endpoints = tuple(_endpoint(endpoint, pairs, shared, settings) for endpoint in _names(before, now))
+    shared, family = _corrected(pairs, settings)
+    endpoints = tuple(_endpoint(endpoint, pairs, shared, family, settings) for endpoint in _names(before, now))
     decision = ORDER[min(_place(each.comparisons) for each in endpoints)]
     return Result(
         decision=decision,
@@ -67,7 +67,7 @@ def compare(
         notes=tuple(notes),
         baseline=tuple(run.name for run in before),
         candidate=tuple(run.name for run in now),
-        family=len(shared),
+        family=family,
         settings=settings,
         endpoints=endpoints,
     )
@@ -126,8 +126,13 @@ class Sides:
 
     @property
     def told(self) -> bool:
-        """Whether any run has it; what none has, more such runs would not have either."""
-        return bool(self.before or self.now)
+        """Whether each run of the baseline has it: what is too rare for some would be so for some of any more runs."""
+        return len(self.before) == self.runs[0]
+
+    @property
+    def differ(self) -> bool:
+        """Whether both sides have it, and not all runs the same."""
+        return bool(self.before and self.now) and len({*self.before.values(), *self.now.values()}) > 1
 
 
 def _names(before: Sequence[Measures], now: Sequence[Measures]) -> list[str]:
@@ -151,22 +156,28 @@ def _values(runs: Sequence[Measures], endpoint: str, statistic: str) -> dict[str
     return {name: value for name, value in found if value is not None}
 
 
-def _corrected(pairs: Mapping[Key, Sides], settings: CompareSettings) -> dict[Key, float]:
-    """The corrected p of all that is judged; one with values on one side only counts with a p of 1."""
+def _corrected(pairs: Mapping[Key, Sides], settings: CompareSettings) -> tuple[dict[Key, float], int]:
+    """The corrected p of all that is judged, and for how many it is.
+
+    What is the same in all runs, such as no error at all, or is in the runs of one side only, could not be found to
+    differ whatever the order of its values: it has a p of 1, and the others are not corrected for it.
+    """
     judged = {key: sides for key, sides in pairs.items() if key[1] in settings.judged and sides.told}
-    return ranks.holm({key: _p(sides) for key, sides in judged.items()})
+    attainable = {key: ranks.attainable_p(*sides.values) for key, sides in judged.items() if sides.differ}
+    family = ranks.testable(attainable, settings.alpha) or attainable.keys()
+    found = ranks.holm({key: ranks.rank_sum(*judged[key].values).p for key in family})
+    return {key: found.get(key, 1.0) for key in judged}, max(len(family), 1)
 
 
 def _untold(pairs: Mapping[Key, Sides], settings: CompareSettings) -> Iterator[str]:
     """What should be judged and cannot be, by however many runs of this length."""
-    for (endpoint, statistic), sides in pairs.items():
-        if statistic in settings.judged and not sides.told:
-            yield f"{endpoint}, {NAMES[statistic]}, is not judged: no run has enough answers. Let them run longer."
-
-
-def _p(sides: Sides) -> float:
-    before, now = sides.values
-    return ranks.rank_sum(before, now).p if before and now else 1.0
+    for statistic in settings.judged:
+        rare = [endpoint for (endpoint, its), sides in pairs.items() if its == statistic and not sides.told]
+        if rare:
+            yield (
+                f"The {NAMES[statistic]} is not judged of {', '.join(rare)}: not each run of the baseline has enough "
+                "answers. Let them run longer."
+            )
 
 
 def _test(sides: Sides, corrected: float | None, matters: Matters, alpha: float) -> Test | None:
@@ -207,20 +218,24 @@ UNJUDGED = Matters(share=0, least=0)
 
 
 def _endpoint(
-    endpoint: str, pairs: Mapping[Key, Sides], corrected: Mapping[Key, float], settings: CompareSettings
+    endpoint: str, pairs: Mapping[Key, Sides], corrected: Mapping[Key, float], family: int, settings: CompareSettings
 ) -> Endpoint:
-    each = tuple(_comparison(key, sides, corrected, settings) for key, sides in pairs.items() if key[0] == endpoint)
+    each = tuple(
+        _comparison(key, sides, corrected, family, settings) for key, sides in pairs.items() if key[0] == endpoint
+    )
     decision = ORDER[_place(each)]
     why = next((one.sentence for one in each if one.decision is decision), f"{endpoint}: nothing of it can be judged.")
     return Endpoint(endpoint=endpoint, decision=decision, sentence=why, comparisons=each)
 
 
-def _comparison(key: Key, sides: Sides, corrected: Mapping[Key, float], settings: CompareSettings) -> Comparison:
+def _comparison(
+    key: Key, sides: Sides, corrected: Mapping[Key, float], family: int, settings: CompareSettings
+) -> Comparison:
     endpoint, statistic = key
     judged = key in corrected
     test = _test(sides, corrected.get(key), settings.judged.get(statistic, UNJUDGED), settings.alpha)
-    decision = _decision(statistic, test, settings.alpha, len(corrected)) if judged else None
-    needed = _needed(sides, test, settings.alpha, len(corrected)) if decision is Decision.NOT_ENOUGH else None
+    decision = _decision(statistic, test, settings.alpha, family) if judged else None
+    needed = _needed(sides, test, settings.alpha, family) if decision is Decision.NOT_ENOUGH else None
     return Comparison(
         endpoint=endpoint,
         statistic=statistic,

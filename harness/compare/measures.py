@@ -15,6 +15,8 @@ from harness.history import History, HistoryError, Pair
 from harness.load import latency_ms, load, quantile
 
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
+BEYOND = 10
+"""So many answers must be beyond a quantile: with fewer it is the luck of a few, and differs from run to run by it."""
 STATISTICS = (*QUANTILES, "error_share", "throughput_per_s")
 ALL = "all"
 """The endpoint that has all requests, whatever they asked for."""
@@ -28,7 +30,8 @@ class Measures:
     those of two set-ups are. ``endpoints`` has statistics by endpoint: ``p50_ms``, ``p90_ms`` and ``p99_ms`` (of
     answers), ``error_share`` (0 to 1), ``throughput_per_s`` (answers); one that a run cannot tell is missing.
     ``requests`` counts them, answered or not. ``spoilt`` says in a sentence why the run cannot be used, if it cannot.
-    ``shares`` counts answers by the real server (``node``) and by the virtual IP (``vip``) that they came from.
+    ``shares`` counts answers by the real server (``node``) and by the virtual IP (``vip``) that they came from. ``cpu``
+    is how much of a processor each node took meanwhile: 1 is a whole one.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Measures:
     requests: Mapping[str, int]
     spoilt: str = ""
     shares: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    cpu: Mapping[str, float] = field(default_factory=dict)
 
 
 MEASURED = frozenset({"macs", "resource_start_ms", "resolver"})
@@ -56,15 +60,29 @@ def measure(name: str, history: History) -> Measures:
     spoilt = _spoilt(name, history, groups)
     if spoilt:
         return Measures(name, scenario, made_of, facts, {}, {}, spoilt)
-    seconds = _seconds(groups[ALL])
+    begin_ns, end_ns = _span_ns(groups[ALL])
+    seconds = (end_ns - begin_ns) / 1e9
     endpoints = {endpoint: _statistics(pairs, seconds) for endpoint, pairs in groups.items()}
     requests = {endpoint: len(pairs) for endpoint, pairs in groups.items()}
-    return Measures(name, scenario, made_of, facts, endpoints, requests, shares=_shares(groups[ALL]))
+    return Measures(
+        name, scenario, made_of, facts, endpoints, requests, shares=_shares(groups[ALL]), cpu=_cpu(history, groups[ALL])
+    )
 
 
 def _shares(pairs: Iterable[Pair]) -> dict[str, dict[str, int]]:
     told = [pair.completion for pair in pairs if pair.ok and pair.completion is not None]
     return {of: dict(sorted(Counter(str(op.get(of)) for op in told if op.get(of)).items())) for of in ("node", "vip")}
+
+
+def _cpu(history: History, pairs: Iterable[Pair]) -> dict[str, float]:
+    """By the samples between the first request and the last answer; there are two or more, or the node is left out."""
+    begin_ns, end_ns = _span_ns(pairs)
+    samples: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for op in history.seen("cpu"):
+        if begin_ns <= op.time <= end_ns and isinstance(op.get("used_ms"), int | float):
+            samples[str(op.get("node"))].append((op.time, op["used_ms"] * MS))
+    ends = {node: (min(some), max(some)) for node, some in sorted(samples.items())}
+    return {node: (last[1] - first[1]) / (last[0] - first[0]) for node, (first, last) in ends.items() if first < last}
 
 
 def _facts(history: History) -> dict[str, Any]:
@@ -118,10 +136,10 @@ def _endpoint(f: str, pair: Pair) -> str:
     return f"{f} {urlsplit(url).path or '/'}" if f == "get" and isinstance(url, str) else f
 
 
-def _seconds(pairs: Iterable[Pair]) -> float:
+def _span_ns(pairs: Iterable[Pair]) -> tuple[int, int]:
     """From the first request of the load to its last answer."""
     ends = [(pair.invoke.time, pair.completion.time) for pair in pairs if pair.completion is not None]
-    return (max(end for _, end in ends) - min(begin for begin, _ in ends)) / 1e9
+    return min(begin for begin, _ in ends), max(end for _, end in ends)
 
 
 def _statistics(pairs: list[Pair], seconds: float) -> dict[str, float]:
@@ -135,9 +153,9 @@ def _statistics(pairs: list[Pair], seconds: float) -> dict[str, float]:
 
 
 def _quantiles(times: list[float]) -> Iterator[tuple[str, float]]:
-    """Those that at least one answer is beyond; the others would be the slowest answer under another name."""
+    """Those that enough answers are beyond."""
     for name, share in QUANTILES.items():
-        if round(len(times) * (1 - share), 6) >= 1:
+        if round(len(times) * (1 - share), 6) >= BEYOND:
             yield name, quantile(times, share)
 
 

@@ -4,7 +4,8 @@ Sources: Mann and Whitney, Annals of Mathematical Statistics 18 (1947), for the 
 1.4, for its distribution when there are ties; Hodges and Lehmann, Annals of Mathematical Statistics 34 (1963), for the
 estimate of a shift, and Hollander, Wolfe and Chicken, Nonparametric Statistical Methods (3rd ed.), 4.3, for its
 interval; Cliff, Psychological Bulletin 114 (1993), for delta; David and Nagaraja, Order Statistics (3rd ed.), 7.1, for
-the interval of a quantile; Holm, Scandinavian Journal of Statistics 6 (1979), for looking many times.
+the interval of a quantile; Holm, Scandinavian Journal of Statistics 6 (1979), and Tarone, Biometrics 46 (1990), for
+looking many times.
 """
 
 from __future__ import annotations
@@ -79,6 +80,28 @@ def _chances(ties: tuple[int, ...], size: int) -> Mapping[int, int]:
     packed = ways[size].to_bytes(width * (2 * size * (total - size) + 1), "little")
     counts = (int.from_bytes(packed[at : at + width], "little") for at in range(0, len(packed), width))
     return {doubled: count for doubled, count in enumerate(counts) if count}
+
+
+def attainable_p(baseline: Sequence[float], candidate: Sequence[float]) -> float:
+    """The least p that these numbers can have, however they are dealt out to groups of these sizes; 1 if all tie."""
+    ordered = sorted([*baseline, *candidate])
+    chances = _chances(tuple(len(list(group)) for _, group in groupby(ordered)), len(candidate))
+    even = len(baseline) * len(candidate)
+    furthest = max(abs(doubled - even) for doubled in chances)
+    return sum(ways for doubled, ways in chances.items() if abs(doubled - even) == furthest) / sum(chances.values())
+
+
+def testable(attainable: Mapping[Key, float], alpha: float) -> frozenset[Key]:
+    """Those that have a chance to be found, so that the others need not be corrected for (Tarone 1990).
+
+    ``attainable`` is the least p of each, given its numbers. It does not depend on which number came from which group,
+    so this choice costs nothing. Empty when there are so many that none could be found.
+    """
+    for family in range(1, len(attainable) + 1):
+        found = frozenset(key for key, p in attainable.items() if p * family <= alpha)
+        if len(found) <= family:
+            return found
+    return frozenset()
 
 
 def least_p(baseline: int, candidate: int) -> float:

@@ -41,9 +41,9 @@ class CompareSettings(_Part):
     )
     judged: dict[Statistic, Matters] = Field(
         default={
-            "p50_ms": Matters(share=0.05, least=2),
-            "p90_ms": Matters(share=0.10, least=5),
-            "p99_ms": Matters(share=0.25, least=20),
+            "p50_ms": Matters(share=0.10, least=10),
+            "p90_ms": Matters(share=0.25, least=25),
+            "p99_ms": Matters(share=0.50, least=100),
             "error_share": Matters(share=0, least=0.01),
         },
         min_length=1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from harness.compare import ALL, Comparison, Decision, Group, Measures, Result
 from harness.report.render import ENVIRONMENT, NOTHING
@@ -74,6 +75,7 @@ def render(result: Result, title: str, runs: Sequence[tuple[str, Measures, str]]
         endpoints=endpoints,
         runs=[(side, run, link, _shown(run)) for side, run, link in runs],
         shares=_shares(runs),
+        cpu=_cpu(runs),
         command=command,
         width=WIDTH,
         left=LEFT,
@@ -143,3 +145,13 @@ def _shares(runs: Sequence[tuple[str, Measures, str]]) -> list[tuple[str, list[t
         if names and rows:
             found.append(("real server" if of == "node" else "virtual IP", rows, names))
     return found
+
+
+def _cpu(runs: Sequence[tuple[str, Measures, str]]) -> list[tuple[str, dict[str, str]]]:
+    """Each side, and how much of a processor each node took in the middle of its runs."""
+    names = sorted({name for _, run, _ in runs for name in run.cpu})
+    rows = []
+    for side in dict.fromkeys(side for side, _, _ in runs):
+        of_side = {name: [run.cpu[name] for its, run, _ in runs if its == side and name in run.cpu] for name in names}
+        rows.append((side, {name: f"{100 * median(of):.1f} %" if of else NOTHING for name, of in of_side.items()}))
+    return rows if names else []

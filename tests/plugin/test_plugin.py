@@ -200,7 +200,7 @@ def test_a_lab_left_broken_fails_its_test_and_is_not_given_to_the_next(suite: py
     result.assert_outcomes(passed=2, errors=2)  # the culprit's body passed; the next one did not begin
     result.stdout.fnmatch_lines(
         [
-            "the test left the lab broken: waited 90 s for the lab to be healthy*lb-1 is off*",
+            "the test left the lab broken: waited 180 s for the lab to be healthy*lb-1 is off*",
             "the lab has been broken since *test_breaks*lb-1 is off*",
         ]
     )

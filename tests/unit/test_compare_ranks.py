@@ -62,6 +62,49 @@ def test_the_most_extreme_outcome(size: int, p: float) -> None:
     assert ranks.runs_for(p * 0.99) == size + 1
 
 
+@settings(deadline=None, max_examples=150)
+@given(baseline=TIED, candidate=TIED)
+def test_no_deal_of_the_same_numbers_has_a_smaller_p(baseline: list[float], candidate: list[float]) -> None:
+    numbers, even = baseline + candidate, len(baseline) * len(candidate) / 2
+    far = [abs(u - even) for u in every_deal(baseline, candidate)]
+    least = min(sum(other >= one for other in far) for one in far) / len(far)
+    found = ranks.attainable_p(baseline, candidate)
+    assert found == pytest.approx(least, abs=1e-12)
+    assert found <= ranks.rank_sum(baseline, candidate).p + 1e-12
+    ordered = sorted(numbers, reverse=True)
+    again = ranks.attainable_p(ordered[: len(baseline)], ordered[len(baseline) :])
+    assert found == pytest.approx(again, abs=1e-12)
+
+
+def test_the_least_p_is_that_of_all_above_all_but_for_ties() -> None:
+    apart = [float(n) for n in range(6)], [float(n + 6) for n in range(6)]
+    assert ranks.attainable_p(*apart) == pytest.approx(2 / 924) == ranks.least_p(6, 6)
+    assert ranks.attainable_p([0.0] * 6, [0.0] * 6) == 1
+    # one that differs from five: it is in the one group or in the other
+    assert ranks.attainable_p([0.0] * 3, [0.0, 0.0, 1.0]) == 1
+
+
+@pytest.mark.parametrize("without_a_chance", [0, 1, 40])
+def test_what_cannot_be_found_is_not_corrected_for(without_a_chance: int) -> None:
+    """Six runs a side: 2 / 924 = 0.00216, which goes 23 times into 0.05 (Tarone 1990)."""
+    hopeless = {f"no-{number}": 1.0 for number in range(without_a_chance)}
+
+    def found(count: int) -> set[str]:
+        return set(ranks.testable({**hopeless, **dict.fromkeys(map(str, range(count)), 0.00216)}, 0.05))
+
+    assert found(30) == found(24) == set()
+    assert found(23) == set(map(str, range(23)))
+    assert found(1) == {"0"}
+    assert found(0) == set()
+
+
+def test_of_many_those_with_the_best_chance_are_left() -> None:
+    """At 10 and more the five are all that have a chance, and at 5 too: 0.02 x 3 is too much already."""
+    chances = {**dict.fromkeys("abcde", 0.001), **dict.fromkeys("uvwxyz", 0.02)}
+    assert ranks.testable(chances, 0.05) == set("abcde")
+    assert ranks.testable({"u": 0.02, "v": 0.02}, 0.05) == {"u", "v"}
+
+
 def test_many_runs_are_no_trouble() -> None:
     chance = random.Random(1)
     baseline, candidate = ([chance.random() for _ in range(40)] for _ in range(2))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -138,6 +139,7 @@ class Load:
     people: str = "visitors"
     log: str | None = None
     speed: float = 1
+    mix: Mapping[Any, int] = field(default_factory=dict)
     users: int = 10
     spawn_per_s: float = 2.5
     client: str = "browser"
@@ -257,6 +259,19 @@ def test_the_load_is_locust_in_the_clients_own_environment() -> None:
     assert argv[-1] == "Visitor"
     assert "\nclass Visitor(" in (FOLDER / "locustfile.py").read_text(encoding="utf-8")
     assert node.files[put[1]] == (FOLDER / "locustfile.py").read_bytes()
+
+
+def test_a_mix_reaches_every_locust_and_without_one_it_is_the_usual() -> None:
+    node = ClientNode()
+    mix = {"page": 8, "score-read": 2}
+    _, master, worker = made(node, Load(people="players", mix=mix, workers=1))
+    for feed in (master, worker):
+        feed.open()
+        (said,) = (word.partition("=")[2] for word in node.done[-1] if word.startswith("MONKEYWRENCH_MIX="))
+        assert json.loads(said) == mix
+        assert node.done[-1][-1] == "Player"
+    made(node, Load(people="players"))[1].open()
+    assert not any(word.startswith("MONKEYWRENCH_MIX") for word in node.done[-1])
 
 
 def test_workers_are_a_feed_each_on_the_clients_in_turn() -> None:

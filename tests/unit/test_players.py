@@ -706,9 +706,33 @@ def test_what_is_never_answered_is_given_up(tmp_path: Path) -> None:
     assert [end["type"] for _, end in pairs if end["f"] == "coins"] == ["fail"] * 8
 
 
+def test_players_do_what_the_mix_says(tmp_path: Path) -> None:
+    mix = json.dumps({"score": 3, "coins": 1, "page": 0})
+    pairs = run(Game(), tmp_path, users=2, seconds=4, MONKEYWRENCH_MIX=mix)
+    done = Counter(invoke["f"] for invoke, _ in pairs)
+    assert done.keys() == {"score", "coins"}
+    assert done["score"] > done["coins"]
+
+
+@pytest.mark.parametrize(
+    ("mix", "says"),
+    [
+        ({"scores": 1}, "scores in a mix; there are page, profile-read"),
+        ({"page": 0}, "nothing in a mix"),
+    ],
+)
+def test_a_mix_that_nobody_can_do_is_refused(tmp_path: Path, mix: dict[str, int], says: str) -> None:
+    with dns(tmp_path) as server:
+        program = start(1, server, who="Player", MONKEYWRENCH_MIX=json.dumps(mix))
+        _, errors = program.communicate(timeout=180)
+    assert program.returncode != 0
+    assert f"MONKEYWRENCH_MIX: {says}" in errors
+    assert "Traceback" not in errors
+
+
 def test_nobody_reads_when_nothing_says_what(tmp_path: Path) -> None:
     with play(Game()) as game, dns(tmp_path) as server:
         program = start(game.port, server, who="Reader", seconds=2)
-        _, errors = program.communicate(timeout=30)
+        _, errors = program.communicate(timeout=180)
     assert program.returncode != 0
     assert "Reader" in errors

@@ -129,3 +129,33 @@ def test_a_place_that_cannot_be_written_to_is_a_sentence(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(ReleaseError, match="cannot be made"):
         release.folder(tmp_path / "file", "steady")
+
+
+def test_what_matters_can_be_said(tmp_path: Path) -> None:
+    said = release.settings(["p50_ms=5", "p90_ms=20%", "p99_ms=no"]).judged
+    assert (said["p50_ms"].least, said["p50_ms"].share) == (5, 0)
+    assert said["p90_ms"].share == 0.2
+    assert "p99_ms" not in said
+    assert "error_share" in said
+    before, now = folder(tmp_path / "a", 8, Site(), 1), folder(tmp_path / "b", 8, Site(slower_ms={"transfer": 15}), 2)
+    assert call("compare", before, now).exit_code == 1
+    assert call("compare", before, now, "--matters", "p50_ms=40", "--matters", "p90_ms=no").exit_code == 0
+
+
+@pytest.mark.parametrize("word", ["p50_ms", "p50_ms=", "p50=3", "p51_ms=no", "p50_ms=-3", "p50_ms=nan", "p50_ms=a%"])
+def test_what_nobody_understands_is_refused(word: str) -> None:
+    with pytest.raises(ReleaseError, match="nobody knows") as refused:
+        release.settings([word])
+    assert "p50_ms" in refused.value.next_step
+
+
+def test_too_few_runs_are_told_after_the_first_ones(tmp_path: Path) -> None:
+    sides = {
+        side: release.read(folder(tmp_path / side, 1, Site(), seed))
+        for seed, side in enumerate((release.BASELINE, release.CANDIDATE))
+    }
+    first = release.compared(sides)
+    assert "3 runs on a side cannot tell, whatever they show: there are 8 comparisons" in release.too_few(first, (3, 3))
+    assert "--runs 6" in release.too_few(first, (3, 3))
+    assert release.too_few(first, (6, 6)) == ""
+    assert release.too_few(first, (20, 4)) == ""

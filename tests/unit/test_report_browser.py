@@ -220,7 +220,8 @@ def test_a_run_without_a_time_line_is_silent_too(browse: Browse) -> None:
 def test_a_comparison_of_runs_renders_in_silence(browse: Browse, tmp_path: Path) -> None:
     before = folder(tmp_path / "before", 6, Site(), 1)
     now = folder(tmp_path / "now", 6, Site(slower_ms={"transfer": 20}), 2)
-    release.conclude(tmp_path, "Load", release.read(before), release.read(now), "monkeywrench compare before now")
+    sides = {release.BASELINE: release.read(before), release.CANDIDATE: release.read(now)}
+    release.conclude(tmp_path, "Load", sides, "monkeywrench compare before now")
     seen = browse((tmp_path / release.PAGE).read_text())
     assert (seen.console, seen.loaded) == ([], [])
     assert "The candidate is worse." in seen.document

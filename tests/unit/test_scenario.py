@@ -1,20 +1,22 @@
 from __future__ import annotations
 
+import ast
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
 from harness.checks import CHECKS
-from harness.scenario import Scenario, ScenarioError, load, parse
+from harness.scenario import PlayerOp, Scenario, ScenarioError, load, parse, under
 
 MINIMAL: dict[str, Any] = {
     "scenario": {"name": "nothing", "title": "Nothing happens", "promise": "all stays as it is"},
     "steps": [{"name": "wait", "hold_s": 1}],
 }
 CHAOS = Path(__file__).parents[1] / "chaos"
+LOCUSTFILE = Path(__file__).parents[2] / "loadtests" / "locustfile.py"
 
 
 def with_step(**keys: Any) -> dict[str, Any]:
@@ -147,6 +149,45 @@ def test_open_arrivals_have_phases_and_users_who_wait_have_none() -> None:
     assert "arrivals = 'poisson' with 0 phases" in refusal({**MINIMAL, "load": {"arrivals": "poisson"}})
     assert "arrivals = 'closed' with 2 phases" in refusal({**MINIMAL, "load": {"phases": phases}})
     assert "only the last one may" in refusal({**MINIMAL, "load": {**table, "phases": phases[::-1]}})
+
+
+def test_a_mix_is_of_what_players_do_and_not_of_nothing() -> None:
+    table = {"people": "players", "mix": {"page": 8, "score": 2, "coins": 0}}
+    told = parse({**MINIMAL, "load": table}, "s.toml").load
+    assert told is not None
+    assert told.mix == {"page": 8, "score": 2, "coins": 0}
+    assert "s.toml: load.mix.scores" in refusal({**MINIMAL, "load": {**table, "mix": {"scores": 1}}})
+    assert "s.toml: load.mix.page" in refusal({**MINIMAL, "load": {**table, "mix": {"page": -1, "score": 1}}})
+    assert "a weight above 0" in refusal({**MINIMAL, "load": {**table, "mix": {"page": 0, "score": 0}}})
+    for people in ({"people": "visitors"}, {}, {"people": "log", "log": "access.log"}):
+        assert "people = 'players'" in refusal({**MINIMAL, "load": {"mix": {"page": 1}, **people}})
+    usual = parse({**MINIMAL, "load": {"people": "players"}}, "s.toml").load
+    assert usual is not None
+    assert usual.mix == {}
+
+
+def test_a_mix_has_the_ops_of_the_locustfile() -> None:
+    """Read, and not imported: Locust would patch this interpreter."""
+    (usual,) = (
+        ast.literal_eval(node.value)
+        for node in ast.parse(LOCUSTFILE.read_text()).body
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["USUAL_MIX"]
+    )
+    assert set(get_args(PlayerOp)) == usual.keys()
+
+
+def test_a_scenario_may_have_the_load_of_another_one(tmp_path: Path) -> None:
+    wanted, profile = load(CHAOS / "director-power-cut.toml"), CHAOS / "nfs-power-cut.toml"
+    found, of = under(wanted, profile), load(profile)
+    assert found.load == of.load != wanted.load
+    assert (found.scenario, found.capture) == (wanted.scenario, wanted.capture)
+    assert (found.steps, found.checks) == (wanted.steps, wanted.checks)
+    silent = tmp_path / "silent.toml"
+    silent.write_text('[scenario]\nname = "x"\ntitle = "t"\npromise = "p"\n[[steps]]\nname = "a"\nhold_s = 1\n')
+    with pytest.raises(ScenarioError, match=r"silent\.toml: there is no \[load\] in it"):
+        under(wanted, silent)
+    with pytest.raises(ScenarioError, match=r"none\.toml: cannot be read"):
+        under(wanted, tmp_path / "none.toml")
 
 
 def test_an_unknown_check_and_its_settings_are_refused() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from harness import checks, store, stored
+from harness import checks, scenario, store, stored
 from harness.cli import main
 from harness.history import History
 from harness.stored import StoredError
@@ -25,10 +25,10 @@ LATE = PowerCut(taken=29_000, announced=29_050, served=29_100, booting=31_000, r
 """The takeover was longer than its budget."""
 
 
-def stored_run(directory: Path, history: History = CLEAN, scenario: Path = POWER_CUT) -> Path:
+def stored_run(directory: Path, history: History = CLEAN, asked: Path = POWER_CUT) -> Path:
     directory.mkdir(parents=True)
     # histories that are made up have no long answers in them
-    (directory / store.SCENARIO).write_text(scenario.read_text().replace("[checks.established]\n", ""))
+    (directory / store.SCENARIO).write_text(asked.read_text().replace("[checks.established]\n", ""))
     (directory / store.HISTORY).write_text("".join(op.line() + "\n" for op in history))
     return directory
 
@@ -79,6 +79,23 @@ def test_what_is_no_run_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoredError, match="no run 'x'") as error:
         stored.find("x", tmp_path / "nowhere")
     assert "monkeywrench run" in error.value.next_step
+
+
+def test_a_run_has_the_load_that_it_had(tmp_path: Path) -> None:
+    profile = POWER_CUT.with_name("nfs-power-cut.toml")
+    run = stored_run(tmp_path / "run")
+    own = stored.read(run / store.HISTORY)
+    assert own.scenario.load == scenario.load(POWER_CUT).load
+    store.keep_load(run, profile)
+    assert (run / store.LOAD).read_bytes() == profile.read_bytes()
+    found = stored.read(run / store.HISTORY)
+    assert found.scenario.load == scenario.load(profile).load != own.scenario.load
+    assert (found.scenario.name, found.scenario.steps) == (own.scenario.name, own.scenario.steps)
+    assert found.scenario.checks == own.scenario.checks
+    # Who asks with a scenario of his own asks with all of it.
+    assert stored.read(run / store.HISTORY, POWER_CUT).scenario == scenario.load(POWER_CUT)
+    (run / store.LOAD).write_text("[load")
+    assert call("check", run).exit_code == 2
 
 
 # --- check

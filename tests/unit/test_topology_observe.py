@@ -1,12 +1,14 @@
 import json
+from typing import cast
 
 import pytest
 
 from harness.fake import FakeLab
-from harness.protocols import LabError, Line
+from harness.protocols import Entry, LabError, Line
 from topology import kernel
 from topology.model import load
-from topology.observe import ArpFeed, OwnersFeed, parse_ha_cf, parse_ldirectord_cf
+from topology.node import DockerNode
+from topology.observe import ArpFeed, CpuFeed, OwnersFeed, parse_ha_cf, parse_ldirectord_cf
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,18 @@ def test_an_arp_frame_keeps_the_time_of_the_wire_and_gets_its_nodes_name() -> No
     assert (op.time_ns, op.value["node"]) == (5, "lb-1")
     (alive,) = feed.entries(Line(9, '{"t": 6, "alive": true}'))
     assert alive.value == {"alive": True}
+
+
+def test_processor_time_is_told_in_ms_and_what_is_no_number_is_said_to_be_none() -> None:
+    feed = CpuFeed(cast(DockerNode, FakeLab().node("lb-1")))
+    (told,) = feed.entries(Line(7, "12345678900\n"))
+    assert told == Entry(7, "cpu:lb-1", "info", "cpu", {"node": "lb-1", "used_ms": 12_346})
+    for text in ("000", "0"):
+        (none,) = feed.entries(Line(8, text))
+        assert none.value == {"node": "lb-1", "used_ms": 0}
+    for text in ("sh: read error", "", "-5", "1.5"):
+        (broken,) = feed.entries(Line(9, text))
+        assert broken == Entry(9, "cpu:lb-1", "info", "feed", text, "unreadable line")
 
 
 def test_the_kernel_of_a_node_is_chosen_with_a_reason() -> None:

@@ -1,0 +1,56 @@
+"""Another site on a lab that is up, and its own again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import topology
+from topology import deploy
+from topology.lab import DockerLab
+
+OWN = Path(topology.__file__).parent / "site"
+CONTENT = "cd /srv/site && find . -type f | sort | xargs md5sum"
+
+
+def contents(lab: DockerLab) -> set[str]:
+    """What the site's folder holds, on all real servers: one if all have the same."""
+    return {node.exec("sh", "-c", CONTENT, timeout_s=60).stdout for node in lab.nodes("web")}
+
+
+def another(place: Path) -> Path:
+    """A site that has a page more, one less and one that is another."""
+    shutil.copytree(OWN, place)
+    (place / "extra.html").write_text("more")
+    (place / "rules.html").unlink()
+    (place / "news.html").write_text("no news")
+    return place
+
+
+def test_a_site_is_deployed_to_all_real_servers_and_the_labs_own_comes_back(lab: DockerLab, tmp_path: Path) -> None:
+    lab.wait_healthy()
+    own = contents(lab)
+    assert len(own) == 1
+    with deploy.sites(lab) as put:
+        put(another(tmp_path / "new"))
+        (there,) = contents(lab)
+        assert "extra.html" in there
+        assert "rules.html" not in there
+        put(None)
+        assert contents(lab) == own
+        put(tmp_path / "new")
+    assert contents(lab) == own
+    assert not lab.node("web-1").exec("ls", deploy.KEPT).ok
+    lab.wait_healthy()
+
+
+def test_what_a_killed_process_deployed_is_taken_back_by_the_next(lab: DockerLab, tmp_path: Path) -> None:
+    lab.wait_healthy()
+    own = contents(lab)
+    killed = deploy.sites(lab)
+    killed.__enter__()(another(tmp_path / "new"))
+    assert contents(lab) != own
+    with deploy.sites(lab) as put:
+        put(None)
+        assert contents(lab) == own
+    assert contents(lab) == own
