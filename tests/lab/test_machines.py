@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from harness.protocols import LabError, Power
-from harness.wait import until
+from tests.lab.faulty import comes
 from topology.lab import DockerLab
 
 
@@ -29,17 +29,26 @@ def test_init_is_process_one_and_reaps(lab: DockerLab) -> None:
     assert node.exec("cat", "/proc/1/comm").stdout.strip() == "runit"
     # an orphan is init's child, and is gone once it ends
     node.exec("sh", "-c", "setsid sh -c 'sleep 0.2' > /dev/null 2>&1 &")
-    zombies = node.exec("sh", "-c", "sleep 1; ps axo stat= | grep -c '^Z' || true")
-    assert zombies.stdout.strip() == "0"
+    assert node.exec("sleep", "1").ok
+
+    def none_left() -> bool:
+        return node.exec("sh", "-c", "ps axo stat= | grep -c '^Z' || true").stdout.strip() == "0"
+
+    assert comes(none_left, "the orphan to be reaped", 30)
 
 
 def test_a_service_that_dies_is_started_again(lab: DockerLab) -> None:
     node = lab.node("resolver")
-    before = node.exec("sv", "status", "/run/service/resolver").stdout
+
+    def process() -> str:
+        """As its supervisor says: ``run: /run/service/resolver: (pid 84) 12s``; nothing while there is none."""
+        status = node.exec("sv", "status", "/run/service/resolver").stdout
+        return status.split("(")[1].split(")")[0] if status.startswith("run:") else ""
+
+    before = process()
     node.exec("pkill", "-KILL", "-f", "resolver.py")
-    after = node.exec("sh", "-c", "sleep 2; sv status /run/service/resolver").stdout
-    assert after.startswith("run:")
-    assert before.split("(")[1].split(")")[0] != after.split("(")[1].split(")")[0]  # another pid
+    assert before
+    assert comes(lambda: process() not in {"", before}, "another process", 60)
 
 
 @pytest.fixture
@@ -48,7 +57,7 @@ def disk(lab: DockerLab) -> Iterator[str]:
     node, image = lab.node("web-6"), "/srv/disk"
     made = f"truncate -s 16M {image} && mkfs.ext4 -q -F {image} && modprobe loop"
     made += f" && mkdir -p /mnt && mount -o loop {image} /mnt"
-    assert node.exec("sh", "-c", made, timeout_s=30).ok
+    assert node.exec("sh", "-c", made, timeout_s=60).ok
     yield image
     node.exec("sh", "-c", f"umount /mnt; rm -f {image}")
 
@@ -77,7 +86,7 @@ def test_a_power_cut_asks_nobody_and_a_shutdown_asks_everybody(lab: DockerLab) -
     service = "mkdir -p /run/service/asked && cp /srv/asked.run /run/service/asked/run"
     for end, asked in ((node.power_off, False), (node.shutdown, True)):
         assert node.exec("sh", "-c", f"rm -f /srv/asked; {service}").ok
-        assert until(lambda: node.exec("sv", "check", "/run/service/asked").ok, 20, "the service to run", 0.5)
+        assert comes(lambda: node.exec("sv", "check", "/run/service/asked").ok, "the service to run")
         end()
         node.boot()
         assert node.exec("test", "-e", "/srv/asked").ok is asked
@@ -171,10 +180,7 @@ def test_a_command_that_takes_too_long_is_ended(lab: DockerLab) -> None:
     node = lab.node("web-1")
     with pytest.raises(LabError, match="did not end within 1 s"):
         node.exec("sleep", "4321", timeout_s=1)
-    gone = node.exec(
-        "sh", "-c", "for i in 1 2 3 4 5 6; do pgrep -f '[s]leep 4321' > /dev/null || exit 0; sleep 1; done; exit 1"
-    )
-    assert gone.ok
+    assert comes(lambda: node.exec("pgrep", "-f", "^sleep 4321").exit_code == 1, "it to be gone", 60)
 
 
 def test_an_unknown_command_is_a_sentence(lab: DockerLab) -> None:

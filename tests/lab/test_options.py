@@ -13,7 +13,8 @@ from typing import get_args
 
 import pytest
 
-from harness.wait import Timeout, until
+from harness.wait import Timeout
+from tests.lab.faulty import comes
 from tests.lab.site import VIPS, ask, page
 from topology import engine, life, model
 from topology.lab import DockerLab
@@ -42,7 +43,7 @@ def test_the_same_cluster_with_direct_routing(tmp_path: Path) -> None:
     whole = tmp_path / "gate.toml"
     whole.write_text(model.shipped()["ultramonkey"].read_text())
     with booted(changed(whole, forwarding='forwarding = "gate"')) as lab:
-        assert lab.status().healthy
+        assert lab.wait_healthy(180).healthy
         for vip in VIPS:
             assert ask(lab, vip, "/profile.php?player=3")["vip"] == vip
         assert " Route " in lab.node("lb-1").exec("ipvsadm", "-Ln").stdout
@@ -51,8 +52,13 @@ def test_the_same_cluster_with_direct_routing(tmp_path: Path) -> None:
         inward, outward = int(service[3]), int(service[4])
         assert inward > 0
         assert outward == 0  # no reply came back through the director
-        hears = lab.node("client").exec("arping", "-c", "3", "-I", "eth0", VIPS[0]).stdout
-        assert len(set(re.findall(r"\[([0-9A-F:]{17})\]", hears, re.IGNORECASE))) == 1  # only its director says so
+        assert len(comes(lambda: claimants(lab, VIPS[0]), "an answer")) == 1  # only its director says so
+
+
+def claimants(lab: DockerLab, vip: str) -> set[str]:
+    """The hardware addresses that say on the client's segment that they have a VIP."""
+    hears = lab.node("client").exec("arping", "-c", "3", "-I", "eth0", vip, timeout_s=30).stdout
+    return set(re.findall(r"\[([0-9A-F:]{17})\]", hears, re.IGNORECASE))
 
 
 def test_a_tunnel_with_every_other_option_turned_round(small_topology: Path) -> None:
@@ -65,7 +71,7 @@ def test_a_tunnel_with_every_other_option_turned_round(small_topology: Path) -> 
         connection_sync="connection_sync = false",
     )
     with booted(topology) as lab:
-        assert lab.status().healthy
+        assert lab.wait_healthy(180).healthy
         nodes = {page_through(lab, VIPS[0]) for _ in range(8)}
         assert len(nodes) == 1  # persistent
         assert lab.node("lb-1").exec("ipvsadm", "-L", "--daemon").stdout.strip() == ""
@@ -76,13 +82,18 @@ def test_a_tunnel_with_every_other_option_turned_round(small_topology: Path) -> 
         def taken_out() -> bool:
             return f"-> {gone}:80" not in lab.node("lb-1").exec("ipvsadm", "-Ln").stdout
 
-        assert until(taken_out, 30, f"{stays} to be taken out, not only quiesced", 0.5)
+        assert comes(taken_out, f"{stays} to be taken out, not only quiesced")
         assert page_through(lab, VIPS[0]) != stays
 
 
 def page_through(lab: DockerLab, vip: str) -> str:
-    shown = lab.node("client").exec("curl", "-s", "-i", "--max-time", "10", f"http://{vip}/", timeout_s=20).stdout
-    return next((line.split(": ")[1].strip() for line in shown.splitlines() if line.startswith("X-Node")), "")
+    """The node that serves it. One that is silent for long has not served it, and the client asks again."""
+
+    def served() -> str:
+        shown = lab.node("client").exec("curl", "-s", "-i", "--max-time", "10", f"http://{vip}/", timeout_s=20).stdout
+        return next((line.split(": ")[1].strip() for line in shown.splitlines() if line.startswith("X-Node")), "")
+
+    return comes(served, f"a page through {vip}")
 
 
 @pytest.mark.parametrize("scheduler", get_args(model.Scheduler))
@@ -131,7 +142,7 @@ def test_the_doctor_warns_about_a_bad_ha_cf_with_its_line(overlaid: Path) -> Non
 
 def test_a_lab_boots_with_the_users_own_files(overlaid: Path) -> None:
     with booted(overlaid) as lab:
-        assert lab.status().healthy
+        assert lab.wait_healthy(180).healthy
         assert "warntime 5" in lab.node("lb-2").exec("cat", "/etc/ha.d/ha.cf").stdout
         assert page(lab, "web-1", "/") == "our own page\n"
         assert not lab.node("web-1").exec("test", "-e", "/srv/site/rules.html").ok  # the folder stands there alone

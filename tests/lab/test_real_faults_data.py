@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -13,8 +13,9 @@ from faults import FAULTS
 from faults.database import READ_ONLY, TOO_MANY_CONNECTIONS, WRITE
 from faults.database import ask as query
 from harness.protocols import LabError
-from harness.wait import NotYet, until
-from tests.lab.faulty import injected
+from harness.wait import NotYet
+from tests.lab.backups import back_up, paused
+from tests.lab.faulty import comes, injected
 from tests.lab.site import VIPS, ask, page
 from topology import engine, restore
 from topology.lab import DockerLab
@@ -42,9 +43,14 @@ def writes_refused(lab: DockerLab) -> bool:
     return score["status"] != 200 and query(lab.node("web-3"), "SELECT 1").code == 0
 
 
+def write(lab: DockerLab) -> int:
+    """The error's code, 0 for none."""
+    return query(lab.node("web-3"), WRITE).code
+
+
 def rows_locked(lab: DockerLab) -> bool:
     count = "SELECT SUM(trx_rows_locked) FROM information_schema.INNODB_TRX"
-    return int(lab.node("db").exec("mariadb", "-NBe", count).stdout) >= 200
+    return int(lab.node("db").exec("mariadb", "-NBe", count, timeout_s=30).stdout) >= 200
 
 
 @pytest.mark.parametrize(
@@ -61,23 +67,23 @@ def rows_locked(lab: DockerLab) -> bool:
 )
 def test_users_of_the_site_notice_its_database(lab: DockerLab, fault: str, seen: Callable[[DockerLab], bool]) -> None:
     with injected(lab, fault):
-        assert seen(lab)
-    assert health(lab) == 200
+        assert comes(lambda: seen(lab), "its users to notice")
+    assert comes(lambda: health(lab) == 200, "the site to be well")
     written = ask(lab, VIPS[0], "/score.php", player=3, points=1, op=f"test-{uuid.uuid4()}")
     assert written["status"] == 200
 
 
 def test_the_limit_of_connections_is_what_it_was(lab: DockerLab) -> None:
     limit = ("mariadb", "-NBe", "SELECT @@GLOBAL.max_connections")
-    before = lab.node("db").exec(*limit).stdout
+    before = lab.node("db").exec(*limit, timeout_s=30).stdout
 
     def lower() -> bool:
         """An administrator still gets in, if not always at the first attempt."""
-        return 0 < int(lab.node("db").exec(*limit).stdout or 0) < int(before)
+        return 0 < int(lab.node("db").exec(*limit, timeout_s=30).stdout or 0) < int(before)
 
     with injected(lab, "data.database-out-of-connections"):
-        assert until(lower, 10, "an administrator to get in", 0.2)
-    assert lab.node("db").exec(*limit).stdout == before
+        assert comes(lower, "an administrator to get in")
+    assert lab.node("db").exec(*limit, timeout_s=30).stdout == before
 
 
 def test_two_faults_of_the_database_compose_and_two_of_its_process_do_not(lab: DockerLab) -> None:
@@ -88,9 +94,9 @@ def test_two_faults_of_the_database_compose_and_two_of_its_process_do_not(lab: D
                 FAULTS["data.database-frozen"]().inject(lab),
             ):
                 pytest.fail("it was taken for injected")
-            assert query(lab.node("web-3"), WRITE).code == READ_ONLY
-        assert query(lab.node("web-3"), WRITE).code == READ_ONLY
-    assert query(lab.node("web-3"), WRITE).code == 0
+            assert comes(lambda: write(lab) == READ_ONLY, "a write to be refused")
+        assert comes(lambda: write(lab) == READ_ONLY, "a write to be refused")
+    assert comes(lambda: write(lab) == 0, "a write to succeed")
 
 
 # --- variable data
@@ -124,27 +130,27 @@ def test_clients_of_a_stalled_nfs_server_wait_and_lose_nothing(lab: DockerLab) -
 def test_clients_of_a_restarted_nfs_server_go_on(lab: DockerLab) -> None:
     with injected(lab, "data.nfs-restarted") as proof:
         assert "8 other nfsd threads" in proof.seen
-        assert look(lab, "web-3") == "0"
+        assert comes(lambda: look(lab, "web-3") == "0", "a client to go on")
 
 
 def test_a_withdrawn_export_is_refused_to_all(lab: DockerLab) -> None:
     with injected(lab, "data.nfs-export-withdrawn"):
-        assert "denied" in look(lab, "web-3") or "Stale" in look(lab, "web-3")
+        assert comes(lambda: re.search("denied|Stale", look(lab, "web-3")), "a client to be refused")
         assert not mount_anew(lab, "web-3")
-    assert look(lab, "web-3") == "0"
-    assert mount_anew(lab, "web-3")
+    assert comes(lambda: look(lab, "web-3") == "0", "a client to go on")
+    assert comes(lambda: mount_anew(lab, "web-3"), "a client to mount")
 
 
 def test_another_file_system_under_the_same_name_is_stale_to_those_who_knew_the_old_one(lab: DockerLab) -> None:
     with injected(lab, "data.nfs-other-fsid", fsid=99):
-        assert "Stale" in look(lab, "web-3")
-        assert mount_anew(lab, "web-4")  # a client that did not know the old one
+        assert comes(lambda: "Stale" in look(lab, "web-3"), "an old client to be refused")
+        assert comes(lambda: mount_anew(lab, "web-4"), "a client to mount")  # a client that did not know the old one
         with (
             pytest.raises(LabError, match=r"exports is taken by data\.nfs-other-fsid"),
             FAULTS["data.nfs-export-withdrawn"]().inject(lab),
         ):
             pytest.fail("it was taken for injected")
-    assert look(lab, "web-3") == "0"
+    assert comes(lambda: look(lab, "web-3") == "0", "a client to go on")
 
 
 # --- web data
@@ -153,6 +159,10 @@ def test_another_file_system_under_the_same_name_is_stale_to_those_who_knew_the_
 def test_pages_of_an_interrupted_replication_arrive_nowhere_by_half_and_everywhere_in_the_end(lab: DockerLab) -> None:
     master, text = lab.node("web-1"), f"news of {uuid.uuid4()}\n"
     everyone = [node.name for node in lab.nodes("web")]
+
+    def serving() -> list[str]:
+        return [node for node in everyone if page(lab, node, "/cut.html") == text]
+
     try:
         with injected(lab, "data.replication-interrupted", after_kib=256):
             rounds = account(lab)
@@ -163,13 +173,13 @@ def test_pages_of_an_interrupted_replication_arrive_nowhere_by_half_and_everywhe
                     raise NotYet("no round has ended since")
                 return True
 
-            until(tried, 60, "replication to try again", 0.5)
-            assert [node for node in everyone if page(lab, node, "/cut.html") == text] == ["web-1"]
+            comes(tried, "replication to try again", 180)
+            assert comes(serving, "the master to serve it") == ["web-1"]
             master.exec("touch", "/srv/site")
-        assert [node for node in everyone if page(lab, node, "/cut.html") == text] == everyone
+        assert comes(lambda: serving() == everyone, "everybody to serve it")
     finally:
         master.exec("rm", "-f", "/srv/site/cut.html")
-    lab.wait_healthy()
+    lab.wait_healthy(180)
 
 
 def account(lab: DockerLab) -> int:
@@ -177,11 +187,11 @@ def account(lab: DockerLab) -> int:
 
 
 def test_an_empty_source_takes_its_own_node_out_of_service_and_nobody_elses_pages(lab: DockerLab) -> None:
-    kept = lab.node("web-1").exec("sh", "-c", FINGERPRINT).stdout
+    kept = lab.node("web-1").exec("sh", "-c", FINGERPRINT, timeout_s=60).stdout
     with injected(lab, "data.replication-source-empty") as proof:
         assert "not replicated" in proof.seen
         assert "OK" not in page(lab, "web-1", "/alive")
-        assert page(lab, "web-2", "/alive") == "OK\n"
+        assert comes(lambda: page(lab, "web-2", "/alive") == "OK\n", "another one to be in service")
 
         def out() -> bool:
             table = lab.node("lb-1").exec("ipvsadm", "-Ln").stdout
@@ -190,8 +200,8 @@ def test_an_empty_source_takes_its_own_node_out_of_service_and_nobody_elses_page
                 raise NotYet(f"web-1 has weight {weight}")
             return True
 
-        assert until(out, 30, "web-1 to get no requests", 0.5)
-    assert lab.node("web-1").exec("sh", "-c", FINGERPRINT).stdout == kept
+        assert comes(out, "web-1 to get no requests")
+    assert lab.node("web-1").exec("sh", "-c", FINGERPRINT, timeout_s=60).stdout == kept
 
 
 # A folder's time can be put back to the second only: hostfs sets no more of it. Files keep all of theirs.
@@ -204,29 +214,13 @@ FINGERPRINT = (
 # --- backups
 
 
-@contextmanager
-def paused(lab: DockerLab, node: str, service: str) -> Iterator[None]:
-    """No backup by itself for a while: a test looks at one that stays."""
-    try:
-        assert lab.node(node).exec("sv", "down", f"/run/service/{service}").ok
-        yield
-    finally:
-        lab.node(node).exec("sv", "up", f"/run/service/{service}")
-
-
-def back_up(lab: DockerLab, node: str, kind: str) -> str:
-    """Take a backup now. Returns what was wrong."""
-    taken = lab.node(node).exec(f"/usr/lib/monkeywrench/{kind}-backup", "once", timeout_s=120)
-    return "" if taken.ok else taken.stdout + taken.stderr or "it failed"
-
-
 def test_two_backups_of_the_uploads_take_turns(lab: DockerLab) -> None:
     """Together in the keeper's folder, the later one writes into what the earlier one made the current backup."""
     script = "$0 once & first=$!; sleep $1; $0 once || exit; wait $first"
     with paused(lab, "web-1", "uploads-backup"):
         for after_s in ("0.1", "0.2", "0.4"):
             both = lab.node("web-1").exec(
-                "sh", "-c", script, "/usr/lib/monkeywrench/uploads-backup", after_s, timeout_s=120
+                "sh", "-c", script, "/usr/lib/monkeywrench/uploads-backup", after_s, timeout_s=300
             )
             assert both.ok, (after_s, both.stdout)
 

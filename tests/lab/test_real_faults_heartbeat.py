@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
+import statistics
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from faults import FAULTS
 from faults.heartbeat import Log, read
 from harness.protocols import LabError, Proof
 from harness.wait import NotYet, pass_time, until
-from tests.lab.faulty import as_before, injected
+from tests.lab.faulty import as_before, comes, injected
 from topology.lab import DockerLab
 
 sys.path.append(str(Path(topology.__file__).parent / "images" / "switch" / "heartbeat"))  # as in the switch
@@ -30,28 +32,42 @@ SENDER, RECEIVER, PATH = "lb-1", "lb-2", "heartbeat"
 SENT, ARRIVED = "lb-1.eth2", "lb-2.eth2"
 SOURCE, DESTINATION = "198.18.2.11", "198.18.2.12"
 HALF: dict[str, Any] = {"sender": SENDER, "paths": [PATH], "types": ["status"], "rate": 0.5, "seed": 11}
-DECISIONS = 10
-"""Five seconds' messages: that none, or all, of them are chosen has a chance of one in 500."""
-TAKEOVER_S = 60
-HOME_S = 150
+DECISIONS = 14
+"""Seven seconds' messages: that none, or all, of them are chosen has a chance of one in 8000."""
+TAKEOVER_S = 180
+HOME_S = 300
 
 Line = dict[str, Any]
 
 
 class Wire:
-    """The sender's messages of a capture: those sent, and those that arrived; status messages, or of ``every`` type."""
+    """The sender's messages of a capture: those sent, and those that arrived; status messages, or of ``every`` type.
 
-    def __init__(self, lines: list[Line]) -> None:
+    And what a middlebox has decided of the status messages.
+    """
+
+    def __init__(self, lines: list[Line], decisions: Sequence[Line] = ()) -> None:
+        decided = [line for line in decisions if line.get("decision") and line["type"] == "status"]
+        self.decisions = {line["seq"]: line for line in reversed(decided)}  # of one that was sent again, the first
         mine = [line for line in lines if line["source"] == SOURCE]
         self.every_sent = [line for line in mine if line["interface"] == SENT]
         self.every_arrived = [line for line in mine if line["interface"] == ARRIVED]
         self.sent = [line for line in self.every_sent if line.get("type") == "status"]
         self.arrived = [line for line in self.every_arrived if line.get("type") == "status"]
 
-    def times(self, number: int) -> list[float]:
-        """When a message arrived, in seconds after it was sent."""
-        sent_s = next(line["time_s"] for line in self.sent if line["seq"] == number)
-        return [line["time_s"] - sent_s for line in self.arrived if line["seq"] == number]
+    def after_decision(self) -> dict[int, list[float]]:
+        """When each message arrived, in seconds after it was decided over.
+
+        Not after it was sent: a middlebox that stood still is late with what it passes too. Its clock is another one
+        than that of the capture; by both together, what it passed arrived at once.
+        """
+        after_s = {
+            number: [line["time_s"] - decided["t"] / 1e9 for line in self.arrived if line["seq"] == number]
+            for number, decided in self.decisions.items()
+        }
+        passed = [after_s[number][:1] for number, decided in self.decisions.items() if decided["decision"] == "pass"]
+        at_once_s = statistics.median(itertools.chain.from_iterable(passed))
+        return {number: [each_s - at_once_s for each_s in times_s] for number, times_s in after_s.items()}
 
     def was_overtaken(self, number: int) -> bool:
         """Whether a message of any type that was sent later arrived before this one."""
@@ -64,6 +80,16 @@ class Wire:
 
     def order(self) -> list[int]:
         return [line["seq"] for line in self.arrived]
+
+    def missing(self, decided: set[int]) -> set[int]:
+        """What was sent and did not arrive, as far as both cables were captured.
+
+        A capture opens its cables one after another (8 ... 17 ms on an idle machine), and leaves them likewise: what
+        was sent before the first arrival, or after the last one and the last decision, may have arrived unseen.
+        """
+        seen = self.order()
+        last = max(*seen, *decided)
+        return {line["seq"] for line in self.sent if seen[0] <= line["seq"] <= last} - set(seen)
 
 
 def _named(line: Line) -> tuple[Any, ...]:
@@ -109,11 +135,11 @@ def captured(lab: DockerLab, folder: Path) -> Iterator[list[Line]]:
 def carried(lab: DockerLab, folder: Path, fault: str, **settings: Any) -> tuple[Wire, set[int], set[int]]:
     """The wire with a fault in for some seconds, the messages that were decided over, and those that were chosen."""
     with captured(lab, folder) as lines, injected(lab, fault, **{**HALF, **settings}) as proof:
-        until(lambda: many(lab, proof), 60, f"{DECISIONS} messages", 0.5)
+        comes(lambda: many(lab, proof), f"{DECISIONS} messages")
     decisions = proof.detail["decisions"][f"{RECEIVER} on {PATH}"]
     decided, chosen = numbers(decisions), numbers(decisions, fault.partition(".")[2])
     assert chosen
-    wire = Wire(lines)
+    wire = Wire(lines, decisions)
     assert decided <= {line["seq"] for line in wire.sent}
     return wire, decided, chosen
 
@@ -127,8 +153,7 @@ def test_exactly_the_chosen_messages_do_not_arrive(lab: DockerLab, tmp_path: Pat
     wire, decided, chosen = carried(lab, tmp_path, "heartbeat.drop")
     assert chosen == predicted(decided)
     assert chosen != predicted(decided, seed=12)
-    missing = {line["seq"] for line in wire.sent} - set(wire.order())
-    assert missing == chosen
+    assert wire.missing(decided) == chosen
 
 
 def test_chosen_messages_arrive_twice(lab: DockerLab, tmp_path: Path) -> None:
@@ -142,11 +167,12 @@ def test_chosen_messages_arrive_twice(lab: DockerLab, tmp_path: Path) -> None:
 def test_chosen_messages_arrive_late(lab: DockerLab, tmp_path: Path) -> None:
     wire, decided, chosen = carried(lab, tmp_path, "heartbeat.delay", delay_ms=1200)
     assert chosen == predicted(decided)
-    late = {number for number in decided if wire.times(number)[0] >= 1.2}
+    after_s = wire.after_decision()
+    late = {number for number, times_s in after_s.items() if times_s and times_s[0] >= 1.1}
     # those that were held back when it was undone came at once
     assert late <= chosen
     assert len(late) >= len(chosen) - 3
-    assert all(len(wire.times(number)) == 1 for number in decided)
+    assert all(len(after_s[number]) == 1 for number in decided)
 
 
 def test_chosen_messages_arrive_behind_later_ones(lab: DockerLab, tmp_path: Path) -> None:
@@ -161,10 +187,11 @@ def test_chosen_messages_arrive_behind_later_ones(lab: DockerLab, tmp_path: Path
 def test_chosen_messages_arrive_again_when_they_are_old(lab: DockerLab, tmp_path: Path) -> None:
     wire, decided, chosen = carried(lab, tmp_path, "heartbeat.replay", after_ms=1500)
     assert chosen == predicted(decided)
-    again = {number for number in decided if len(wire.times(number)) == 2 and wire.times(number)[1] >= 1.5}
+    after_s = wire.after_decision()
+    again = {number for number, times_s in after_s.items() if len(times_s) == 2 and times_s[1] >= 1.4}
     assert again <= chosen
     assert len(again) >= len(chosen) - 4  # what was still to come when it was undone did not
-    assert all(wire.times(number)[0] < 1.5 for number in decided)
+    assert all(after_s[number][0] < 1.4 for number in decided)
 
 
 def test_wrongly_signed_messages_arrive_and_are_refused(lab: DockerLab, tmp_path: Path) -> None:
@@ -190,8 +217,10 @@ def test_one_silent_path_moves_nothing_and_disturbs_nothing_else(lab: DockerLab)
     before, owners = length(lab), lab.owners()
     with injected(lab, "heartbeat.drop", sender=SENDER, paths=[PATH], types=["status"]) as proof:
         held_s = 2 * lab.cluster.deadtime_ms / 1000
-        ping = lab.node(SENDER).exec("ping", "-n", "-i", "0.5", "-c", f"{held_s * 2:.0f}", DESTINATION, timeout_s=60)
-        assert " 0% packet loss" in ping.stdout
+        count = round(held_s * 2)
+        ping = lab.node(SENDER).exec("ping", "-n", "-i", "0.5", "-c", str(count), DESTINATION, timeout_s=120)
+        answers = set(map(int, re.findall(r"bytes from .*icmp_seq=(\d+)", ping.stdout)))
+        assert answers >= set(range(1, count))  # for the last one ping(8) may not wait long enough
         assert lab.owners() == owners
         decisions = log(lab, proof).decisions
         assert len(numbers(list(decisions), "drop")) >= held_s
@@ -210,7 +239,7 @@ def test_silence_on_all_paths_is_taken_for_death(lab: DockerLab) -> None:
                 raise NotYet(text[-300:])
             return lab.owners()[vip] == (SENDER, RECEIVER)  # it lives: both hold it
 
-        until(taken, TAKEOVER_S, f"{RECEIVER} to take over from {SENDER}", 0.5)
+        comes(taken, f"{RECEIVER} to take over from {SENDER}", TAKEOVER_S)
     assert f"node {SENDER}: is dead" in said(lab, before)
     come_home(lab)
     as_before(lab, audit)
@@ -228,7 +257,7 @@ def come_home(lab: DockerLab) -> None:
         away = {vip: lab.cluster.vips[vip] for vip, held in owners.items() if held != (lab.cluster.vips[vip],)}
         if all(len(held) == 1 for held in owners.values()):
             for director in away.values():
-                lab.node(director).exec("/usr/share/heartbeat/hb_takeover", "local")
+                lab.node(director).exec("/usr/share/heartbeat/hb_takeover", "local", timeout_s=60)
         if away:
             raise NotYet(str(owners))
         return True
@@ -257,9 +286,10 @@ def test_a_middlebox_that_dies_lets_all_messages_pass(lab: DockerLab) -> None:
     before, audit, owners = length(lab), lab.audit(), lab.owners()
 
     def kill_and_wait() -> None:
-        with FAULTS["heartbeat.drop"](sender=SENDER, types=["status"]).inject(lab) as proof:
+        # not all of them: a busy machine may need long to kill it and to see that
+        with FAULTS["heartbeat.drop"](sender=SENDER, types=["status"], rate=0.3).inject(lab) as proof:
             assert lab.switch.exec("pkill", "-KILL", "-f", "/middlebox.py ").ok
-            until(lambda: all(log(lab, proof, at).trouble for at in proof.detail["decisions"]), 5, "their end")
+            until(lambda: all(log(lab, proof, at).trouble for at in proof.detail["decisions"]), 60, "their end")
             pass_time(1.5 * lab.cluster.deadtime_ms / 1000)
             assert lab.owners() == owners
 

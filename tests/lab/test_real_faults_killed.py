@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from faults import FAULTS
-from harness.wait import NotYet, pass_time, until
-from tests.lab.faulty import as_before
+from harness.wait import NotYet, pass_time
+from tests.lab.faulty import as_before, comes
 from topology.lab import DockerLab
 from topology.lease import LEASE_S
 
-UNDO_S = 60
+UNDO_S = 180
 """After the lease the undo itself takes its time: a machine may have to boot."""
 
 Cases = Mapping[str, Mapping[str, Any]]
@@ -83,7 +83,7 @@ def healed_by_itself(lab: DockerLab, before: Mapping[str, tuple[str, ...]]) -> N
             raise NotYet(str(left))
         return True
 
-    until(gone, LEASE_S + UNDO_S, "the leases to run out", 0.5)
+    comes(gone, "the leases to run out", LEASE_S + UNDO_S)
     as_before(lab, before)
 
 

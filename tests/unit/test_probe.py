@@ -123,7 +123,7 @@ def end(program: subprocess.Popen[str]) -> list[Op]:
     assert program.stderr is not None
     program.send_signal(signal.SIGTERM)
     rest = [json.loads(line) for line in program.stdout]
-    assert (program.wait(timeout=5), program.stderr.read()) == (0, "")
+    assert (program.wait(timeout=60), program.stderr.read()) == (0, "")
     return rest
 
 
@@ -131,6 +131,15 @@ def probed(port: int, ops: int, *argv: str) -> list[Op]:
     """At least ``ops`` ops of one run, to its clean end."""
     program = start(port, *argv)
     return read(program, ops) + end(program)
+
+
+def answered(port: int, count: int, *argv: str) -> list[Op]:
+    """The ops of one run, to its clean end, in which so many or more came to ok or fail."""
+    program = start(port, *argv)
+    ops: list[Op] = []
+    while sum(op["type"] in {"ok", "fail"} for op in ops) < count and len(ops) < 10_000:
+        ops += read(program, 1)
+    return ops + end(program)
 
 
 def paired(ops: list[Op]) -> list[tuple[Op, Op]]:
@@ -153,7 +162,7 @@ def paired(ops: list[Op]) -> list[tuple[Op, Op]]:
 def test_good_answers_at_a_steady_rate_from_each_vip() -> None:
     before = time.perf_counter_ns()
     with server(answer) as port:
-        ops = probed(port, 160, "--vip", "127.0.0.2", "--every-ms", "20", "--timeout-ms", "5000")
+        ops = probed(port, 640, "--vip", "127.0.0.2", "--every-ms", "20", "--timeout-ms", "5000")
     after = time.perf_counter_ns()
     pairs = paired(ops)
     assert {op["f"] for op in ops} == {"http"}
@@ -165,10 +174,11 @@ def test_good_answers_at_a_steady_rate_from_each_vip() -> None:
     for vip in ("127.0.0.1", "127.0.0.2"):
         sent = [invoke for invoke, _ in pairs if invoke["value"]["vip"] == vip]
         assert all(invoke["process"].startswith(f"probe:{vip}/") for invoke in sent)
-        assert len(sent) >= 20
-        late = sorted((invoke["t"] - 20_000_000 * invoke["value"]["seq"]) / 1e6 for invoke in sent)
-        # Actual send times stay on the grid of due times: no drift. (A busy machine may hold up a few.)
-        assert late[len(late) * 8 // 10] - late[0] < 25
+        assert len(sent) >= 80
+        sent.sort(key=lambda invoke: int(invoke["value"]["seq"]))
+        late = [(invoke["t"] - 20_000_000 * invoke["value"]["seq"]) / 1e6 for invoke in sent]
+        # Actual send times stay on the grid of due times: no drift. (A busy machine may hold up a few, and not all.)
+        assert abs(min(late[-20:]) - min(late[:20])) < 50
 
 
 def test_an_answer_that_does_not_come_delays_nothing() -> None:
@@ -230,14 +240,14 @@ def test_due_times_are_not_made_up_for_after_the_machine_stood_still() -> None:
 def test_refused_reset_and_wrong_answers_fail() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    refused = paired(probed(port, 10, "--every-ms", "10"))
+    refused = paired(answered(port, 4, "--every-ms", "10"))
     assert {(end["type"], end["error"]) for _, end in refused} - STOPPED == {("fail", "connection refused")}
     with server(reset) as port:
-        ends = {(end["type"], end.get("error")) for _, end in paired(probed(port, 10, "--every-ms", "10"))}
+        ends = {(end["type"], end.get("error")) for _, end in paired(answered(port, 4, "--every-ms", "10"))}
     assert ("fail", "connection reset by peer") in ends
     assert "ok" not in {kind for kind, _ in ends}
     with server(answer) as port:
-        pairs = paired(probed(port, 10, "--every-ms", "10", "--expect", "GAME ON"))
+        pairs = paired(answered(port, 4, "--every-ms", "10", "--expect", "GAME ON"))
     assert ("fail", "wrong body", "web-3") in {(e["type"], e.get("error"), e["value"].get("node")) for _, e in pairs}
     assert "ok" not in {end["type"] for _, end in pairs}
 
@@ -261,7 +271,7 @@ def test_an_answer_may_come_in_pieces() -> None:
         connection.close()
 
     with server(dribble) as port:
-        pairs = paired(probed(port, 6, "--every-ms", "200"))
+        pairs = paired(answered(port, 3, "--every-ms", "200", "--timeout-ms", "20000"))
     assert {end["type"] for _, end in pairs if end.get("error") != "probe stopped"} == {"ok"}
 
 
@@ -269,7 +279,7 @@ def test_a_connection_given_up_is_reset_and_so_forgotten() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         program = start(listener.getsockname()[1], "--timeout-ms", "100")
         connection, _ = listener.accept()
-        connection.settimeout(5)
+        connection.settimeout(60)
         assert connection.recv(4096).startswith(b"GET ")
         with pytest.raises(ConnectionResetError):
             connection.recv(1)
@@ -297,7 +307,7 @@ def test_the_request_names_path_and_host() -> None:
         connection.close()
 
     with server(note) as port:
-        probed(port, 4, "--host", "www.shop.test", "--path", "/alive.html")
+        answered(port, 1, "--host", "www.shop.test", "--path", "/alive.html")
     assert requests[0].startswith(b"GET /alive.html HTTP/1.0\r\nHost: www.shop.test\r\n")
     assert requests[0].endswith(b"\r\n\r\n")
 
@@ -308,24 +318,25 @@ def test_a_deaf_reader_ends_it_and_a_slow_one_loses_nothing() -> None:
         read(deaf, 1)
         assert deaf.stdout is not None
         deaf.stdout.close()
-        assert deaf.wait(timeout=5) == 0
+        assert deaf.wait(timeout=60) == 0
         assert deaf.stderr is not None
         assert deaf.stderr.read() == ""
-        # A pipe of one page holds a few dozen lines; the rest waits in the probe, which goes on probing.
+        # The pipe holds the lines of two seconds or so; the rest waits in the probe, which goes on probing.
         slow_end, its_end = os.pipe()
         os.set_blocking(its_end, True)
         slow = subprocess.Popen(
-            [sys.executable, probe.__file__, "--vip", "127.0.0.1", "--port", str(port), "--every-ms", "2"],
+            [sys.executable, probe.__file__, "--vip", "127.0.0.1", "--port", str(port), "--every-ms", "5"],
             stdout=its_end,
         )
         os.close(its_end)
         with pytest.raises(subprocess.TimeoutExpired):
-            slow.wait(timeout=2.5)
+            slow.wait(timeout=10)
         with os.fdopen(slow_end, "rb") as late:
-            ops = [json.loads(late.readline()) for _ in range(1000)]
+            # All of the ten seconds: what is left at the end has to be read within the probe's patience.
+            ops = [json.loads(late.readline()) for _ in range(4400)]
             slow.send_signal(signal.SIGTERM)
             ops += [json.loads(line) for line in late]
-        assert slow.wait(timeout=5) == 0
+        assert slow.wait(timeout=60) == 0
     sent = [invoke["t"] for invoke, _ in paired(ops)]
     assert len(sent) > 500
-    assert max(later - earlier for earlier, later in pairwise(sent)) < 1.3e9
+    assert max(later - earlier for earlier, later in pairwise(sent)) < 5e9

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -322,28 +323,34 @@ addresses = {list(VIPS)}
 """
 
 
-@pytest.fixture
-def port(tmp_path: Path) -> Iterator[int]:
-    program = _start(tmp_path, ZONE_TOML, "--idle-s", "0.5")
+@contextmanager
+def _served(folder: Path, idle_s: str) -> Iterator[int]:
+    program = _start(folder, ZONE_TOML, "--idle-s", idle_s)
     assert program.stdout is not None
     line = program.stdout.readline()
     found = re.search(r"www\.example\.test .* on 127\.0\.0\.1:(\d+) udp and tcp", line)
     assert found, line
     yield int(found[1])
     program.send_signal(signal.SIGTERM)
-    rest, errors = program.communicate(timeout=5)
+    rest, errors = program.communicate(timeout=60)
     assert (program.returncode, rest, errors) == (0, "", "")
 
 
+@pytest.fixture
+def port(tmp_path: Path) -> Iterator[int]:
+    with _served(tmp_path, idle_s="60") as number:
+        yield number
+
+
 def _udp(port: int) -> tuple[str, ...]:
-    return addresses(DNSRecord.parse(DNSRecord.question("www.example.test").send("127.0.0.1", port, timeout=5)))
+    return addresses(DNSRecord.parse(DNSRecord.question("www.example.test").send("127.0.0.1", port, timeout=60)))
 
 
 class TcpClient:
     """Several queries on one connection."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=5)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
         self.stream = self.socket.makefile("rb")
 
     def send(self, *packets: bytes) -> None:
@@ -397,12 +404,13 @@ def test_the_rotation_is_exact_under_concurrent_clients(port: int) -> None:
     assert _udp(port) == VIPS
 
 
-def test_an_idle_tcp_connection_is_closed_and_a_busy_one_is_not(port: int) -> None:
-    client = TcpClient(port)
-    client.send(DNSRecord.question("www.example.test").pack())
-    client.receive()
-    assert client.socket.recv(1) == b""
-    client.close()
+def test_an_idle_tcp_connection_is_closed_and_a_busy_one_is_not(tmp_path: Path) -> None:
+    with _served(tmp_path, idle_s="0.5") as port:
+        client = TcpClient(port)
+        client.send(DNSRecord.question("www.example.test").pack())
+        client.receive()
+        assert client.socket.recv(1) == b""
+        client.close()
 
 
 def test_nonsense_over_tcp_ends_the_connection_and_nothing_else(port: int) -> None:
@@ -426,14 +434,14 @@ def test_it_ends_quietly_in_the_middle_of_a_conversation(tmp_path: Path) -> None
     client.send(DNSRecord.question("www.example.test").pack())
     client.receive()
     program.send_signal(signal.SIGTERM)
-    _, errors = program.communicate(timeout=5)
+    _, errors = program.communicate(timeout=60)
     client.close()
     assert (program.returncode, errors) == (0, "")
 
 
 def test_malformed_udp_is_answered_or_ignored(port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         client.connect(("127.0.0.1", port))
         client.send(b"")
         client.send(b"short")
@@ -446,7 +454,7 @@ def test_malformed_udp_is_answered_or_ignored(port: int) -> None:
 )
 def test_a_wrong_zone_file_ends_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
     program = _start(tmp_path, text)
-    _, errors = program.communicate(timeout=5)
+    _, errors = program.communicate(timeout=60)
     assert program.returncode == 2
     assert says in errors
     assert errors.count("\n") == 1
@@ -454,7 +462,7 @@ def test_a_wrong_zone_file_ends_in_one_sentence(tmp_path: Path, text: str, says:
 
 def test_a_taken_port_ends_in_one_sentence(tmp_path: Path, port: int) -> None:
     program = _start(tmp_path, ZONE_TOML, "--port", str(port))
-    _, errors = program.communicate(timeout=5)
+    _, errors = program.communicate(timeout=60)
     assert program.returncode == 1
     assert "in use" in errors
     assert errors.count("\n") == 1
