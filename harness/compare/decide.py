@@ -59,7 +59,8 @@ def compare(
     pairs = _pairs(before, now)
     notes += [*_set_up_otherwise(before, now), *_untold(pairs, settings)]
     shared, family = _corrected(pairs, settings)
-    endpoints = tuple(_endpoint(endpoint, pairs, shared, family, settings) for endpoint in _names(before, now))
+    found = [_endpoint(endpoint, pairs, shared, family, settings) for endpoint in _names(before, now)]
+    endpoints = tuple(sorted(found, key=lambda each: _place(each.comparisons)))  # the worst first
     decision = ORDER[min(_place(each.comparisons) for each in endpoints)]
     return Result(
         decision=decision,

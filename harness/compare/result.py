@@ -109,4 +109,4 @@ class Result(_Part):
     candidate: tuple[str, ...]
     family: int = Field(description="How many comparisons p is corrected for.")
     settings: CompareSettings
-    endpoints: tuple[Endpoint, ...]
+    endpoints: tuple[Endpoint, ...] = Field(description="The worst first.")

@@ -65,7 +65,8 @@ class Drawing:
 def render(result: Result, title: str, runs: Sequence[tuple[str, Measures, str]], command: str) -> str:
     """The page, self-contained. ``runs``: of each its side, its numbers, and where its own report is, if anywhere."""
     endpoints = [
-        (each, OUTCOMES[each.decision].value, [_drawing(one) for one in each.comparisons]) for each in result.endpoints
+        (each, OUTCOMES[each.decision].value, [_drawing(one) for one in each.comparisons if one.test])
+        for each in result.endpoints
     ]
     return ENVIRONMENT.get_template("comparison.html").render(
         title=title,
