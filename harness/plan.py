@@ -31,13 +31,17 @@ class Heal:
 
 @dataclass(frozen=True)
 class Condition:
-    """What to wait for: the cluster steady, or (with ``owners``) each VIP held by that node alone."""
+    """What to wait for: the cluster steady, or (with ``owners``) each VIP held by that node alone, or all asked."""
 
     within_s: float
     owners: Mapping[str, str] = field(default_factory=dict)
+    asked: bool = False
+    """The load has asked all that it had planned, whatever came of it."""
 
     def __str__(self) -> str:
         """Completes "until ..."."""
+        if self.asked:
+            return "all that was planned is asked"
         if not self.owners:
             return "the cluster is steady"
         return " and ".join(f"{vip} is held by {node} alone" for vip, node in sorted(self.owners.items()))
@@ -132,7 +136,7 @@ def _says(action: Inject | Heal) -> str:
 
 
 def _condition(table: StepTable) -> Condition | None:
-    return Condition(table.within_s, table.owners or {}) if table.within_s is not None else None
+    return Condition(table.within_s, table.owners or {}, table.until == "asked") if table.within_s is not None else None
 
 
 def _step(table: StepTable) -> Step:

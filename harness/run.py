@@ -45,7 +45,7 @@ SETTLED_S = 2.0
 """After the load's end, until everything is read: what was under way at its end may still be written."""
 
 LOAD = "load"
-"""The feed of the load, wherever it is from."""
+"""The feed of the load, wherever it is from; those of its workers are named after it."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def run(  # noqa: PLR0913, PLR0917 - each is a seam that tests replace
             if readings:
                 _read(readings.first(), journal, on_progress)
             pumps = running.enter_context(_pumped([*lab.observers(), *feeds], journal, clock))
-            ground = _Ground(lab, made, journal, clock, on_progress, pumps)
+            ground = _Ground(lab, made, journal, clock, on_progress, pumps, _askers(scenario))
             running.callback(ground.undo_all)
             results = tuple(ground.carry_out(step, f"{n}/{len(steps)}") for n, step in enumerate(steps, 1))
             if readings:
@@ -151,6 +151,11 @@ def _look_after(lab: Lab, before: Audit, journal: _Journal, clock: wait.Clock) -
         journal.info("audit", "audit", aftermath(lab, before, AUDIT_WITHIN_S, clock))
     except LabError as error:
         journal.record(Entry(lab.now_ns(), "audit", "info", "audit", {}, str(error)))
+
+
+def _askers(scenario: Scenario) -> int:
+    """How many processes ask what is planned."""
+    return max(scenario.load.workers, 1) if scenario.load and scenario.load.planned else 0
 
 
 def _end_load(pumps: Sequence[_Pump]) -> None:
@@ -271,6 +276,8 @@ class _Pump:
         self.failure: Exception | None = None
         """What ended it, if not ``stop``: a run that is not recorded is not worth going on."""
         self.feed = feed
+        self.over = False
+        """A load has said that it has asked all that it had planned."""
         self._journal = journal
         self._clock = clock
         self._stopping = threading.Event()
@@ -323,6 +330,7 @@ class _Pump:
             for line in self._stream or ():
                 for entry in self.feed.entries(line):
                     self._journal.record(entry)
+                    self.over |= _says_over(entry)
         except LabError as error:
             why = str(error)
         if self._stopping.is_set():
@@ -361,6 +369,11 @@ class _Pump:
 
     def _note(self, phase: Literal["open", "lost", "closed", "dropped"], why: str | None = None) -> None:
         self._journal.info(self.feed.name, "feed", _given({"phase": phase, "why": why}))
+
+
+def _says_over(entry: Entry) -> bool:
+    """Whether it is a load's word that all is over."""
+    return entry.f == "plan" and isinstance(entry.value, dict) and entry.value.get("phase") == "over"
 
 
 @contextmanager
@@ -402,6 +415,7 @@ class _Ground:
     clock: wait.Clock
     on_progress: Progress
     pumps: Sequence[_Pump]
+    askers: int
     injected: dict[str, Injected] = field(default_factory=dict)
     """Each label -> the entered fault, in the order of injection."""
 
@@ -495,7 +509,7 @@ class _Ground:
             nonlocal told
             self._raise_failure()
             try:
-                trouble = _missing(condition, self.lab)
+                trouble = self._unasked() if condition.asked else _missing(condition, self.lab)
             except LabError as error:
                 trouble = str(error)
             if trouble and trouble != told:
@@ -507,6 +521,11 @@ class _Ground:
             return True
 
         wait.until(holds, within_s, f"a moment when {condition}", STATUS_EVERY_S, self.clock)
+
+    def _unasked(self) -> str:
+        """Which part of the load still has something to ask, or nothing."""
+        done = sum(pump.over for pump in self.pumps if pump.feed.name.partition(":")[0] == LOAD)
+        return "" if done >= self.askers else f"{done} of {self.askers} processes of the load have asked all"
 
     def _unrecorded(self) -> bool:
         return any(pump.failure for pump in self.pumps)

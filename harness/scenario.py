@@ -85,10 +85,12 @@ PlayerOp = Literal[
 class LoadTable(_Table):
     """``[load]``: users of the site. Without this table there are none."""
 
-    people: Literal["visitors", "players", "log"] = Field(
+    people: Literal["visitors", "players", "uploaders", "administrators", "everyone", "log"] = Field(
         default="visitors",
-        description="Visitors read the front page; players do all that the site can, and all that they did is read at "
-        "the end, for the checks of data; log: whoever is in an access log asks for the same pages at the same times",
+        description="Visitors read the front page; players do all that the site can; uploaders upload and download; "
+        "administrators change the site's content; everyone: all of these, 5, 12, 2 and 1 of 20 users. What was "
+        "written is read at the end, for the checks of data. log: whoever is in an access log asks for the same pages "
+        "at the same times",
     )
     log: str | None = Field(
         default=None,
@@ -156,6 +158,11 @@ class LoadTable(_Table):
         """Whether ops have their times, whatever becomes of the ones before."""
         return self.people == "log" or self.arrivals != "closed"
 
+    @property
+    def ends(self) -> bool:
+        """Whether a time comes when all is asked that was planned."""
+        return self.planned and all(phase.for_s is not None for phase in self.phases)
+
 
 class CaptureTable(_Table):
     """``[capture]``: record packets to ``capture.pcapng`` in the run directory. Without this table none are."""
@@ -182,7 +189,11 @@ class StepTable(_Table):
     settings: Mapping[str, Any] = Field(default={}, alias="with", description="The settings of the injected fault")
     label: Name | None = Field(default=None, alias="as", description="What heal calls the injected fault")
     heal: str | None = Field(default=None, description="The label of the injected fault to undo")
-    until: Literal["steady", "owned"] | None = Field(default=None, description="The condition to wait for")
+    until: Literal["steady", "owned", "asked"] | None = Field(
+        default=None,
+        description="The condition to wait for: steady, that nothing is wrong in the lab; owned, that owners hold the "
+        "virtual IPs; asked, that the load has asked all that it had planned",
+    )
     owners: Mapping[str, str] | None = Field(default=None, description="For owned: each virtual IP -> its director")
     within_s: Seconds | None = Field(default=None, description="How long the condition may take, in seconds")
     hold_s: Seconds | None = Field(default=None, description="Time to let pass under load and probes, in seconds")
@@ -233,6 +244,14 @@ class Scenario(_Table):
     steps: tuple[StepTable, ...] = Field(min_length=1)
     checks: Mapping[str, Mapping[str, Any]] = Field(default={}, description="The settings of each check")
 
+    @model_validator(mode="after")
+    def _has_an_end(self) -> Self:
+        if any(step.until == "asked" for step in self.steps) and not (self.load and self.load.ends):
+            raise ValueError(
+                'until = "asked" never comes: give a load that is planned to its end, by a log or by for_s'
+            )
+        return self
+
     @property
     def name(self) -> str:
         """Its name, part of the run directory's name."""
@@ -266,7 +285,10 @@ def under(wanted: Scenario, profile: Path | str) -> Scenario:
     load_of = load(profile).load
     if load_of is None:
         raise ScenarioError(f"{profile}: there is no [load] in it")
-    return wanted.model_copy(update={"load": load_of})
+    try:
+        return Scenario.model_validate({**dict(wanted), "load": load_of})
+    except ValidationError as error:
+        raise ScenarioError(f"{profile}: {first_mistake(error, Scenario)}") from error
 
 
 def parse(tables: Mapping[str, Any], origin: str) -> Scenario:

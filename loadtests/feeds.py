@@ -17,14 +17,25 @@ FOLDER = "/opt/monkeywrench"
 """Where the programs are put on the client node."""
 PYTHON = "/usr/bin/python3"
 LOCUST = "/opt/venv/bin/locust"
-PEOPLE = {"visitors": "Visitor", "players": "Player", "log": "Replayer"}
-"""The class of the locustfile that makes a scenario's load; with none named, Locust would start them all."""
+PEOPLE = {
+    "visitors": ("Visitor",),
+    "players": ("Player",),
+    "uploaders": ("Uploader",),
+    "administrators": ("Administrator",),
+    "everyone": ("Visitor", "Player", "Uploader", "Administrator"),
+    "log": ("Replayer",),
+}
+"""The classes of the locustfile that make a scenario's load; with none named, Locust would start them all."""
+WRITERS = frozenset({"players", "uploaders", "administrators", "everyone"})
+"""Those whose ops leave something on the site, which is read at the end."""
 LOAD_PROGRAM = ("locustfile.py", "lib/arrivals.py")
 """What Locust needs on the client."""
 READER, READERS = "Reader", 6
 READ_WITHIN_S = 180
 PLAYERS = 200
 """As many as the site has from the start (topology/images/db/schema.sql)."""
+ARTICLES = 12
+"""As many as the site has (topology/site/lib/articles.php)."""
 PAGES = ("ledger", "transfers")
 PROBE_EVERY_MS = 50
 PROBE_TIMEOUT_MS = 800
@@ -64,7 +75,7 @@ class LoadSettings(Protocol):
 
     @property
     def people(self) -> str:
-        """Who they are: ``visitors``, ``players`` or ``log``."""
+        """Who they are: one of ``PEOPLE``."""
 
     @property
     def log(self) -> str | None:
@@ -194,7 +205,8 @@ class Readings:
 
     def final(self, uploads: Sequence[str]) -> Feed:
         """What everything has come to; ``uploads`` are the names of all that were tried."""
-        return self._feed("final", {"pages": PAGES, "players": PLAYERS, "uploads": list(uploads)})
+        everything = {"pages": PAGES, "players": PLAYERS, "uploads": list(uploads), "articles": ARTICLES}
+        return self._feed("final", everything)
 
     def _feed(self, name: str, wanted: Mapping[str, Any]) -> Feed:
         path = f"{FOLDER}/{name}.json"
@@ -205,9 +217,9 @@ class Readings:
 
 
 def readings(lab: Lab, load: LoadSettings | None) -> Readings | None:
-    """What is to be read before and after a load of players; None where there is nothing to read."""
+    """What is to be read before and after a load that writes; None where there is nothing to read."""
     clients = lab.nodes("client")
-    if load is None or load.people != "players" or not clients:
+    if load is None or load.people not in WRITERS or not clients:
         return None
     return Readings(clients[0], lab.cluster.site, lab.cluster.resolver)
 
@@ -243,7 +255,7 @@ def _load(lab: Lab, clients: Sequence[Node], load: LoadSettings) -> list[Feed]:
         policy = (f"MONKEYWRENCH_CLIENT={load.client}",)
         mix = (f"MONKEYWRENCH_MIX={json.dumps(dict(load.mix))}",) if load.mix else ()
         environment = (*_environment(lab.cluster.resolver), *policy, *mix, *_pace(load), *own)
-        return ("env", *environment, *_locust(lab.cluster.site), *what, people)
+        return ("env", *environment, *_locust(lab.cluster.site), *what, *people)
 
     if not load.workers:
         return [ProgramFeed(LOAD, clients[0], files, locust(*users))]

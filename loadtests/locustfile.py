@@ -3,11 +3,13 @@
 ``locust -f loadtests/locustfile.py --headless --users 10 --spawn-rate 10 [--host http://www.example.test] [CLASS ...]``
 
 - ``Visitor`` reads the site's front page;
-- ``Player`` plays: pages, profiles, scores, transfers of coins, uploads and downloads, sessions.
+- ``Player`` plays: pages, profiles, scores, transfers of coins, uploads and downloads, sessions;
+- ``Uploader`` uploads files, and looks at those of others;
+- ``Administrator`` changes the site's content: articles, which the master of the web data replicates.
 
-With no class named both come, half of the users each. ``Replayer`` asks for the pages of a log, and comes only when
-``MONKEYWRENCH_REPLAY`` names it. ``Reader`` reads all that the site has, once, and ends; it comes
-only when ``MONKEYWRENCH_READ`` says what there is to read.
+With no class named all of them come; of 20 users, 5, 12, 2 and 1. ``Replayer`` asks for the pages of a log, and comes
+only when ``MONKEYWRENCH_REPLAY`` names it. ``Reader`` reads all that the site has, once, and ends; it comes only when
+``MONKEYWRENCH_READ`` says what there is to read.
 
 Environment:
 
@@ -25,7 +27,8 @@ Environment:
   each op asks for its own page
 - ``MONKEYWRENCH_SHARE``     ``k/n``: of what is planned, this process does the ops k, k + n, ...; processes with
   all k of 0 to n - 1 do all of it
-- ``MONKEYWRENCH_READ``      a JSON file for ``Reader``: ``{"pages": ["ledger"], "players": 200, "uploads": [NAME]}``
+- ``MONKEYWRENCH_READ``      a JSON file for ``Reader``:
+  ``{"pages": ["ledger"], "players": 200, "uploads": [NAME], "articles": 12}``
 - ``MONKEYWRENCH_PROCESS``   what the processes of the history are called; default user
 - ``MONKEYWRENCH_TIMEOUT_MS`` patience for a connection, and for each next part of an answer; default 5000
 
@@ -33,6 +36,8 @@ What the type of a completion means:
 
 - reads: ``ok`` for status 200 and a right answer; ``info`` for a time-out and for what was under way at the end;
   ``fail`` for everything else, a connection that was lost among it: nothing was read;
+- ``plan``, of no user: ``info``, ``{"phase": "over", "share": "0/1"}`` once all that this process had planned was asked
+  and answered, or given up;
 - writes (and ``session``, which counts): ``ok`` alike; ``fail`` only when certainly nothing was written: no connection
   was made, status 4xx, or the site says ``"written": "no"``; ``info`` for everything else: nobody knows.
 
@@ -65,7 +70,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 import geventhttpclient.client
@@ -267,18 +272,28 @@ class Plan:
     def __init__(self, planned: Iterator[tuple[float, str]]) -> None:
         self.planned = planned
         self.began_ns = 0
+        self.users = 0
+        """Who has come and not ended yet."""
 
     def next(self) -> Arrival:
         """Take the next one, and be there at its time. Raises StopUser when there is none."""
         self.began_ns = self.began_ns or time.perf_counter_ns()
         due_s, path = next(self.planned, (None, ""))
         if due_s is None:
-            raise StopUser
+            self._leave()
         due_ns = self.began_ns + round(due_s * 1e9)
         free_ns = time.perf_counter_ns()
         if free_ns < due_ns:
             time.sleep((due_ns - free_ns) / 1e9)
         return Arrival(due_ns, round((time.perf_counter_ns() - due_ns) / 1e6, 3), free_ns < due_ns, path)
+
+    def _leave(self) -> NoReturn:
+        """One user's end. The last one has nobody's answer left to wait for, and says that all is over."""
+        self.users -= 1
+        if not self.users:
+            value = {"phase": "over", "share": "/".join(map(str, SHARE))}
+            record({"t": time.perf_counter_ns(), "process": "plan", "type": "info", "f": "plan", "value": value})
+        raise StopUser
 
 
 def the_plan() -> Plan | None:
@@ -318,6 +333,8 @@ class Browser(FastHttpUser):
     def on_start(self) -> None:
         """Start with neither an address nor a visit."""
         self.number = next(self.numbers)
+        if self.plan:
+            self.plan.users += 1
         self.chance = random.Random(f"{PROCESS}:{self.number}")
         self.site = urlsplit(self.host or "")
         self.port = f":{self.site.port}" if self.site.port else ""
@@ -469,6 +486,7 @@ class Browser(FastHttpUser):
 class Visitor(Browser):
     """Reads the front page, a few times a visit."""
 
+    weight = 5
     ops_a_visit = (2, 6)
 
     def next_ask(self) -> Ask:
@@ -501,7 +519,10 @@ UPLOADS_KEPT = 10_000
 SAID = 200
 """Characters of a bad answer that are recorded."""
 
-WRITES = frozenset({"profile-write", "score", "transfer", "upload", "login", "session"})
+ARTICLES = 12
+"""Articles are 1 ... 12; one that nobody has written yet has the version 0."""
+
+WRITES = frozenset({"profile-write", "score", "transfer", "upload", "login", "session", "publish"})
 """Ops after which the site is another. ``session`` is one of them: the site counts how often it was asked."""
 
 
@@ -525,6 +546,8 @@ SHAPES = {
     "ledger": Shape((), {"entries": LIST, "last": NUMBER}),
     "transfers": Shape((), {"entries": LIST, "last": NUMBER}),
     "session": Shape((), {"player": NUMBER | {type(None)}, "pages": NUMBER}),
+    "publish": Shape(("article", "op"), {"version": NUMBER}),
+    "article": Shape(("article",), {"by": TEXT | {type(None)}, "version": NUMBER}),
 }
 """A table's values are numbers. Mottos and names of uploads are the ops' ids."""
 
@@ -603,7 +626,9 @@ except ValueError as error:
 class Player(Browser):
     """Somebody who plays: one op of the mix after another, and perhaps a session, which ends with the visit."""
 
+    weight = 12
     ops_a_visit = (5, 20)
+    mix: ClassVar[Mapping[str, int]] = MIX
     uploads: ClassVar[list[str]] = []
     """Names of acknowledged uploads, by whichever user of this process."""
 
@@ -624,7 +649,7 @@ class Player(Browser):
 
     def next_ask(self) -> Ask:
         """One op of the mix."""
-        [choice] = self.chance.choices(self.choices, cum_weights=self.cum_weights)
+        [choice] = self.chance.choices(tuple(self.mix), tuple(self.mix.values()))
         ask: Ask = getattr(self, choice.replace("-", "_"))()
         return ask
 
@@ -686,8 +711,16 @@ class Player(Browser):
         player, login = self.login.asked["player"], self.login.asked["op"]
         return Ask("session", {"player": player, "login": login}, "/session.php")
 
-    choices: ClassVar = tuple(MIX)
-    cum_weights: ClassVar = tuple(itertools.accumulate(MIX.values()))
+    def article(self) -> Ask:
+        """An article as the master has it."""
+        article = self.chance.randint(1, ARTICLES)
+        return Ask("article", {"article": article}, f"/article.php?article={article}")
+
+    def publish(self) -> Ask:
+        """An article with a text that no other has."""
+        op = next(self.ids)
+        asked = {"article": self.chance.randint(1, ARTICLES), "op": op}
+        return Ask("publish", asked, "/article.php", {**asked, "text": f"News of {op}"})
 
     def send(self, ask: Ask) -> Judgement:
         """Send a request, and be ready for an answer that cannot be read."""
@@ -750,6 +783,20 @@ class Player(Browser):
     def _log_out(self) -> None:
         self.headers.pop("Cookie", None)
         self.login = None
+
+
+class Uploader(Player):
+    """Somebody with files: uploads them, and looks at what is there."""
+
+    weight = 2
+    mix: ClassVar[Mapping[str, int]] = {"upload": 4, "download": 6}
+
+
+class Administrator(Player):
+    """Somebody who changes the site's content, and looks at what it is."""
+
+    weight = 1
+    mix: ClassVar[Mapping[str, int]] = {"publish": 3, "article": 4, "page": 3}
 
 
 PAGE = 1000
@@ -820,6 +867,10 @@ def to_read(wanted: Mapping[str, Any]) -> list[Ask]:
         *(Ask("score-read", {"player": player}, f"/score.php?player={player}") for player in players),
         *(Ask("profile-read", {"player": player}, f"/profile.php?player={player}") for player in players),
         *(Ask("download", {"name": name}, f"/upload.php?name={name}") for name in wanted["uploads"]),
+        *(
+            Ask("article", {"article": article}, f"/article.php?article={article}")
+            for article in range(1, wanted.get("articles", 0) + 1)
+        ),
     ]
 
 

@@ -28,7 +28,9 @@ EVERY_S = 0.5
 KEEP = '[ -d "$2" ] || { rm -rf "$2.new" && cp -a "$1" "$2.new" && mv "$2.new" "$2"; }'
 INTO_PLACE = 'rsync -a --checksum --delete --delay-updates "$2/" "$1/"'
 """A file with the same content is left alone: what differs by its date only is no release."""
-TAKE = f'mkdir -p "$2" && tar -x -C "$2" -f "$3" && rm "$3" && {INTO_PLACE} && rm -rf "$2"'
+ARTICLES = '{ [ ! -d "$2/articles" ] || chown www-data "$2/articles"; }'
+"""Apache itself writes in this folder of the site."""
+TAKE = f'mkdir -p "$2" && tar -x -C "$2" -f "$3" && rm "$3" && {ARTICLES} && {INTO_PLACE} && rm -rf "$2"'
 PUT_BACK = f'[ ! -d "$2" ] || {{ {INTO_PLACE} && rm -rf "$2"; }}'
 
 

@@ -34,8 +34,9 @@ from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "durability"
 
-Kind: TypeAlias = Literal["scores", "transfers", "profiles", "uploads"]
+Kind: TypeAlias = Literal["scores", "transfers", "profiles", "uploads", "articles"]
 KINDS: tuple[Kind, ...] = ("scores", "transfers", "profiles", "uploads")
+"""What players write; articles are administrators'."""
 
 
 class DurabilitySettings(BaseModel):
@@ -57,7 +58,7 @@ class DurabilitySettings(BaseModel):
 
 
 def check(history: History, settings: DurabilitySettings) -> Verdict:
-    """Every acknowledged score, transfer, profile and upload is there at the end; nothing that was refused is.
+    """Every acknowledged score, transfer, profile, upload and article is there at the end; nothing that was refused is.
 
     Each write is an element of a set, and is stable, stale (missing once, and there again), lost or never read, as in
     Jepsen's set-full. A write without an answer may be there or not, but once seen it must stay. A write that certainly
@@ -67,12 +68,13 @@ def check(history: History, settings: DurabilitySettings) -> Verdict:
     It takes a final reading of each kind, begun after the last write of that kind was over; without it, unknown:
 
     - scores: ``ledger``, and transfers: ``transfers``, pages until the end (``harness/checks/readings.py``);
-    - profiles: ``profile-read`` of every player whose profile was changed;
+    - profiles: ``profile-read`` of every player whose profile was changed; articles: ``article`` likewise, by the op
+      that wrote it, and as the master has it: whether the others have the same is for the check ``content``;
     - uploads: ``download`` of every acknowledged upload. Absent is what the site itself calls absent (status 404 with
       ``written``); any other failure says nothing.
 
-    A motto is there when a read has it, or a later version: it was overwritten. That a version never goes back and is
-    never given out twice is what linearizable asks, and only both together see every lost change. It cannot see what
+    A motto is there when a read has it, or a later version: it was overwritten. No two have the same version. That a
+    version never goes back is what linearizable asks, and only both together see every lost change. It cannot see what
     is lost after the final reading, nor what only looks written as long as no machine loses power. What earlier runs
     left in the lab is counted and not judged.
     """
@@ -139,8 +141,8 @@ class Judged:
             yield invalid(sentence, *shown(self.writes[place] for place in lost))
 
     def stale(self, settings: DurabilitySettings) -> Iterator[Finding]:
-        """What was away for too long. Uploads have a check of their own, and profiles have linearizable."""
-        if self.name in ("profiles", "uploads"):
+        """What was away for too long. Uploads and profiles have checks of their own; articles are overwritten."""
+        if self.name in ("profiles", "uploads", "articles"):
             return
         away = self.elements.missing_for()
         stale = [place for place in self.of(State.STALE) if away[place] > round(settings.stale_ms * MS)]
@@ -265,34 +267,66 @@ def _elements(writes: Sequence[Call]) -> Elements:
     return Elements(ints([call.end for call in writes]))
 
 
-# --- profiles: the version says whether a motto was there
+# --- profiles and articles: the version says whether a text was there
 
 
-def _profiles(history: History, _: DurabilitySettings) -> Judged:
-    # the try that follows one without a connection, at another address, has the same motto
-    writes = [call for call in calls(history, "profile-write") if call.told.get("again") is not True]
-    judged = Judged("profiles", writes, _elements(writes), [call.text("motto") for call in writes])
+@dataclass(frozen=True)
+class Register:
+    """How a kind that is overwritten is written and read: each ``f``, what names it, and what tells one text from all.
+
+    ``text`` is the field of a write, and ``by`` that of a read.
+    """
+
+    name: Kind
+    write: str
+    read: str
+    key: str
+    text: str
+    by: str
+
+
+PROFILES = Register("profiles", "profile-write", "profile-read", "player", "motto", "motto")
+ARTICLES = Register("articles", "publish", "article", "article", "op", "by")
+
+
+def _written(history: History, of: Register) -> Judged:
+    # the try that follows one without a connection, at another address, has the same text
+    writes = [call for call in calls(history, of.write) if call.told.get("again") is not True]
+    judged = Judged(of.name, writes, _elements(writes), [call.text(of.text) for call in writes])
     since = settled(writes)
     last = defaultdict(list)
-    for read in answered(history, "profile-read"):
+    for read in answered(history, of.read):
         if read.start > since:
-            last[read.number("player")].append(read)
+            last[read.number(of.key)].append(read)
     judged.readings = sum(map(len, last.values()))
     judged.final = bool(last)
-    judged.unread = [place for place, write in enumerate(writes) if write.ok and write.number("player") not in last]
+    judged.unread = [place for place, write in enumerate(writes) if write.ok and write.number(of.key) not in last]
     sightings = [
-        (place, _there(write, read), read.start, read.end)
+        (place, _there(write, read, of), read.start, read.end)
         for place, write in enumerate(writes)
-        for read in last[write.number("player")]
-        if write.ok or read.text("motto") == write.text("motto")
+        for read in last[write.number(of.key)]
+        if write.ok or read.told[of.by] == write.text(of.text)
     ]
     _see_each(judged, sightings)
+    for first, second in _same_version(writes, of):
+        both = f"{first.text(of.text)} and {second.text(of.text)} were both version {first.number('version')}"
+        judged.changed[both] = (*first.ops, *second.ops)
     return judged
 
 
-def _there(write: Call, read: Call) -> bool:
-    """The read has the motto, or a later version. A motto that was not acknowledged has no version to compare."""
-    if read.text("motto") == write.text("motto"):
+def _same_version(writes: Sequence[Call], of: Register) -> Iterator[tuple[Call, Call]]:
+    """Acknowledged writes of one thing that had the same version: one of them overwrote the other unseen."""
+    known: dict[tuple[int, int], Call] = {}
+    for write in writes:
+        if write.ok:
+            first = known.setdefault((write.number(of.key), write.number("version")), write)
+            if first.text(of.text) != write.text(of.text):
+                yield first, write
+
+
+def _there(write: Call, read: Call, of: Register) -> bool:
+    """The read has the text, or a later version. A text that was not acknowledged has no version to compare."""
+    if read.told[of.by] == write.text(of.text):  # of an article that nobody has written it is null
         return True
     return read.number("version") > write.number("version")
 
@@ -334,6 +368,7 @@ def _uploads(history: History, settings: DurabilitySettings) -> Judged:
 JUDGES: Mapping[Kind, Callable[[History, DurabilitySettings], Judged]] = {
     "scores": lambda history, _: _entered(history, SCORES),
     "transfers": lambda history, _: _entered(history, TRANSFERS),
-    "profiles": _profiles,
+    "profiles": lambda history, _: _written(history, PROFILES),
     "uploads": _uploads,
+    "articles": lambda history, _: _written(history, ARTICLES),
 }

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import sqrt
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,6 +21,9 @@ NAME = "knee"
 
 SAME = 1.05
 """Rates that differ by less are one rate: arrivals by chance are never exactly as many."""
+RISES, DEVIATIONS = 2.0, 8.0
+"""A load that becomes so many times as much rises, if it is by more than chance does: the deviation of a number
+of independent arrivals is its root."""
 
 
 class KneeSettings(BaseModel):
@@ -53,9 +57,7 @@ def check(history: History, settings: KneeSettings) -> Verdict:
     """
     windows = _windows(history, settings)
     slowest_first = sorted(windows, key=lambda window: window.planned_per_s)
-    beyond = next((window for window in slowest_first if not window.kept_up), None)
-    below = beyond.planned_per_s / SAME if beyond else float("inf")
-    knee = max((window.planned_per_s for window in windows if window.planned_per_s < below), default=0.0)
+    beyond, knee = _knee(slowest_first)
     findings = [*doubts(history), *too_few("Stretches with planned ops", len(windows), settings.windows)]
     findings += _verdict(slowest_first, knee, settings)
     held = f"The site kept up with {knee:,.1f} ops a second" + (
@@ -63,6 +65,27 @@ def check(history: History, settings: KneeSettings) -> Verdict:
     )
     numbers = {"knee_per_s": round(knee, 1), "windows": [window.row() for window in windows]}
     return conclude(NAME, findings, held, numbers, [op for window in windows for op in window.ops()])
+
+
+def rising(history: History) -> float | None:
+    """The knee of a run, in ops a second, where its load became more and more; None where it did not. Pure.
+
+    Of a site that kept up with all that came it is the most that came.
+    """
+    slowest_first = sorted(_windows(history, KneeSettings()), key=lambda window: window.planned_per_s)
+    if not slowest_first:
+        return None
+    least, most = len(slowest_first[0].pairs), len(slowest_first[-1].pairs)
+    rises = most >= RISES * least and most - least >= DEVIATIONS * sqrt(most)
+    return _knee(slowest_first)[1] if rises else None
+
+
+def _knee(slowest_first: Sequence[_Window]) -> tuple[_Window | None, float]:
+    """The first window that did not keep up, and the highest rate below it."""
+    beyond = next((window for window in slowest_first if not window.kept_up), None)
+    below = beyond.planned_per_s / SAME if beyond else float("inf")
+    knee = max((window.planned_per_s for window in slowest_first if window.planned_per_s < below), default=0.0)
+    return beyond, knee
 
 
 @dataclass(frozen=True)

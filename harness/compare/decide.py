@@ -8,7 +8,7 @@ from statistics import median
 from typing import get_args
 
 from harness.compare import ranks
-from harness.compare.measures import ALL, Measures
+from harness.compare.measures import ALL, KNEE, Measures
 from harness.compare.result import (
     CompareSettings,
     Comparison,
@@ -24,7 +24,7 @@ from harness.compare.result import (
 MOST_RUNS = 60
 """Of one side. The exact distribution of more takes minutes, and tells no more than these do."""
 
-SMALLER_IS_WORSE = frozenset({"throughput_per_s"})
+SMALLER_IS_WORSE = frozenset({"throughput_per_s", KNEE})
 
 Key = tuple[str, Statistic]
 
@@ -143,13 +143,15 @@ def _names(before: Sequence[Measures], now: Sequence[Measures]) -> list[str]:
 
 
 def _pairs(before: Sequence[Measures], now: Sequence[Measures]) -> dict[Key, Sides]:
-    return {
+    pairs = {
         (endpoint, statistic): Sides(
             _values(before, endpoint, statistic), _values(now, endpoint, statistic), (len(before), len(now))
         )
         for endpoint in _names(before, now)
         for statistic in get_args(Statistic)
     }
+    # most loads have no knee, and none has it by endpoint
+    return {key: sides for key, sides in pairs.items() if key[1] != KNEE or sides.before or sides.now}
 
 
 def _values(runs: Sequence[Measures], endpoint: str, statistic: str) -> dict[str, float]:
@@ -316,6 +318,7 @@ NAMES = {
     "p99_ms": "99th percentile of latency",
     "error_share": "share of errors",
     "throughput_per_s": "throughput",
+    KNEE: "knee",
 }
 
 
@@ -325,7 +328,7 @@ def _sentence(key: Key, sides: Sides, test: Test | None, decision: Decision | No
     missing = "".join(f" {text}" for text in _missing(sides))
     if test is None:
         return f"{what}: there is nothing to compare.{missing}"
-    unit = statistic.rpartition("_")[2] if statistic != "throughput_per_s" else "per_s"
+    unit = "per_s" if statistic.endswith("_per_s") else statistic.rpartition("_")[2]
     before, now = (median(values) for values in sides.values)
     ends = (
         f"{_number(test.shift_low, unit)} to {_number(test.shift_high, unit)}"

@@ -10,14 +10,17 @@ from urllib.parse import urlsplit
 
 from harness.checks.calls import gaps
 from harness.checks.errors import REFUSALS
+from harness.checks.knee import rising
 from harness.checks.timeline import MS
+from harness.compare.course import Course, course
 from harness.history import History, HistoryError, Pair
 from harness.load import latency_ms, load, quantile
 
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 BEYOND = 10
 """So many answers must be beyond a quantile: with fewer it is the luck of a few, and differs from run to run by it."""
-STATISTICS = (*QUANTILES, "error_share", "throughput_per_s")
+KNEE = "knee_per_s"
+STATISTICS = (*QUANTILES, "error_share", "throughput_per_s", KNEE)
 ALL = "all"
 """The endpoint that has all requests, whatever they asked for."""
 
@@ -28,10 +31,11 @@ class Measures:
 
     ``topology`` is what a cluster is made of and ``facts`` how it is set up: runs of two topologies are not comparable,
     those of two set-ups are. ``endpoints`` has statistics by endpoint: ``p50_ms``, ``p90_ms`` and ``p99_ms`` (of
-    answers), ``error_share`` (0 to 1), ``throughput_per_s`` (answers); one that a run cannot tell is missing.
-    ``requests`` counts them, answered or not. ``spoilt`` says in a sentence why the run cannot be used, if it cannot.
-    ``shares`` counts answers by the real server (``node``) and by the virtual IP (``vip``) that they came from. ``cpu``
-    is how much of a processor each node took meanwhile: 1 is a whole one.
+    answers), ``error_share`` (0 to 1), ``throughput_per_s`` (answers), and ``knee_per_s`` of ``all`` where the load
+    becomes more and more (see the check ``knee``); one that a run cannot tell is missing. ``requests`` counts them,
+    answered or not. ``spoilt`` says in a sentence why the run cannot be used, if it cannot. ``shares`` counts answers
+    by the real server (``node``) and by the virtual IP (``vip``) that they came from. ``cpu`` is how much of a
+    processor each node took meanwhile: 1 is a whole one. ``course`` is what a page draws.
     """
 
     name: str
@@ -43,6 +47,7 @@ class Measures:
     spoilt: str = ""
     shares: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     cpu: Mapping[str, float] = field(default_factory=dict)
+    course: Course = field(default_factory=Course)
 
 
 MEASURED = frozenset({"macs", "resource_start_ms", "resolver"})
@@ -63,10 +68,27 @@ def measure(name: str, history: History) -> Measures:
     begin_ns, end_ns = _span_ns(groups[ALL])
     seconds = (end_ns - begin_ns) / 1e9
     endpoints = {endpoint: _statistics(pairs, seconds) for endpoint, pairs in groups.items()}
-    requests = {endpoint: len(pairs) for endpoint, pairs in groups.items()}
+    knee_per_s = rising(history)
+    if knee_per_s is not None:
+        for endpoint in _whole(groups):
+            endpoints[endpoint][KNEE] = knee_per_s
     return Measures(
-        name, scenario, made_of, facts, endpoints, requests, shares=_shares(groups[ALL]), cpu=_cpu(history, groups[ALL])
+        name,
+        scenario,
+        made_of,
+        facts,
+        endpoints,
+        requests={endpoint: len(pairs) for endpoint, pairs in groups.items()},
+        shares=_shares(groups[ALL]),
+        cpu=_cpu(history, groups[ALL]),
+        course=course(groups[ALL], begin_ns),
     )
+
+
+def _whole(endpoints: Iterable[str]) -> list[str]:
+    """Those that have all requests: ``all``, and where there is only one besides, that one, too."""
+    others = [endpoint for endpoint in endpoints if endpoint != ALL]
+    return [ALL, *others] if len(others) == 1 else [ALL]
 
 
 def _shares(pairs: Iterable[Pair]) -> dict[str, dict[str, int]]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Statistic = Literal["p50_ms", "p90_ms", "p99_ms", "error_share", "throughput_per_s"]
+Statistic = Literal["p50_ms", "p90_ms", "p99_ms", "error_share", "throughput_per_s", "knee_per_s"]
 
 
 class Decision(StrEnum):
@@ -45,6 +45,7 @@ class CompareSettings(_Part):
             "p90_ms": Matters(share=0.25, least=25),
             "p99_ms": Matters(share=0.50, least=100),
             "error_share": Matters(share=0, least=0.01),
+            "knee_per_s": Matters(share=0.25, least=0),
         },
         min_length=1,
         description="What decides, and how much of a difference matters; each more asks for more runs",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from harness.compare import ALL, Comparison, Decision, Group, Measures, Result
+from harness.report import courses
 from harness.report.render import ENVIRONMENT, NOTHING
 from harness.verdict import Outcome
 
@@ -34,6 +35,7 @@ UNITS: Mapping[str, tuple[str, float]] = {
     "p99_ms": ("ms", 1),
     "error_share": ("%", 100),
     "throughput_per_s": ("a second", 1),
+    "knee_per_s": ("a second", 1),
 }
 """Each statistic -> the unit in which it is shown, and how many of it one is."""
 
@@ -75,6 +77,10 @@ def render(result: Result, title: str, runs: Sequence[tuple[str, Measures, str]]
         headline=HEADLINES[result.decision],
         endpoints=endpoints,
         runs=[(side, run, link, _shown(run)) for side, run, link in runs],
+        charts=courses.charts([(side, run) for side, run, _ in runs]),
+        plot={"width": courses.WIDTH, "height": courses.HEIGHT, "left": courses.LEFT, "right": courses.RIGHT},
+        sides=len({side for side, _, _ in runs}),
+        knee=any("knee_per_s" in of for _, run, _ in runs for of in run.endpoints.values()),
         shares=_shares(runs),
         cpu=_cpu(runs),
         command=command,
@@ -120,11 +126,11 @@ def _drawing(comparison: Comparison) -> Drawing:
 
 
 def _shown(run: Measures) -> list[str]:
-    """What the table of runs says of one: requests, answers a second, quantiles and errors of all of them."""
+    """What the table of runs says of one: requests, answers a second, quantiles, errors and the knee of all of them."""
     of_all = run.endpoints.get(ALL) or next(iter(run.endpoints.values()), {})
     asked = run.requests.get(ALL) or sum(run.requests.values())
     cells = [f"{asked:,}"]
-    for statistic in ("throughput_per_s", "p50_ms", "p90_ms", "p99_ms", "error_share"):
+    for statistic in ("throughput_per_s", "p50_ms", "p90_ms", "p99_ms", "error_share", "knee_per_s"):
         value = of_all.get(statistic)
         cells.append(NOTHING if value is None else f"{value * UNITS[statistic][1]:,.2f}")
     return cells

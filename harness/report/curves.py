@@ -68,7 +68,7 @@ def _throughput(pairs: Sequence[Pair], scale: Axis, seconds: range) -> Chart:
     groups = _by_second(pairs)
     good = {second: float(sum(pair.ok for pair in groups.get(second, ()))) for second in seconds}
     bad = {second: float(sum(not pair.ok for pair in groups.get(second, ()))) for second in seconds}
-    top = _round_up(max([*good.values(), *bad.values(), 1.0]))
+    top = round_up(max([*good.values(), *bad.values(), 1.0]))
 
     def y(value: float) -> float:
         return HEIGHT * (1 - value / top)
@@ -133,7 +133,7 @@ def _grid(at: Sequence[float], y: Callable[[float], float]) -> tuple[tuple[float
     return tuple((round(y(value), 1), f"{value:,.10g}") for value in at)
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
     """The next of 1, 2, 4, 5, 6, 8, 10 times a power of ten."""
     power: float = 10.0 ** floor(log10(value))
     return float(next(step * power for step in (1, 2, 4, 5, 6, 8, 10, 20) if step * power >= value))

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import topology
+from tests.lab.site import VIPS, ask
 from topology import deploy
 from topology.lab import DockerLab
 
@@ -39,6 +40,8 @@ def test_a_site_is_deployed_to_all_real_servers_and_the_labs_own_comes_back(lab:
         put(None)
         assert contents(lab) == own
         put(tmp_path / "new")
+        changed = ask(lab, VIPS[0], "/article.php", article=1, text="of the new site", op="test-deploy-1")
+        assert (changed["status"], changed["version"]) == (200, 1)
     assert contents(lab) == own
     assert not lab.node("web-1").exec("ls", deploy.KEPT).ok
     lab.wait_healthy()

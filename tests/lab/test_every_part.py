@@ -56,6 +56,50 @@ def test_an_upload_written_on_one_node_is_read_on_all(lab: DockerLab) -> None:
     assert mounts == {**dict.fromkeys(WEB, "nfs"), "web-1": "ext2/ext3"}
 
 
+def test_an_article_is_changed_through_any_real_server_and_served_by_all(lab: DockerLab) -> None:
+    """Twice within a second, and of the same length: rsync, which goes by size and time, must see both."""
+    before = ask(lab, VIPS[0], "/article.php?article=5")
+    first, second = op(), op()
+    for number, changed in enumerate((first, second), 1):
+        written = ask(lab, VIPS[number - 1], "/article.php", article=5, text=f"News: {changed}", op=changed)
+        assert (written["status"], written["vip"], written["op"]) == (200, VIPS[number - 1], changed)
+        assert written["version"] == before["version"] + number
+    again = ask(lab, VIPS[0], "/article.php", article=5, text=f"News: {second}", op=second)
+    assert again["version"] == written["version"]  # it was sent again, and is the same change
+    read = ask(lab, VIPS[1], "/article.php?article=5")
+    assert (read["by"], read["version"]) == (second, written["version"])
+
+    def everywhere() -> bool:
+        behind = [node for node in WEB if f"News: {second}" not in page(lab, node, "/articles/5.html")]
+        if behind:
+            raise NotYet(f"{', '.join(behind)} serve something else")
+        return True
+
+    assert comes(everywhere, "the article on all nodes")
+    healthy_status(lab)
+
+
+def test_what_cannot_be_published_is_refused_and_says_that_nothing_was_written(lab: DockerLab) -> None:
+    for form in ({"article": 13}, {"article": 5, "text": "x" * 2001}, {"article": 0}):
+        refused = ask(lab, VIPS[0], "/article.php", **{"text": "news", "op": op(), **form})
+        assert (refused["status"], refused["written"]) == (400, "no")
+    master = lab.node("web-1")
+    master.freeze()
+    try:
+        refused = until(lambda: _asked_elsewhere(lab), 60, "an answer from another than the master", 0.5)
+    finally:
+        master.thaw()
+    assert (refused["status"], "master" in refused["error"]) == (503, True)
+    assert refused["written"] in ("no", "unknown")
+
+
+def _asked_elsewhere(lab: DockerLab) -> dict[str, object]:
+    asked = ask(lab, VIPS[0], "/article.php", article=6, text="while the master stands still", op=op())
+    if "error" not in asked:
+        raise NotYet(f"{asked}")
+    return asked
+
+
 def served_everywhere(lab: DockerLab, path: str, text: str, nodes: list[str] = WEB) -> bool:
     behind = [node for node in nodes if page(lab, node, path) != text]
     if behind:

@@ -239,6 +239,33 @@ def test_a_profile_is_there_when_its_version_is() -> None:
     assert check(*written, motto(22, "profile-read", "b", 5), of="profiles").outcome is Outcome.UNKNOWN
 
 
+def article(at: float, f: str, op: str | None, version: int, kind: str = "ok") -> list[Op]:
+    told = {"article": 1, ("op" if f == "publish" else "by"): op, "version": version, "vip": h.VIP1}
+    asked = {key: told[key] for key in ("article", "vip", *(["op"] if f == "publish" else []))}
+    done = told if kind == "ok" else asked
+    return [h.op(at, f"user:{at}", f, asked, "invoke"), h.op(at + 5, f"user:{at}", f, done, kind)]
+
+
+def test_an_article_is_there_when_its_version_is() -> None:
+    written = [article(10, "publish", "a", 1), article(20, "publish", "b", 2)]
+    unsure = article(30, "publish", "c", 0, "info")
+    for more, by, version, outcome in (
+        ([], "b", 2, Outcome.VALID),
+        ([], "a", 1, Outcome.INVALID),
+        ([], None, 0, Outcome.INVALID),
+        ([unsure], "b", 2, Outcome.VALID),
+        ([unsure], "c", 3, Outcome.VALID),
+        ([unsure], "c", 2, Outcome.INVALID),  # then b is gone
+        ([article(30, "publish", "c", 0, "fail")], "c", 3, Outcome.INVALID),
+        ([article(30, "publish", "c", 2)], "c", 2, Outcome.INVALID),  # b and c were both the second
+    ):
+        verdict = check(*written, *more, article(100, "article", by, version), of="articles")
+        assert verdict.outcome is outcome, (more, by, version, verdict.summary)
+    assert check(*written, of="articles").outcome is Outcome.UNKNOWN
+    same = check(*written, article(30, "publish", "c", 2), article(100, "article", "c", 2), of="articles")
+    assert "b and c were both version 2" in " ".join(finding.sentence for finding in same.findings)
+
+
 def test_an_upload_is_asked_for_by_its_name() -> None:
     asked = {"name": "r-0-1", "sha256": "ab", "bytes": 1, "vip": h.VIP1}
     sent = [h.op(10, "user:1", "upload", asked, "invoke"), h.op(15, "user:1", "upload", asked, "ok")]

@@ -24,6 +24,7 @@ from harness.compare import (
 )
 from harness.history import History, Op
 from tests.unit import histories as h
+from tests.unit.test_check_knee import stepped
 
 BASE_MS = {"get /": 20.0, "get /scores.php": 60.0, "transfer": 35.0}
 """Endpoint -> its usual median latency."""
@@ -332,3 +333,40 @@ def test_a_certain_difference_that_is_too_small_to_matter() -> None:
     assert test is not None
     assert test.p_corrected < 0.001
     assert result.decision is Decision.NO_DIFFERENCE
+
+
+# --- the knee, and the course of a run
+
+
+def risen(carries: float, name: str) -> Measures:
+    """A load that becomes more and more, on a site that carries so much."""
+    return measure(name, stepped([5, 10, 20, 40, 80], carries))
+
+
+def test_a_knee_that_comes_earlier_is_a_regression_and_a_later_one_an_improvement() -> None:
+    low, high = ([risen(carries + n / 10, f"{carries}-{n}") for n in range(5)] for carries in (25, 50))
+    assert {run.endpoints["get /"]["knee_per_s"] for run in low} == {20}
+    only = CompareSettings(judged={"knee_per_s": Matters(share=0.25, least=0)})
+    assert compare(high, low, only).decision is Decision.REGRESSION
+    assert compare(low, high, only).decision is Decision.IMPROVEMENT
+    found = one(compare(high, low), "get /", "knee_per_s")
+    assert (found.decision, found.sentence[:60]) == (
+        Decision.REGRESSION,
+        "get /, knee: regression; from 40.00 a second to 20.00 a seco",
+    )
+
+
+def test_a_load_that_does_not_become_more_has_no_knee() -> None:
+    result = against(Site(), count=3)
+    statistics = {each.statistic for group in result.endpoints for each in group.comparisons}
+    assert "knee_per_s" not in statistics
+    assert not any("knee" in note for note in result.notes)
+
+
+def test_the_course_of_a_run_is_told_by_the_second() -> None:
+    ops = [op for number in range(100) for op in request(50 * number, "user:1", "get /", 20, failed=number >= 90)]
+    found = measure("run", h.of([h.start(), *ops, h.end(60_000)])).course
+    assert [found.answered[second] for second in range(5)] == [20, 20, 20, 20, 10]
+    assert [found.failed[second] for second in range(5)] == [0, 0, 0, 0, 10]
+    assert set(found.p50_ms.values()) == set(found.p90_ms.values()) == {20}
+    assert list(found.percentiles_ms) == [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95]  # 90 answers have no 99th

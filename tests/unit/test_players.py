@@ -24,8 +24,10 @@ import pytest
 from tests.unit.test_load import NAMES, Op, dns, finish, paired, start
 
 READS = {"get", "profile-read", "score-read", "coins", "download"}
-WRITES = {"profile-write", "score", "transfer", "upload", "login", "session"}
-FS = READS | WRITES
+WRITES = {"profile-write", "score", "transfer", "upload", "login", "session", "publish"}
+FS = READS | WRITES - {"publish"}
+"""What players do."""
+EVERYBODYS = FS | {"publish", "article"}
 PATHS = {
     ("GET", "/profile.php"): "profile-read",
     ("POST", "/profile.php"): "profile-write",
@@ -37,6 +39,8 @@ PATHS = {
     ("GET", "/upload.php"): "download",
     ("POST", "/login.php"): "login",
     ("GET", "/session.php"): "session",
+    ("GET", "/article.php"): "article",
+    ("POST", "/article.php"): "publish",
     ("GET", "/ledger.php"): "ledger_page",
     ("GET", "/transfers.php"): "transfers_page",
     **{("GET", path): "get" for path in ("/", "/news.html", "/rules.html", "/style.css")},
@@ -53,6 +57,8 @@ ASKED = {
     "download": {"name"},
     "login": {"player", "op"},
     "session": {"player", "login"},
+    "article": {"article"},
+    "publish": {"article", "op"},
 }
 TOLD = {
     "get": set(),
@@ -66,6 +72,8 @@ TOLD = {
     "download": {"sha256", "bytes"},
     "login": {"pages"},
     "session": {"pages"},
+    "article": {"by", "version"},
+    "publish": {"version"},
 }
 OP_ID = r"[0-9a-f]{8}-\d+-\d+"
 
@@ -104,6 +112,8 @@ class Game:
     balances: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(1, 201), 1000))
     moved: list[dict[str, Any]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    articles: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Of each: the ops that wrote it."""
     sessions: dict[str, list[int]] = field(default_factory=dict)
     """Of each cookie: player, pages."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -175,6 +185,16 @@ class Game:
 
     def transfers_page(self, request: Request) -> dict[str, Any]:
         return page(self.moved, request)
+
+    def article(self, request: Request) -> dict[str, Any]:
+        written = self.articles[request.given["article"]]
+        last = written[-1] if written else None
+        return {"article": request.given["article"], "by": last, "version": len(written)}
+
+    def publish(self, request: Request) -> dict[str, Any]:
+        assert request.given["op"] in request.given["text"]
+        self.articles[request.given["article"]].append(request.given["op"])
+        return {"article": request.given["article"], "version": len(self.articles[request.given["article"]])}
 
     def login(self, request: Request) -> Reply:
         cookie = f"PHPSESSID=s{len(self.sessions)}"
@@ -266,7 +286,7 @@ def play(game: Game) -> Iterator[Game]:
 def run(game: Game, folder: Path, *, who: str = "Player", **settings: Any) -> list[tuple[Op, Op]]:
     settings = {"MONKEYWRENCH_THINK_MS": "2", **settings}
     with play(game), dns(folder) as server:
-        return paired(finish(start(game.port, server, who=who, **settings)), FS)
+        return paired(finish(start(game.port, server, who=who, **settings)), EVERYBODYS)
 
 
 def of(pairs: list[tuple[Op, Op]], f: str, kind: str = "ok") -> list[dict[str, Any]]:
@@ -598,20 +618,46 @@ def test_without_an_address_nothing_is_sent() -> None:
     assert len({end["f"] for _, end in pairs}) > 3
 
 
-def test_ids_are_of_one_process_only_and_both_kinds_of_people_may_come(tmp_path: Path) -> None:
+def test_ids_are_of_one_process_only_and_everybody_may_come(tmp_path: Path) -> None:
     game = Game()
     with play(game), dns(tmp_path) as server:
-        programs = [start(game.port, server, who=who, seconds=4) for who in ("Player", "")]
-        one, both = (paired(finish(program), FS) for program in programs)
-    ids = op_ids(one) + op_ids(both)
+        programs = [start(game.port, server, who=who, users=20, seconds=5) for who in ("Player", "")]
+        one, all_ = (paired(finish(program), EVERYBODYS) for program in programs)
+    ids = op_ids(one) + op_ids(all_)
     assert len(ids) == len(set(ids))
     assert len({op.partition("-")[0] for op in ids}) == 2
-    # Two visitors and two players, none of whom is called like another.
+    # 5 visitors, 12 players, 2 uploaders and an administrator, none of whom is called like another.
     people = defaultdict(set)
-    for invoke, _ in both:
+    for invoke, _ in all_:
         people[invoke["process"]].add(invoke["f"])
-    assert len(people) == 4
-    assert sum(fs == {"get"} for fs in people.values()) == 2
+    assert len(people) == 20
+    assert sum(fs == {"get"} for fs in people.values()) == 5
+    assert sum(fs <= {"upload", "download"} for fs in people.values()) == 2
+    assert sum("article" in fs for fs in people.values()) == 1
+
+
+def test_administrators_change_articles_and_look_at_them(tmp_path: Path) -> None:
+    game = Game()
+    pairs = run(game, tmp_path, who="Administrator", users=3, seconds=4)
+    assert {end["f"] for _, end in pairs if end["type"] == "ok"} == {"publish", "article", "get"}
+    for value in of(pairs, "publish"):
+        assert game.articles[value["article"]][value["version"] - 1] == value["op"]
+    for value in of(pairs, "article"):
+        assert value["by"] == (game.articles[value["article"]][value["version"] - 1] if value["version"] else None)
+    assert {value["article"] for value in of(pairs, "publish")} == {*range(1, 13)}
+    # what was not answered, nobody knows; what the site says was not written is certain
+    game = Game(plant=lambda _, request: refusal(503, written="no") if request.f == "publish" else None)
+    refused = [end for _, end in run(game, tmp_path, who="Administrator", seconds=2) if end["f"] == "publish"]
+    assert {end["type"] for end in refused} <= {"fail", "info"}
+    assert all(end["value"]["written"] == "no" for end in refused if end["type"] == "fail")
+    assert any(end["type"] == "fail" for end in refused)
+
+
+def test_uploaders_upload_and_download(tmp_path: Path) -> None:
+    game = Game()
+    pairs = run(game, tmp_path, who="Uploader", users=3, seconds=4)
+    assert {end["f"] for _, end in pairs if end["type"] == "ok"} == {"upload", "download"}
+    assert {value["name"] for value in of(pairs, "upload")} <= game.files.keys()
 
 
 def test_a_rate_takes_the_place_of_thinking(tmp_path: Path) -> None:
@@ -630,17 +676,19 @@ def read(game: Game, folder: Path, wanted: dict[str, Any]) -> list[tuple[Op, Op]
     more = {"MONKEYWRENCH_READ": str(path), "MONKEYWRENCH_PROCESS": "final"}
     with play(game), dns(folder) as server:
         program = start(game.port, server, who="Reader", users=3, seconds=60, **more)
-        return paired(finish(program), {"ledger", "transfers", "coins", "score-read", "profile-read", "download"})
+        return paired(finish(program), {*PAGED, "coins", "score-read", "profile-read", "download", "article"})
 
 
 def old_game(scores: int = 2500) -> Game:
     game = Game(files={"a-0-1": b"one", "a-0-2": b"two"})
     game.ledger = {f"a-0-{n}": (n, n % 200 + 1, 7) for n in range(1, scores + 1)}
+    game.articles[3] = ["a-2-1"]
     game.moved = [{"entry": n, "op": f"a-1-{n}", "from": 1, "to": 2, "coins": 3} for n in (1, 2, 4)]
     return game
 
 
-EVERYTHING = {"pages": ["ledger", "transfers"], "players": 200, "uploads": ["a-0-1", "a-0-2", "a-0-3"]}
+PAGED = ["ledger", "transfers"]
+EVERYTHING = {"pages": PAGED, "players": 200, "uploads": ["a-0-1", "a-0-2", "a-0-3"], "articles": 12}
 
 
 def test_readers_read_everything_once_and_end(tmp_path: Path) -> None:
@@ -655,6 +703,7 @@ def test_readers_read_everything_once_and_end(tmp_path: Path) -> None:
         ("profile-read", "ok"): 200,
         ("download", "ok"): 2,
         ("download", "fail"): 1,  # it was never written; asking again would not change that
+        ("article", "ok"): 12,
     }
     assert {end["value"]["player"] for _, end in pairs if end["f"] == "profile-read"} == {*range(1, 201)}
 
@@ -696,7 +745,7 @@ def test_what_is_asked_at_the_next_address_is_read_once(tmp_path: Path) -> None:
         json.dumps(invoke["value"] | {"vip": 0, "f": end["f"]}) for invoke, end in pairs if end["type"] == "ok"
     )
     assert set(read_well.values()) == {1}
-    assert len(read_well) == 3 + 1 + 1 + 5 + 5 + 2
+    assert len(read_well) == 3 + 1 + 1 + 5 + 5 + 2 + 12
 
 
 def test_what_is_never_answered_is_given_up(tmp_path: Path) -> None:

@@ -430,6 +430,51 @@ def test_a_feed_that_cannot_be_read_ends_the_run_but_not_the_undo(tmp_path: Path
     assert [op["phase"] for op in ops.of("feed") if op.process == "ticker"] == ["open", "dropped"]
 
 
+def asking(lab: FakeLab, name: str, over_s: float | None) -> FakeFeed:
+    """A load that has asked all after so long, or never says so."""
+
+    def start() -> FakeStream:
+        stream = FakeStream(lab.time)
+
+        def says() -> None:
+            told = asdict(Entry(lab.now_ns(), "plan", "info", "plan", {"phase": "over"}))
+            stream.put(json.dumps(told))
+
+        if over_s is not None:
+            lab.time.after(1000 * over_s, says)
+        return stream
+
+    return FakeFeed(name, start, lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "over_s", "met"),
+    [
+        (0, {"load": 30}, True),
+        (0, {"load": None}, False),
+        (0, {"loads": 30}, False),
+        (2, {"load": None, "load:0": 20, "load:1": 40}, True),
+        (2, {"load": None, "load:0": 20, "load:1": None}, False),
+    ],
+)
+def test_a_step_waits_until_all_that_was_planned_is_asked(
+    tmp_path: Path, workers: int, over_s: Mapping[str, float | None], met: bool
+) -> None:
+    lab = FakeLab()
+    load_of = {"arrivals": "constant", "phases": [{"per_s": 5, "for_s": 10}], "workers": workers}
+    told = scenario({"until": "asked", "within_s": 60}, load=load_of)
+    feeds = [asking(lab, name, after) for name, after in over_s.items()]
+    result, ops = carried_out(tmp_path, told, {}, lab, feeds=feeds)
+    (step,) = result.steps
+    assert step.met is met
+    waits = [op["why"] for op in ops.of("step") if op["phase"] == "waiting"]
+    assert waits[0] == f"0 of {max(workers, 1)} processes of the load have asked all"
+    if met:
+        assert max(after for after in over_s.values() if after) <= step.took_ms / 1000 < 60
+    else:
+        assert "all that was planned is asked" in step.why
+
+
 def test_a_feed_whose_node_never_comes_does_not_keep_the_run_from_ending(tmp_path: Path) -> None:
     lab = FakeLab()
     feed = FakeFeed("absent", lambda: pytest.fail("opened before it was ready"), lambda: False)

@@ -16,6 +16,7 @@ MINIMAL: dict[str, Any] = {
     "steps": [{"name": "wait", "hold_s": 1}],
 }
 CHAOS = Path(__file__).parents[1] / "chaos"
+PROFILES = Path(__file__).parents[2] / "loadtests" / "profiles"
 LOCUSTFILE = Path(__file__).parents[2] / "loadtests" / "locustfile.py"
 
 
@@ -94,7 +95,7 @@ def test_is_frozen() -> None:
         ({"hold_s": -1}, "s.toml: steps[1].hold_s: input should be greater than 0, not -1"),
         (
             {"until": "stady", "within_s": 1},
-            "s.toml: steps[1].until: input should be 'steady' or 'owned', not 'stady'",
+            "s.toml: steps[1].until: input should be 'steady', 'owned' or 'asked', not 'stady'",
         ),
         (
             {"hold": 1},
@@ -149,6 +150,27 @@ def test_open_arrivals_have_phases_and_users_who_wait_have_none() -> None:
     assert "arrivals = 'poisson' with 0 phases" in refusal({**MINIMAL, "load": {"arrivals": "poisson"}})
     assert "arrivals = 'closed' with 2 phases" in refusal({**MINIMAL, "load": {"phases": phases}})
     assert "only the last one may" in refusal({**MINIMAL, "load": {**table, "phases": phases[::-1]}})
+
+
+def test_what_never_ends_is_not_waited_for() -> None:
+    ends = {"arrivals": "constant", "phases": [{"per_s": 5, "for_s": 10}, {"per_s": 9, "for_s": 1}]}
+    goes_on = {"arrivals": "constant", "phases": [{"per_s": 5, "for_s": 10}, {"per_s": 9}]}
+    steps = [{"name": "load", "until": "asked", "within_s": 60}]
+    for load_of in (ends, {"people": "log", "log": "access.log"}):
+        told = parse({**MINIMAL, "steps": steps, "load": load_of}, "s.toml")
+        assert told.load is not None
+        assert told.load.ends
+    for load_of in (goes_on, {}, {"people": "players"}):
+        assert 'until = "asked" never comes' in refusal({**MINIMAL, "steps": steps, "load": load_of})
+    silent = {key: table for key, table in MINIMAL.items() if key != "load"}
+    assert 'until = "asked" never comes' in refusal({**silent, "steps": steps})
+
+
+def test_the_load_of_another_has_to_end_where_the_end_is_waited_for() -> None:
+    ramp = load(PROFILES / "ramp.toml")
+    assert under(ramp, PROFILES / "soak.toml").load != ramp.load
+    with pytest.raises(ScenarioError, match=r'steady\.toml: .*"asked" never comes'):
+        under(ramp, PROFILES / "steady.toml")
 
 
 def test_a_mix_is_of_what_players_do_and_not_of_nothing() -> None:

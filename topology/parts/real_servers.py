@@ -91,4 +91,7 @@ def site_settings(topology: Topology, machine: Machine, secrets: Secrets) -> dic
         settings["database"]["password"] = secrets.database
     if topology.variable_data:
         settings["uploads"] = UPLOADS
+    if topology.web_data:
+        master = topology.web_data.master
+        settings["master"] = {"node": master, "address": str(topology.lan(master))}
     return settings

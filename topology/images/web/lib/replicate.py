@@ -9,6 +9,10 @@ No visitor of another real server ever sees half of a page:
   written meanwhile, the picture is thrown away and it waits again;
 - from the picture, rsync writes under other names and renames at the end (``--delay-updates``).
 
+rsync knows a changed file by its size and its time. A hostfs takes whole seconds only, so a time with a fraction would
+never be the same on two nodes, and a page that was changed twice in one second would be taken for the same. Before each
+picture, files that were written here therefore get a whole second that they did not have before.
+
 Every round copies all that differs, not only what an event named, so an event that was missed (a folder that was
 filled before it could be watched, lsyncd#284) costs a delay and no page. Every ``resync_s`` there is a round without an
 event: so a node that was down catches up. An empty folder is never replicated: that is a disk that is not there.
@@ -19,6 +23,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import stat
 import subprocess
 import sys
 import time
@@ -31,6 +36,7 @@ EVENTS = "modify,close_write,attrib,move,create,delete"
 # -1: modification times are compared with their nanoseconds, or two changes within a second would look like one.
 RSYNC = ("rsync", "-a", "--delete", "--modify-window=-1")
 PUSH = (*RSYNC, "--delay-updates", "--timeout=10", "--contimeout=3")
+SECOND_NS = 10**9
 RETRY_S = 5
 """After a round that did not reach all targets."""
 
@@ -46,9 +52,9 @@ class Plan:
     state: str
 
     @property
-    def picture(self) -> str:
+    def picture(self) -> Path:
         """Beside the folder, on the same file system."""
-        return f"{self.folder}.picture"
+        return Path(f"{self.folder}.picture")
 
 
 @dataclass
@@ -103,10 +109,39 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else "no reason given"
 
 
+def whole_second(mtime_ns: int, before_ns: int | None) -> int:
+    """The next whole second, and later than the one that was replicated last, in ns."""
+    next_ns = -(-mtime_ns // SECOND_NS) * SECOND_NS
+    return next_ns if before_ns is None else max(next_ns, (before_ns // SECOND_NS + 1) * SECOND_NS)
+
+
+def mark(plan: Plan) -> None:
+    """Give each file that was written on this node a time that all nodes can keep.
+
+    What is written after this has a fraction again, and its turn comes with the next picture.
+    """
+    for path in Path(plan.folder).rglob("*"):
+        try:
+            seen = path.lstat()
+            if seen.st_mtime_ns % SECOND_NS and stat.S_ISREG(seen.st_mode):
+                known = _mtime_ns(plan.picture / path.relative_to(plan.folder))
+                os.utime(path, ns=(seen.st_atime_ns, whole_second(seen.st_mtime_ns, known)))
+        except FileNotFoundError:
+            pass  # gone meanwhile: an event of its own
+
+
+def _mtime_ns(path: Path) -> int | None:
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def take_picture(plan: Plan) -> str:
     """Copy the folder beside itself. Returns why not; empty when it is done."""
     if not any(Path(plan.folder).iterdir()):
         return f"{plan.folder} is empty: not replicated, or all pages would be deleted everywhere"
+    mark(plan)
     done = subprocess.run(
         [*RSYNC, f"{plan.folder}/", f"{plan.picture}/"], stderr=subprocess.PIPE, text=True, check=False
     )
