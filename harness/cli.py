@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ DEFAULT_TOPOLOGY = "ultramonkey"
 DEFAULT_LAB = "default"
 SCENARIOS, PROFILES = Path("tests/chaos"), Path("loadtests/profiles")
 """Where a scenario's bare name is looked for, one after the other."""
+
+OP = '{"t":'
+"""What an op of the locustfile begins with."""
 
 progress = Console(stderr=True, highlight=False)
 output = Console(highlight=False)
@@ -487,6 +490,77 @@ def _sites(
                 yield lab
 
             yield with_site
+
+
+@main.command("locust", context_settings={"ignore_unknown_options": True})
+@lab_option
+@click.option("--port", default=8089, show_default=True, metavar="N", help="Of 127.0.0.1, for the page; 0: a free one.")
+@click.option("--client", default="browser", show_default=True, metavar="POLICY", help="What users ask with.")
+@click.option(
+    "--ops", type=click.Path(path_type=Path, dir_okay=False), default=None, metavar="FILE", help="Write each op here."
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[LOCUST OPTION|CLASS]...")
+def locust_page(lab_name: str, port: int, client: str, ops: Path | None, words: tuple[str, ...]) -> None:
+    """Locust with its own page on a lab that is up, until Ctrl-C: `monkeywrench locust Player --users 20 --autostart`.
+
+    Locust runs on the lab's client; its page is at 127.0.0.1 of this machine. Classes are Visitor, Player, Uploader and
+    Administrator; with none the page lets you choose. All other words are Locust's own options. Exits as Locust does
+    when it ends by itself.
+    """
+    from loadtests.feeds import WEB_PORT, by_hand
+    from topology import engine
+    from topology.doorway import doorway
+
+    with ExitStack() as stack:
+        lab = stack.enter_context(_attached(lab_name))
+        argv = by_hand(lab, words, client, ops is not None)
+        node = lab.nodes("client")[0]
+        there = stack.enter_context(doorway(engine.connect(), node, WEB_PORT, port))
+        to = stack.enter_context(ops.open("a", encoding="utf-8")) if ops else sys.stderr
+        progress.print(f"Locust's page: http://127.0.0.1:{there}/ (Ctrl-C ends it)", soft_wrap=True)
+        stream = node.stream(*argv)
+        stack.callback(stream.stop)
+        try:
+            for line in stream:
+                (to if line.text.startswith(OP) else sys.stderr).write(f"{line.text}\n")
+        except KeyboardInterrupt:
+            return
+    sys.exit(stream.exit_code)
+
+
+@main.command("merge")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--to", "target", type=click.Path(path_type=Path, file_okay=False), required=True, metavar="DIR")
+@click.option(
+    "--scenario", "asked", default=None, metavar="NAME|FILE", help="What is asked of it; kept beside it for `check`."
+)
+def merge_ops(files: tuple[Path, ...], target: Path, asked: str | None) -> None:
+    """Put the ops of Locust's workers on machines of your own together: FILES, one a worker, to one run in DIR.
+
+    Then `monkeywrench check DIR`, `report DIR` and `compare DIR DIR` go on as with a run of the lab. Needs no lab.
+    """
+    from loadtests import merge
+
+    path = _scenario_file(asked) if asked else None
+    name = scenarios.load(path).name if path else "load"
+    try:
+        workers = [merge.read(str(file), file.read_text("utf-8", "replace").splitlines()) for file in files]
+        entries = list(merge.merged(workers, name))
+    except merge.MergeError as error:
+        raise StoredError(str(error), error.next_step) from error
+    try:
+        merge.write(target, entries, path)
+    except FileExistsError as error:
+        raise StoredError(f"{target} has a run already", "Name another folder with --to DIR.") from error
+    except OSError as error:
+        raise StoredError(f"{target} cannot be written to: {error.strerror}", "Name another with --to DIR.") from error
+    for worker in workers:
+        told = "" if worker.whole else ", and was killed"
+        told += f"; {worker.broken} lines cannot be read" if worker.broken else ""
+        shift_ms = merge.shift_ns(worker, workers[0]) / 1e6
+        told += f"; another machine, its clock moved by {shift_ms:,.0f} ms" if shift_ms else ""
+        progress.print(f"{worker.name}: {len(worker.entries):,} ops of {len(worker.processes):,} users{told}")
+    output.print(f"run: {target}", soft_wrap=True)
 
 
 @main.command("compare")

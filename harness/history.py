@@ -189,6 +189,11 @@ class History(Sequence[Op]):
         return str(self.start["scenario"])
 
     @property
+    def load_only(self) -> bool:
+        """True when it has the ops of a load and nothing else: those of workers, put together."""
+        return any(op.process == "run" and op.get("load_only") is True for op in self.of("start"))
+
+    @property
     def complete(self) -> bool:
         """True when the run ended by itself; False when it was killed."""
         return any(op.process == "run" for op in self.of("end"))

@@ -44,6 +44,8 @@ PROBE_SLOTS = 32
 ALIVE_PATH = "/alive"
 ALIVE_TEXT = "OK"
 TICKER_PATH = "/ticker.php"
+WEB_PORT = 8089
+"""Of Locust's page, on the client's own loopback: its default."""
 LOAD = "load"
 """The feed of the load; each of its workers' is named after it, with a number."""
 WORKERS_WITHIN_S = 60
@@ -227,6 +229,27 @@ def readings(lab: Lab, load: LoadSettings | None) -> Readings | None:
 def program(*names: str) -> Mapping[str, bytes]:
     """Files of this package, by their paths on the client."""
     return {f"{FOLDER}/{name}": (Path(__file__).parent / name).read_bytes() for name in names}
+
+
+def by_hand(lab: Lab, words: Sequence[str], client: str, ops: bool) -> tuple[str, ...]:
+    """The command that starts Locust with its own page on the first client, which has all its files then.
+
+    ``words`` are options and classes for Locust; without a class its page lets one choose. With ``ops`` each op is a
+    line of what the command prints, beside what Locust says. Raises LabError when the lab has no client node.
+    """
+    clients = lab.nodes("client")
+    if not clients:
+        raise LabError("The lab has no node with the role client, so nothing can ask the site for pages.")
+    for path, content in program(*LOAD_PROGRAM).items():
+        clients[0].put(path, content)
+    classes = {each for some in PEOPLE.values() for each in some}
+    choose = () if classes & set(words) else ("--class-picker",)
+    to = (f"MONKEYWRENCH_OPS={'/dev/stdout' if ops else ''}",)
+    environment = (*to, f"MONKEYWRENCH_RESOLVER={lab.cluster.resolver}", f"MONKEYWRENCH_CLIENT={client}")
+    page = ("--web-host", "127.0.0.1", "--web-port", str(WEB_PORT))
+    locust = (LOCUST, "--locustfile", f"{FOLDER}/locustfile.py", "--host", f"http://{lab.cluster.site}")
+    both = ("sh", "-c", 'exec "$@" 2>&1', "locust")
+    return (*both, "env", *environment, *locust, *page, *choose, *words)
 
 
 def _probe(lab: Lab, client: Node) -> Feed:

@@ -36,6 +36,8 @@ What the type of a completion means:
 
 - reads: ``ok`` for status 200 and a right answer; ``info`` for a time-out and for what was under way at the end;
   ``fail`` for everything else, a connection that was lost among it: nothing was read;
+- ``worker``, of no user: ``info``, ``{"phase": "begin", "boot": ..., "wall_ns": ...}`` and ``{"phase": "end"}``, so
+  that ops of several machines, each with a clock of its own, can be put together (``merge.py``);
 - ``plan``, of no user: ``info``, ``{"phase": "over", "share": "0/1"}`` once all that this process had planned was asked
   and answered, or given up;
 - writes (and ``session``, which counts): ``ok`` alike; ``fail`` only when certainly nothing was written: no connection
@@ -53,7 +55,7 @@ somewhere behind the default route, and load must fail there and not leave the m
 from __future__ import annotations
 
 # Locust patches the interpreter for gevent when it is imported, so it comes before everything that uses sockets.
-from locust import FastHttpUser, constant_throughput, task  # isort: skip
+from locust import FastHttpUser, constant_throughput, events, task  # isort: skip
 
 import collections
 import functools
@@ -76,7 +78,9 @@ from urllib.parse import urlsplit
 import geventhttpclient.client
 from dnslib import QTYPE, DNSError, DNSRecord
 from locust.contrib.fasthttp import FastResponse
+from locust.env import Environment
 from locust.exception import StopUser
+from locust.runners import MasterRunner
 
 sys.path.insert(0, str(Path(__file__).parent / "lib"))
 import arrivals
@@ -223,6 +227,27 @@ def recorder(where: str | None) -> Callable[[dict[str, Any]], None]:
 record = recorder(os.environ.get("MONKEYWRENCH_OPS"))
 
 
+def say(f: str, process: str, value: dict[str, Any]) -> None:
+    """Record something that nobody asked for."""
+    record({"t": time.perf_counter_ns(), "process": process, "type": "info", "f": f, "value": value})
+
+
+@events.init.add_listener  # type: ignore[untyped-decorator]  # Locust has no types for it
+def begin(environment: Environment, **_: Any) -> None:
+    """Say which machine's clock the ops of this process have, and what it is at. A master has none."""
+    if not isinstance(environment.runner, MasterRunner):
+        boot = Path("/proc/sys/kernel/random/boot_id")
+        clock = {"boot": boot.read_text().strip() if boot.exists() else socket.gethostname(), "wall_ns": time.time_ns()}
+        say("worker", f"worker:{PROCESS}", {"phase": "begin", **clock})
+
+
+@events.quitting.add_listener  # type: ignore[untyped-decorator]  # Locust has no types for it
+def end(environment: Environment, **_: Any) -> None:
+    """Say that the record is whole."""
+    if not isinstance(environment.runner, MasterRunner):
+        say("worker", f"worker:{PROCESS}", {"phase": "end"})
+
+
 def outcome(error: BaseException | None, status: int) -> tuple[str, str]:
     """The type of a finished op and its error, if any: ``info`` for a time-out, which may have been served too late."""
     # The client wraps what it would try again, time-outs among it.
@@ -291,8 +316,7 @@ class Plan:
         """One user's end. The last one has nobody's answer left to wait for, and says that all is over."""
         self.users -= 1
         if not self.users:
-            value = {"phase": "over", "share": "/".join(map(str, SHARE))}
-            record({"t": time.perf_counter_ns(), "process": "plan", "type": "info", "f": "plan", "value": value})
+            say("plan", "plan", {"phase": "over", "share": "/".join(map(str, SHARE))})
         raise StopUser
 
 

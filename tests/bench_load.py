@@ -90,6 +90,9 @@ def load_table(client: Any, image: str) -> dict[str, dict[str, float]]:
             for policy, what in (("keep-alive", "one connection for good"), ("browser", "a connection for 2 to 6")):
                 client = names | {"MONKEYWRENCH_CLIENT": policy}
                 rows[f"ours, every op recorded, {what}"] = _ops(folder / policy, site, client)
+                silent = f"{folder}/silent-{policy}"
+                _locust(LOCUSTFILE, "Visitor", site, "--csv", silent, **client)
+                rows[f"ours, nothing recorded, {what}"] = {"requests a second": _from_csv(Path(f"{silent}_stats.csv"))}
             plan = {"kind": "poisson", "seed": 1, "phases": [[SECONDS - 2, PLANNED_PER_S, PLANNED_PER_S]]}
             planned = names | {"MONKEYWRENCH_ARRIVALS": json.dumps(plan)}
             rows[f"ours, {PLANNED_PER_S} planned a second"] = _ops(folder / "open", site, planned)

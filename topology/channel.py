@@ -8,18 +8,17 @@ from __future__ import annotations
 import itertools
 import json
 import queue
-import struct
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 from harness.protocols import LabError, Line
+from topology.pipe import Pipe
 
 CONNECT = ["/usr/bin/python3", "-I", "-S", "/usr/lib/monkeywrench/connect.py"]
-STDOUT, STDERR = 1, 2
-FRAME_HEADER_BYTES = 8
-"""Docker's attach protocol: one byte for the stream, three empty, four for the length (big endian)."""
+
+LOST = 255
+"""The exit code of a program whose node went away; ssh(1) has the same."""
 
 
 class ChannelClosedError(LabError):
@@ -39,11 +38,7 @@ class Channel:
 
     def __init__(self, client: Any, container: Any) -> None:
         self._name = container.name
-        call = client.api.exec_create(container.id, CONNECT, stdin=True, stdout=True, stderr=True)
-        stream = client.api.exec_start(call["Id"], socket=True)
-        self._stream = stream  # keeps the connection alive
-        self._socket = getattr(stream, "_sock", stream)
-        self._socket.settimeout(None)
+        self._pipe = Pipe(client, container, CONNECT)
         self._numbers = itertools.count(1)
         self._answers: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
         self._lock = threading.Lock()
@@ -59,7 +54,7 @@ class Channel:
                     f"the container {self._name} is gone", "Run `monkeywrench up` to boot a new lab."
                 )
             self._answers[number] = queue.SimpleQueue()
-            self._socket.sendall(json.dumps({"id": number, "do": do, **values}).encode() + b"\n")
+            self._pipe.send(json.dumps({"id": number, "do": do, **values}).encode() + b"\n")
         return number
 
     def answer(self, number: int, timeout_s: float | None) -> dict[str, Any]:
@@ -86,18 +81,17 @@ class Channel:
         """A request whose answer nobody waits for."""
         with self._lock:
             if not self._closed:
-                self._socket.sendall(json.dumps({"id": next(self._numbers), "do": do, **values}).encode() + b"\n")
+                self._pipe.send(json.dumps({"id": next(self._numbers), "do": do, **values}).encode() + b"\n")
 
     def close(self) -> None:
         """End the connection; what it started on the node ends too."""
         self._closed = True
-        with suppress(OSError):  # already gone
-            self._socket.shutdown(2)
+        self._pipe.close()
 
     def _read(self) -> None:
         rest = b""
         try:
-            for data in self._frames():
+            for data in self._pipe.pieces():
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     self._dispatch(json.loads(line))
@@ -114,28 +108,14 @@ class Channel:
         if answers is not None:
             answers.put(message)
 
-    def _frames(self) -> Iterator[bytes]:
-        while header := self._exactly(FRAME_HEADER_BYTES):
-            kind, length = struct.unpack(">BxxxL", header)
-            data = self._exactly(length)
-            if kind == STDOUT:
-                yield data
-
-    def _exactly(self, length: int) -> bytes:
-        data = b""
-        while len(data) < length:
-            piece = self._socket.recv(length - len(data))
-            if not piece:
-                return b""
-            data += piece
-        return data
-
 
 class Job:
     """A program that runs on a node; its lines as they come. Implements ``harness.protocols.Stream``."""
 
     def __init__(self, channel: Channel, number: int) -> None:
         self._channel, self._number = channel, number
+        self.exit_code = LOST
+        """The program's, once all that it said was read."""
 
     def __iter__(self) -> Iterator[Line]:
         rest, time_ns = "", 0
@@ -145,6 +125,7 @@ class Job:
             for line in lines:
                 yield Line(time_ns, line)
             if "done" in message:
+                self.exit_code = int(message["done"])
                 break
         if rest:
             yield Line(time_ns, rest)

@@ -104,11 +104,11 @@ def start(
     port: int, server: str, *, who: str = "Visitor", users: int = 4, seconds: int = 5, **environment: str
 ) -> subprocess.Popen[str]:
     pace = f"--users {users} --spawn-rate 100 --run-time {seconds}s --exit-code-on-error 0"
-    return locust(port, server, f"{pace} {who}", {"MONKEYWRENCH_THINK_MS": "20", **environment})
+    return locust(port, server, f"--headless {pace} {who}", {"MONKEYWRENCH_THINK_MS": "20", **environment})
 
 
 def locust(port: int, server: str, more: str, environment: dict[str, str]) -> subprocess.Popen[str]:
-    argv = [str(LOCUST), "--headless", "--locustfile", str(LOCUSTFILE), "--host", f"http://www.example.test:{port}"]
+    argv = [str(LOCUST), "--locustfile", str(LOCUSTFILE), "--host", f"http://www.example.test:{port}"]
     variables = {"MONKEYWRENCH_OPS": "/dev/stdout", "MONKEYWRENCH_RESOLVER": server, **environment}
     env = {**os.environ, **variables}
     return subprocess.Popen([*argv, *more.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
@@ -126,7 +126,7 @@ def paired(ops: list[Op], fs: Collection[str] = ("get",)) -> list[tuple[Op, Op]]
     outstanding: dict[str, Op] = {}
     pairs = []
     for op in ops:
-        if op["f"] == "plan":
+        if op["f"] in ("plan", "worker"):
             continue
         assert re.fullmatch(r"(user|user:\d|final|connection:[\d.]+):\d+", op["process"])
         assert op["f"] in fs
@@ -195,7 +195,11 @@ def test_planned_ops_are_all_done_and_not_one_more(tmp_path: Path) -> None:
     assert told >= 99
     (over,) = (op for op in ops if op["f"] == "plan")
     assert (over["process"], over["type"], over["value"]) == ("plan", "info", {"phase": "over", "share": "0/1"})
-    assert over["t"] >= max(op["t"] for op in ops)
+    assert over["t"] >= max(end["t"] for _, end in pairs)
+    begin, end = (op for op in ops if op["f"] == "worker")
+    assert (begin["process"], begin["value"]["phase"], end["value"]) == ("worker:user", "begin", {"phase": "end"})
+    assert begin is ops[0]
+    assert end is ops[-1]
 
 
 def test_a_log_is_asked_for_at_its_times(tmp_path: Path) -> None:
@@ -252,7 +256,8 @@ def test_a_worker_that_dies_leaves_the_others_their_share(tmp_path: Path) -> Non
     with site() as served, dns(tmp_path) as server:
         master, dying, other = distributed(served.port, server, plan((4, 19.6, 19.6)), 14)
         assert dying.stdout is not None
-        dying.stdout.readline()
+        for _ in range(2):  # it has begun, and asked for something
+            dying.stdout.readline()
         dying.kill()
         dying.communicate()
         assert len(paired(finish(other))) == 39  # every second one of 78
