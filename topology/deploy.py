@@ -26,8 +26,10 @@ EVERYWHERE_S = 120.0
 EVERY_S = 0.5
 
 KEEP = '[ -d "$2" ] || { rm -rf "$2.new" && cp -a "$1" "$2.new" && mv "$2.new" "$2"; }'
-INTO_PLACE = 'rsync -a --checksum --delete --delay-updates "$2/" "$1/"'
-"""A file with the same content is left alone: what differs by its date only is no release."""
+INTO_PLACE = 'rsync -rlpgoD --checksum --delete --delay-updates "$2/" "$1/"'
+"""A file with the same content is left alone: what differs by its date only is no release. One with another content is
+as of now, whatever its date was: two sites that were checked out in the same second have the same dates, and PHP, which
+goes by them alone (opcache.validate_timestamps), would go on with the script that it knows."""
 ARTICLES = '{ [ ! -d "$2/articles" ] || chown www-data "$2/articles"; }'
 """Apache itself writes in this folder of the site."""
 TAKE = f'mkdir -p "$2" && tar -x -C "$2" -f "$3" && rm "$3" && {ARTICLES} && {INTO_PLACE} && rm -rf "$2"'

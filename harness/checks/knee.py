@@ -21,7 +21,7 @@ NAME = "knee"
 
 SAME = 1.05
 """Rates that differ by less are one rate: arrivals by chance are never exactly as many."""
-RISES, DEVIATIONS = 2.0, 8.0
+RISES, DEVIATIONS = 2.0, 6.0
 """A load that becomes so many times as much rises, if it is by more than chance does: the deviation of a number
 of independent arrivals is its root."""
 
@@ -72,7 +72,8 @@ def rising(history: History) -> float | None:
 
     Of a site that kept up with all that came it is the most that came.
     """
-    slowest_first = sorted(_windows(history, KneeSettings()), key=lambda window: window.planned_per_s)
+    # the beginning of the load lies somewhere within the first one
+    slowest_first = sorted(_windows(history, KneeSettings())[1:], key=lambda window: window.planned_per_s)
     if not slowest_first:
         return None
     least, most = len(slowest_first[0].pairs), len(slowest_first[-1].pairs)

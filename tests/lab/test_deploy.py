@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import topology
-from tests.lab.site import VIPS, ask
+from tests.lab.site import VIPS, WEB, ask, page
 from topology import deploy
 from topology.lab import DockerLab
 
@@ -45,6 +46,20 @@ def test_a_site_is_deployed_to_all_real_servers_and_the_labs_own_comes_back(lab:
     assert contents(lab) == own
     assert not lab.node("web-1").exec("ls", deploy.KEPT).ok
     lab.wait_healthy()
+
+
+def test_two_sites_whose_files_have_the_same_dates_are_two(lab: DockerLab, tmp_path: Path) -> None:
+    """As two checkouts of one second have; PHP would go on with the script that it knows."""
+    lab.wait_healthy()
+    for name in ("one", "two"):
+        shutil.copytree(OWN, tmp_path / name)
+        version = tmp_path / name / "version.php"
+        version.write_text(f"<?php echo '{name}';")
+        os.utime(version, (1_700_000_000, 1_700_000_000))
+    with deploy.sites(lab) as put:
+        for name in ("one", "two", "one"):
+            put(tmp_path / name)
+            assert {node: page(lab, node, "/version.php") for node in WEB} == dict.fromkeys(WEB, name)
 
 
 def test_what_a_killed_process_deployed_is_taken_back_by_the_next(lab: DockerLab, tmp_path: Path) -> None:

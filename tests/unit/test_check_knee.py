@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.checks import judge
+from harness.checks.knee import rising
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
 from tests.unit import histories as h
@@ -81,3 +83,24 @@ def test_what_did_not_come_is_unknown(history: History, says: str) -> None:
     verdict = knee(history, at_least_per_s=30)
     assert verdict.outcome is Outcome.UNKNOWN
     assert any(says in finding.sentence for finding in verdict.findings)
+
+
+@pytest.mark.parametrize("began_s", [0, 1, 2.5, 4.9])
+def test_a_load_that_is_always_the_same_does_not_rise_whenever_it_begins(began_s: float) -> None:
+    """Its windows are of 5 s, and the first one has only what came after the beginning."""
+    chance = random.Random(7)
+    ops, at_ms = [h.start()], 1000 * began_s
+    for number in range(1_000):
+        at_ms += chance.expovariate(50) * 1000
+        asked = {"url": "http://www.example.test/", "vip": h.VIP1}
+        user = f"user:{number}"
+        ops.append(h.op(at_ms, user, "get", {**asked, "late_ms": 0.5, "free": True}, "invoke"))
+        ops.append(h.op(at_ms + 9, user, "get", {**asked, "ms": 9.5, "status": 200}, "ok"))
+    assert rising(h.of([*ops, h.end(at_ms + 1000)])) is None
+
+
+def test_one_that_becomes_more_rises() -> None:
+    assert rising(stepped([5, 10, 20, 40, 80], 30)) == 20
+    assert rising(stepped([5, 10, 20], 100)) == 20  # the most that came
+    assert rising(stepped([20, 21], 100)) is None
+    assert rising(h.PowerCut().history()) is None
