@@ -428,8 +428,9 @@ def load_runs(  # noqa: PLR0913, PLR0917 - click hands over each option as an ar
                 f"{baseline} has runs of {measures.scenario}, and this is {wanted.name}",
                 "Compare runs of one profile.",
             )
-    made = release.folder(target, wanted.name)
     own = topology or wanted.scenario.topology
+    _refuse_another(before, baseline, own)
+    made = release.folder(target, wanted.name)
     order = release.turns(count, [release.BASELINE, release.CANDIDATE] if against else [release.CANDIDATE])
     found: dict[str, Runs] = {release.BASELINE: list(before), release.CANDIDATE: []}
     if against and not earlier_site:
@@ -456,6 +457,19 @@ def load_runs(  # noqa: PLR0913, PLR0917 - click hands over each option as an ar
         output.print(f"baseline for `monkeywrench load {profile} --baseline`: {made}", soft_wrap=True)
         return
     _compared(made, wanted.scenario.title, found, judged, as_json=False)
+
+
+def _refuse_another(before: Runs, baseline: Path | None, topology: str) -> None:
+    """Raises ReleaseError for a baseline of another topology, before anything is booted."""
+    from topology import model
+
+    for key, now in model.load(topology).made_of.items() if before else ():
+        then = before[0][0].topology.get(key)
+        if then != now:
+            raise ReleaseError(
+                f"{baseline} has runs of another topology: {key} is {then} there, and {now} in {topology}",
+                "Compare runs of one topology; --against takes two of them by turns.",
+            )
 
 
 LabOf = Callable[[str], AbstractContextManager[Any]]

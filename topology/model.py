@@ -223,6 +223,16 @@ class Topology(Strict):
         """A node's first address on the lan."""
         return self.machine(name).addresses["lan"][0]
 
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What runs must share to be compared, in the words of a history's first op."""
+        return {
+            "site": self.site,
+            "vips": {str(vip.address): vip.home for vip in self.vips},
+            "directors": [machine.name for machine in self.of_role("director")],
+            "web": [machine.name for machine in self.of_role("web")],
+        }
+
     def of_role(self, role: Role) -> tuple[Machine, ...]:
         """All nodes of a role."""
         return tuple(machine for machine in self.machines if machine.role == role)

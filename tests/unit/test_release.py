@@ -104,6 +104,12 @@ def test_a_baseline_of_another_profile_is_refused_before_anything_is_booted(tmp_
     assert result.exit_code == 2
     assert "and this is steady" in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
+    for history in before.rglob(store.HISTORY):
+        history.write_text(history.read_text().replace('"scenario":"director-power-cut"', '"scenario":"steady"'))
+    other = call("load", "loadtests/profiles/steady.toml", "--baseline", before, "--to", tmp_path / "out")
+    assert other.exit_code == 2
+    assert "has runs of another topology: " in " ".join(other.stderr.split())
+    assert not (tmp_path / "out").exists()
     both = call("load", "loadtests/profiles/steady.toml", "--baseline", before, "--against", "ultramonkey")
     assert (both.exit_code, "exclude each other" in both.stderr) == (2, True)
     none = call("load", "tests/chaos/no-such.toml")
