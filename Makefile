@@ -38,7 +38,7 @@ lab: setup ## the tests of the lab itself
 chaos: setup ## the scenarios
 	@$(PYTHON) -m pytest -m chaos tests/chaos
 
-soak: setup ## long tests on a real lab: faults of the cluster as a whole (15 min)
+soak: setup ## long tests on a real lab: faults of the cluster as a whole, workers, all profiles (40 min)
 	@$(PYTHON) -m pytest -o norecursedirs=.git tests/soak
 
 bench: setup ## speed and size, beside the same number of idle containers

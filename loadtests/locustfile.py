@@ -216,8 +216,10 @@ def recorder(where: str | None) -> Callable[[dict[str, Any]], None]:
     else:
         fd = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
+    encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make one for each op
+
     def record(op: dict[str, Any]) -> None:
-        line = json.dumps(op, separators=(",", ":")).encode() + b"\n"
+        line = encode(op).encode() + b"\n"
         while line:
             line = line[os.write(fd, line) :]
 
@@ -665,6 +667,7 @@ class Player(Browser):
         self.client.client.cookiejar = None
         self.ids = (f"{process_id(os.getpid())}-{self.number}-{n}" for n in itertools.count())
         self.login: Ask | None = None
+        self.written = self.chance.randrange(ARTICLES)
 
     def begin_visit(self) -> None:
         """Another person, with a new connection and no session."""
@@ -741,9 +744,10 @@ class Player(Browser):
         return Ask("article", {"article": article}, f"/article.php?article={article}")
 
     def publish(self) -> Ask:
-        """An article with a text that no other has."""
+        """The next article, with a text that no other has: nobody changes the same one again at once."""
+        self.written += 1
         op = next(self.ids)
-        asked = {"article": self.chance.randint(1, ARTICLES), "op": op}
+        asked = {"article": (self.number + self.written) % ARTICLES + 1, "op": op}
         return Ask("publish", asked, "/article.php", {**asked, "text": f"News of {op}"})
 
     def send(self, ask: Ask) -> Judgement:
