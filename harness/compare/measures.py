@@ -85,7 +85,7 @@ def measure(name: str, history: History) -> Measures:
         requests={endpoint: len(pairs) for endpoint, pairs in groups.items()},
         shares=_shares(groups[ALL]),
         cpu=_cpu(history, groups[ALL]),
-        course=course(groups[ALL], begin_ns),
+        course=course((pair for pair in groups[ALL] if not _refused(pair)), begin_ns),
     )
 
 

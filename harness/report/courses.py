@@ -48,14 +48,15 @@ class Chart:
 def charts(runs: Sequence[tuple[str, Measures]]) -> list[Chart]:
     """Answers and latency over time, and latency by percentile: of each side the median of its runs."""
     sides = {side: [run.course for its, run in runs if its == side] for side, _ in runs}
-    seconds = max((second for some in sides.values() for one in some for second in one.answered), default=0)
+    ends = [max(one.answered) for some in sides.values() for one in some if one.answered]
+    seconds = min(ends, default=0)  # what all runs have, without the second in which one of them ended
     if not seconds:
         return []
     return [_answers(sides, seconds), *_latency(sides, seconds), *_percentiles(sides)]
 
 
 def _answers(sides: Mapping[str, Sequence[Course]], seconds: int) -> Chart:
-    # a second without an answer has none; the last one is not whole
+    # a second without an answer has none
     each = {
         (side, "answers"): _over_time([_whole(one.answered, seconds) for one in some], seconds)
         for side, some in sides.items()
@@ -127,7 +128,8 @@ def _over_time(runs: Sequence[Mapping[int, float]], seconds: int) -> Values:
     points: dict[int, list[float]] = defaultdict(list)
     for run in runs:
         for second, value in run.items():
-            points[second // step].append(value)
+            if second < seconds:
+                points[second // step].append(value)
     return {(point + 0.5) * step: median(values) for point, values in sorted(points.items())}
 
 
