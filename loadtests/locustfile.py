@@ -365,6 +365,8 @@ class Browser(FastHttpUser):
         self.site = urlsplit(self.host or "")
         self.port = f":{self.site.port}" if self.site.port else ""
         self.headers = {"Host": self.site.netloc}
+        # The jar of the client keeps cookies by address; a browser keeps them by name, as do those here who log in.
+        self.client.client.cookiejar = None
         self.vip: str | None = None
         self.next_vips: list[str] = []
         self.usable_until = 0.0
@@ -663,8 +665,6 @@ class Player(Browser):
         super().on_start()
         # What the client would unpack could also be broken in ways that are not the site's.
         self.headers["Accept-Encoding"] = "identity"
-        # The jar of the client keeps cookies by address; a browser keeps them by name, and so does this one.
-        self.client.client.cookiejar = None
         self.ids = (f"{process_id(os.getpid())}-{self.number}-{n}" for n in itertools.count())
         self.login: Ask | None = None
         self.written = self.chance.randrange(ARTICLES)

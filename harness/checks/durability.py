@@ -283,10 +283,16 @@ class Register:
     key: str
     text: str
     by: str
+    unwritten: bool = False
+    """``by`` is null of one that nobody has written yet."""
+
+    def found(self, read: Call) -> str | None:
+        """The text that a read found. Raises HistoryError when it is none."""
+        return None if self.unwritten and read.told[self.by] is None else read.text(self.by)
 
 
 PROFILES = Register("profiles", "profile-write", "profile-read", "player", "motto", "motto")
-ARTICLES = Register("articles", "publish", "article", "article", "op", "by")
+ARTICLES = Register("articles", "publish", "article", "article", "op", "by", unwritten=True)
 
 
 def _written(history: History, of: Register) -> Judged:
@@ -305,7 +311,7 @@ def _written(history: History, of: Register) -> Judged:
         (place, _there(write, read, of), read.start, read.end)
         for place, write in enumerate(writes)
         for read in last[write.number(of.key)]
-        if write.ok or read.told[of.by] == write.text(of.text)
+        if write.ok or of.found(read) == write.text(of.text)
     ]
     _see_each(judged, sightings)
     for first, second in _same_version(writes, of):
@@ -326,7 +332,7 @@ def _same_version(writes: Sequence[Call], of: Register) -> Iterator[tuple[Call, 
 
 def _there(write: Call, read: Call, of: Register) -> bool:
     """The read has the text, or a later version. A text that was not acknowledged has no version to compare."""
-    if read.told[of.by] == write.text(of.text):  # of an article that nobody has written it is null
+    if of.found(read) == write.text(of.text):
         return True
     return read.number("version") > write.number("version")
 
