@@ -72,7 +72,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlsplit
 
 import geventhttpclient.client
@@ -299,6 +299,7 @@ class Plan:
     def __init__(self, planned: Iterator[tuple[float, str]]) -> None:
         self.planned = planned
         self.began_ns = 0
+        self.exhausted = False
         self.users = 0
         """Who has come and not ended yet."""
 
@@ -307,19 +308,19 @@ class Plan:
         self.began_ns = self.began_ns or time.perf_counter_ns()
         due_s, path = next(self.planned, (None, ""))
         if due_s is None:
-            self._leave()
+            self.exhausted = True
+            raise StopUser
         due_ns = self.began_ns + round(due_s * 1e9)
         free_ns = time.perf_counter_ns()
         if free_ns < due_ns:
             time.sleep((due_ns - free_ns) / 1e9)
         return Arrival(due_ns, round((time.perf_counter_ns() - due_ns) / 1e6, 3), free_ns < due_ns, path)
 
-    def _leave(self) -> NoReturn:
-        """One user's end. The last one has nobody's answer left to wait for, and says that all is over."""
+    def leave(self) -> None:
+        """One user's end. The last one after all was taken has nobody's answer left to wait for: all is over."""
         self.users -= 1
-        if not self.users:
+        if self.exhausted and not self.users:
             say("plan", "plan", {"phase": "over", "share": "/".join(map(str, SHARE))})
-        raise StopUser
 
 
 def the_plan() -> Plan | None:
@@ -371,6 +372,11 @@ class Browser(FastHttpUser):
         self.next_vips: list[str] = []
         self.usable_until = 0.0
         self.ops_left = 0
+
+    def on_stop(self) -> None:
+        """Whatever ended it: an empty plan, or Locust."""
+        if self.plan:
+            self.plan.leave()
 
     def wait_time(self) -> float:
         """Seconds until the next op; with no address to ask at, never none at all, or it would be a busy loop."""
