@@ -21,8 +21,9 @@ NAME = "content"
 
 SHOWN = 10
 
-UNFINISHED = re.compile(r"(^|/)\.[^/]+\.[A-Za-z0-9]{6}$")
-"""A file that rsync has not finished has a name like this (rsync(1), --temp-dir); nobody is served it."""
+UNFINISHED = re.compile(r"(^|/)\.([^/]+\.[A-Za-z0-9]{6}$|[^/]*-partial/)")
+"""A file that rsync has not finished has a name like the first (rsync(1), --temp-dir), and what it was interrupted in
+is kept in a folder like the second, where it is told to (--partial-dir). Nobody is served either."""
 
 
 class ContentSettings(BaseModel):

@@ -166,3 +166,19 @@ def test_too_little_is_unknown(history: History, says: str) -> None:
     verdict = check(history, converge_ms=25_000)
     assert verdict.outcome is Outcome.UNKNOWN, verdict.findings
     assert says in " ".join(finding.sentence for finding in verdict.findings)
+
+
+@pytest.mark.parametrize(
+    ("path", "outcome"),
+    [
+        (".page.html.x7Yz01", Outcome.VALID),
+        ("news/.page.html.x7Yz01", Outcome.VALID),
+        (".rsync-partial/page.html", Outcome.VALID),
+        ("news/.monkeywrench-partial/page.html", Outcome.VALID),
+        ("partial/page.html", Outcome.INVALID),
+        ("news/page-partial.html", Outcome.INVALID),
+    ],
+)
+def test_what_rsync_has_not_finished_is_no_page(path: str, outcome: Outcome) -> None:
+    ops = [*master((0, A), (20_000, B)), *replica((0, A), (20_000, {**B, path: "half"}))]
+    assert check(two(*ops)).outcome is outcome
