@@ -234,7 +234,6 @@ def say(f: str, process: str, value: dict[str, Any]) -> None:
     record({"t": time.perf_counter_ns(), "process": process, "type": "info", "f": f, "value": value})
 
 
-@events.init.add_listener  # type: ignore[untyped-decorator]  # Locust has no types for it
 def begin(environment: Environment, **_: Any) -> None:
     """Say which machine's clock the ops of this process have, and what it is at. A master has none."""
     if not isinstance(environment.runner, MasterRunner):
@@ -243,11 +242,14 @@ def begin(environment: Environment, **_: Any) -> None:
         say("worker", f"worker:{PROCESS}", {"phase": "begin", **clock})
 
 
-@events.quitting.add_listener  # type: ignore[untyped-decorator]  # Locust has no types for it
 def end(environment: Environment, **_: Any) -> None:
     """Say that the record is whole."""
     if not isinstance(environment.runner, MasterRunner):
         say("worker", f"worker:{PROCESS}", {"phase": "end"})
+
+
+events.init.add_listener(begin)
+events.quitting.add_listener(end)
 
 
 def outcome(error: BaseException | None, status: int) -> tuple[str, str]:
