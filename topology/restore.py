@@ -9,22 +9,27 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from harness import wait
 from harness.interrupts import undisturbed
 from harness.protocols import Entry, Feed, LabError, Line, Power, Stream
 from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknown
 from harness.wait import NotYet, Timeout, until
 from topology import engine, image
 from topology.lab import DockerLab
+from topology.model import Database
+from topology.node import DockerNode
 from topology.parts.database import BACKUP
 from topology.parts.variable_data import backup_question, parse_backup
 
 FRESH_S = 180
 START_S = 90
 QUERY_S = 60
+MADE_S = 60
+"""Longer than a backup takes to be made, sent and kept."""
 FOLDER, SOCKET, LOG = "/restore", "/run/mysqld/restore.sock", "/var/log/restore.log"
 LEDGER = "SELECT op, player, points FROM site.ledger ORDER BY entry"
 COINS = "SELECT COALESCE(SUM(coins), 0), COUNT(*) FROM site.players"
@@ -60,18 +65,14 @@ class Known:
 
 def prove(client: Any, lab: DockerLab, fresh: bool = False) -> Verdict:
     """Restore the current backup, or a ``fresh`` one, and compare. Raises LabError when there is none to restore."""
-    wanted = lab.topology.database
-    if wanted is None:
-        raise LabError("this lab has no database", "Boot a topology with the table [database].")
-    keeper, database = lab.node(wanted.backup_on), lab.node(lab.topology.of_role("db")[0].name)
+    keeper, database = _places(lab)
     before = None
     if fresh:
         before = ledger(database.exec("mariadb", "-NBe", LEDGER, timeout_s=QUERY_S).stdout)
         taken = database.exec("/usr/lib/monkeywrench/database-backup", "once", timeout_s=FRESH_S)
         if not taken.ok:
             raise LabError(f"no backup could be taken: {taken.stdout.strip() or taken.stderr.strip()}")
-    backup = parse_backup(keeper.exec("sh", "-c", backup_question(BACKUP)).stdout)
-    says = backup.get("says") or {}
+    backup = _current(keeper)
     if "age_s" not in backup:
         raise LabError(
             f"{keeper.name} has no backup of the database yet", "Wait for the first one, or take one: --fresh."
@@ -84,7 +85,54 @@ def prove(client: Any, lab: DockerLab, fresh: bool = False) -> Verdict:
     if database.power() is Power.RUNNING:
         living = database.exec("mariadb", "-NBe", LEDGER, timeout_s=QUERY_S)
         now = ledger(living.stdout) if living.ok else None
-    return compare(Known(before, int(says.get("ledger_entries", 0)), now), restored, backup["age_s"])
+    return compare(Known(before, _scores_before(backup), now), restored, backup["age_s"])
+
+
+def await_telling(lab: DockerLab, clock: wait.Clock = wait.REAL) -> None:
+    """Wait until there were scores before the current backup began, so that restoring it can tell anything.
+
+    The cluster makes its backups in its own time, and the current one may be older than the first score. A proof that
+    nothing can be said by then is left to :func:`prove`: this gives up without an error after two intervals of the
+    backup and what it takes to make one, and at once where the database itself has no score.
+    """
+    keeper, database = _places(lab)
+    within_s = 2 * _wanted(lab).backup_every_s + MADE_S
+
+    def telling() -> bool:
+        try:
+            return _scores_before(_current(keeper)) > 0 or _has_no_score(database)
+        except LabError as error:  # a machine may be off
+            raise NotYet(str(error)) from error
+
+    with suppress(Timeout):
+        until(telling, within_s, "a backup with scores in it", 1, clock)
+
+
+def _places(lab: DockerLab) -> tuple[DockerNode, DockerNode]:
+    """The node that keeps the backup, and the database. Raises LabError."""
+    return lab.node(_wanted(lab).backup_on), lab.node(lab.topology.of_role("db")[0].name)
+
+
+def _wanted(lab: DockerLab) -> Database:
+    if lab.topology.database is None:
+        raise LabError("this lab has no database", "Boot a topology with the table [database].")
+    return lab.topology.database
+
+
+def _current(keeper: DockerNode) -> dict[str, Any]:
+    return parse_backup(keeper.exec("sh", "-c", backup_question(BACKUP)).stdout)
+
+
+def _scores_before(backup: Mapping[str, Any]) -> int:
+    """How many scores were certainly committed before a backup began, as it says of itself."""
+    return int((backup.get("says") or {}).get("ledger_entries", 0))
+
+
+def _has_no_score(database: DockerNode) -> bool:
+    """Surely none: a database that does not answer may have some."""
+    if database.power() is not Power.RUNNING:
+        return False
+    return database.exec("mariadb", "-NBe", "SELECT COUNT(*) FROM site.ledger", timeout_s=QUERY_S).stdout.strip() == "0"
 
 
 def proofs(lab: DockerLab, checks: Mapping[str, Mapping[str, Any]]) -> list[Feed]:
@@ -121,6 +169,7 @@ class _Proof:
     def __iter__(self) -> Iterator[Line]:
         yield self._line("invoke", {"of": "database"})
         try:
+            await_telling(self.lab)
             verdict = prove(self.client, self.lab)
         except LabError as error:
             yield self._line("info", {"of": "database"}, str(error))

@@ -135,7 +135,9 @@ class _Facts:
             )
         proven = sum(op.type == "ok" for op in self.proofs)
         if proven < self.settings.proofs:
-            yield unknown(f"{proven} backups were restored, and it takes {self.settings.proofs} to tell.")
+            reasons = [op.error.rstrip(".") for op in self.proofs if op.type == "info" and op.error]
+            why = f" The last try: {reasons[-1]}." if reasons else ""
+            yield unknown(f"{proven} backups were restored, and it takes {self.settings.proofs} to tell.{why}")
 
     def doubts(self) -> Iterator[Finding]:
         """Why not all of the run is known."""

@@ -118,7 +118,7 @@ def future(op: Op) -> Op:
         (h.without(run(1), late), {}, "Nobody looked"),
         (h.changed(run(1), late, future), {}, "from the future"),
         (run(1), {"proofs": 1}, "0 backups were restored"),
-        (run(1, proof(9_000, "info", "the keeper is off")), {"proofs": 1}, "0 backups were restored"),
+        (run(1, proof(9_000, "info", "the keeper is off")), {"proofs": 1}, "to tell. The last try: the keeper is off."),
         (h.killed(run(1), 200_000), {}, "killed"),
         (h.with_ops(run(1), h.op(7_000, "backup:x", "backup", {"of": "uploads", "age_s": "old"})), {}, "not a number"),
     ],
