@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -130,7 +131,8 @@ class _Facts:
             yield unknown("There is one virtual IP: nothing can take turns.")
             return
         even = evenness(self._blocks())
-        takes = needed(columns, self.settings.short_percent / 100, self.settings.alpha, self.settings.power)
+        draws = needed(columns, self.settings.short_percent / 100, self.settings.alpha, self.settings.power)
+        takes = math.ceil(even.clumping * draws)
         floor = self.settings.tolerated_percent / 100 / (columns - 1) ** 0.5
         if even.p < self.settings.alpha and even.effect >= floor:
             sentence = f"First in the answers were {_told(self.first)}, which is not even (p = {even.p:.1e})."
@@ -141,10 +143,10 @@ class _Facts:
                 )
             else:
                 yield invalid(sentence, *_ends(self.right))
-        elif even.total < even.clumping * takes:
+        elif even.total < takes:
             yield unknown(
                 f"{even.total:,} right answers were seen while nothing was injected, and it takes "
-                f"{round(even.clumping * takes):,} to see one address {self.settings.short_percent:g}% short.",
+                f"{takes:,} to see one address {self.settings.short_percent:g}% short.",
                 *_ends(self.right),
             )
 
