@@ -582,7 +582,7 @@ SHAPES = {
     "ledger": Shape((), {"entries": LIST, "last": NUMBER}),
     "transfers": Shape((), {"entries": LIST, "last": NUMBER}),
     "session": Shape((), {"player": NUMBER | {type(None)}, "pages": NUMBER}),
-    "publish": Shape(("article", "op"), {"version": NUMBER}),
+    "publish": Shape(("article", "page", "op"), {"version": NUMBER, "sha256": TEXT}),
     "article": Shape(("article",), {"by": TEXT | {type(None)}, "version": NUMBER}),
 }
 """A table's values are numbers. Mottos and names of uploads are the ops' ids."""
@@ -754,9 +754,9 @@ class Player(Browser):
     def publish(self) -> Ask:
         """The next article, with a text that no other has: nobody changes the same one again at once."""
         self.written += 1
-        op = next(self.ids)
-        asked = {"article": (self.number + self.written) % ARTICLES + 1, "op": op}
-        return Ask("publish", asked, "/article.php", {**asked, "text": f"News of {op}"})
+        op, article = next(self.ids), (self.number + self.written) % ARTICLES + 1
+        form = {"article": article, "op": op, "text": f"News of {op}"}
+        return Ask("publish", {"article": article, "page": f"articles/{article}.html", "op": op}, "/article.php", form)
 
     def send(self, ask: Ask) -> Judgement:
         """Send a request, and be ready for an answer that cannot be read."""

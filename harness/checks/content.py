@@ -11,7 +11,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.checks.arrays import FOREVER
 from harness.checks.calls import named
+from harness.checks.published import published
 from harness.checks.timeline import MS, moment, ms, silences, span_of
 from harness.checks.windows import Injection, Stretch, holding, injections, without
 from harness.history import History, HistoryError, Op
@@ -57,12 +59,15 @@ def check(history: History, settings: ContentSettings) -> Verdict:
     It sees the digests of all files of the site's folder on each real server, at each change and every 5 s; the first
     one of the cluster is the master. A file on another real server must be in a version that the master had at some
     time within ``converge_ms`` before, or that a late look at the master finds soon after. A version that the master
-    had at no time at all is a torn page: a file that was served half written, or from somewhere else. What a replica
-    had when the run began may be older than anything that was seen; then it only has to converge.
+    had at no time at all is a torn page: a file that was served half written, or from somewhere else. What the master
+    acknowledged to an administrator (ops ``publish`` of the load) it had, whether that was seen or not; and where
+    nobody knows what became of such an op, nobody knows whether a version is its. What a replica had when the run began
+    may be older than anything that was seen; then it only has to converge.
 
     While a fault is in that touches the real server, the master, their data or the network as a whole, being late is
-    forgiven, and for ``resync_ms`` afterwards. A torn page never is. It cannot see what changes twice between two
-    looks, nor whether Apache serves what is in the folder. A run in which the master never changed is unknown.
+    forgiven, and for ``resync_ms`` afterwards. A torn page never is. It cannot see what others than administrators
+    change twice between two looks, nor whether Apache serves what is in the folder. A run in which the master never
+    changed is unknown.
     """
     facts = _Facts(history, settings)
     if not facts.samples:
@@ -118,7 +123,9 @@ class _Facts:
         self.injections = injections(history, settings.settle_ms)
         self.calm = {node: self._calm(node) for node in self.replicas}
         self.lags: dict[tuple[int, str, str], float] = {}
+        self.published = published(history)
         self.strange: list[Look] = []
+        self.unsure: list[Look] = []
         self.late: list[Look] = []
         self.judged: dict[str, int] = dict.fromkeys(self.replicas, 0)
         if self.versions:
@@ -139,7 +146,7 @@ class _Facts:
         if not ops:
             return
         inherited, began = files_of(ops[0]), max(ops[0].time, self.samples[self.master][0].time)
-        bound, ahead = (round(each * MS) for each in (self.settings.converge_ms, self.settings.ahead_ms))
+        bound = round(self.settings.converge_ms * MS)
         coming = deque((time, path) for time, path in self.changed if time > began)
         waiting: set[tuple[int, str]] = set()
         for op in ops:
@@ -148,15 +155,7 @@ class _Facts:
             # a version counts as late only when there was no excuse all the time that it had to come
             judged = stretch is not None and op.time - bound >= max(stretch[0], began)
             for path in sorted(files.keys() | self.versions.keys()):
-                digest, versions = files.get(path), self.versions.get(path, ABSENT)
-                if digest not in versions.digests:
-                    old = digest == inherited.get(path)
-                    if digest is not None and not old:
-                        self.strange.append(Look(node, path, digest, op))
-                    elif judged:
-                        self.late.append(Look(node, path, digest, op))
-                elif judged and digest not in versions.between(op.time - bound, op.time + ahead):
-                    self.late.append(Look(node, path, digest, op))
+                self._judge(Look(node, path, files.get(path), op), inherited.get(path), judged)
             while coming and coming[0][0] <= op.time:
                 waiting.add(coming.popleft())
             for change in [one for one in waiting if self._has(files, one)]:
@@ -164,6 +163,26 @@ class _Facts:
                 self.lags[(*change, node)] = ms(op.time - change[0])
             if judged and self.changed and self.changed[0][0] + bound <= op.time:
                 self.judged[node] += 1
+
+    def _judge(self, look: Look, inherited: str | None, judged: bool) -> None:
+        """Judge one file of one sample: is it the master's, and of late?"""
+        versions, since = self.versions.get(look.path, ABSENT), look.op.time - round(self.settings.converge_ms * MS)
+        acknowledged = self.published.acknowledged.get((look.path, str(look.digest)))
+        if look.digest in versions.digests:
+            late = look.digest not in versions.between(since, look.op.time + round(self.settings.ahead_ms * MS))
+        elif look.digest is None or look.digest == inherited:
+            late = True
+        elif acknowledged is not None:
+            late = self._seen_after(acknowledged) < since
+        else:
+            late = False
+            (self.unsure if self.published.may_be(look.path, look.op.time) else self.strange).append(look)
+        if judged and late:
+            self.late.append(look)
+
+    def _seen_after(self, time: int) -> int:
+        """When the master was looked at next."""
+        return next((op.time for op in self.samples[self.master] if op.time >= time), FOREVER)
 
     def _has(self, files: Mapping[str, str], change: tuple[int, str]) -> bool:
         time, path = change
@@ -189,12 +208,16 @@ class _Facts:
 
     def torn(self) -> Iterator[Finding]:
         """Files that the master never had."""
+        if self.unsure:
+            yield unknown(
+                f"Files were seen that {self.master} perhaps had for a moment: {_told(self.unsure)}. "
+                "Nobody knows what became of an administrator's change of them.",
+                *_ops(self.unsure),
+            )
         if not self.strange:
             return
-        told = named(sorted({look.told() for look in self.strange}))
         blind = self._blind(self.strange[0].op.time)
-        sentence = f"Files were seen that {self.master} never had: {told}."
-        ops = [look.op.index for look in self.strange[:SHOWN]]
+        sentence, ops = f"Files were seen that {self.master} never had: {_told(self.strange)}.", _ops(self.strange)
         yield unknown(f"{sentence} But {self.master} was not watched then.", *ops) if blind else invalid(sentence, *ops)
 
     def _blind(self, time: int) -> bool:
@@ -211,9 +234,8 @@ class _Facts:
         if first:
             some = list(first.values())
             bound = span_of(self.settings.converge_ms)
-            ops = [look.op.index for look in some[:SHOWN]]
             told = named([look.told() for look in some])
-            yield invalid(f"Files were not as {self.master} had them within {bound} before: {told}.", *ops)
+            yield invalid(f"Files were not as {self.master} had them within {bound} before: {told}.", *_ops(some))
 
     def vacuity(self) -> Iterator[Finding]:
         """Why the run tested nothing."""
@@ -249,6 +271,14 @@ class _Facts:
         """The samples of the master that first had its changes."""
         times = {time for time, _ in self.changed[:SHOWN]}
         return [op.index for op in self.samples.get(self.master, ()) if op.time in times]
+
+
+def _told(looks: Sequence[Look]) -> str:
+    return named(sorted({look.told() for look in looks}))
+
+
+def _ops(looks: Sequence[Look]) -> list[int]:
+    return [look.op.index for look in looks[:SHOWN]]
 
 
 ABSENT = Versions((0,), (None,))

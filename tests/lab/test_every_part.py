@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import uuid
+from hashlib import sha256
 
 from harness.protocols import Power
 from harness.wait import NotYet, until
@@ -65,7 +66,9 @@ def test_an_article_is_changed_through_any_real_server_and_served_by_all(lab: Do
         assert (written["status"], written["vip"], written["op"]) == (200, VIPS[number - 1], changed)
         assert written["version"] == before["version"] + number
     again = ask(lab, VIPS[0], "/article.php", article=5, text=f"News: {second}", op=second)
-    assert again["version"] == written["version"]  # it was sent again, and is the same change
+    for key in ("version", "page", "sha256"):  # it was sent again, and is the same change
+        assert again[key] == written[key]
+    assert written["sha256"] == sha256(page(lab, "web-1", f"/{written['page']}").encode()).hexdigest()
     read = ask(lab, VIPS[1], "/article.php?article=5")
     assert (read["by"], read["version"]) == (second, written["version"])
 

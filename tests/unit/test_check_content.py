@@ -119,6 +119,41 @@ def test_literal_replicas(there: list[tuple[float, dict[str, str]]], outcome: Ou
     assert verdict.outcome is outcome, verdict.findings
 
 
+def publish(at: float, digest: str, kind: str = "ok", page: str = "a") -> list[Op]:
+    """An administrator's change; acknowledged, with what the site told of it, after 5 ms."""
+    asked = {"article": 1, "page": page, "op": digest, "vip": h.VIP1}
+    told = asked | ({"version": 2, "sha256": digest} if kind == "ok" else {})
+    process = f"user:{at}"
+    return [h.op(at, process, "publish", asked, "invoke"), h.op(at + 5, process, "publish", told, kind)]
+
+
+X = {"a": "x", "b": "1"}
+AT_ONCE = [(0, A), (19_900, X), (22_000, B)]
+
+
+@pytest.mark.parametrize(
+    ("there", "written", "outcome"),
+    [
+        (AT_ONCE, [], Outcome.INVALID),
+        (AT_ONCE, publish(19_500, "x"), Outcome.VALID),  # the next one came before anybody looked at the master
+        (AT_ONCE, publish(19_500, "x", page="b"), Outcome.INVALID),
+        (AT_ONCE, publish(19_500, "y"), Outcome.INVALID),
+        (AT_ONCE, publish(19_500, "x", "fail"), Outcome.INVALID),
+        (AT_ONCE, publish(19_500, "x", "info"), Outcome.UNKNOWN),
+        (AT_ONCE, publish(19_500, "x", "info")[:1], Outcome.UNKNOWN),
+        (AT_ONCE, publish(19_500, "x", "info", page="b"), Outcome.INVALID),
+        (AT_ONCE, publish(29_500, "x", "info"), Outcome.INVALID),
+        ([(0, A), (19_900, X)], publish(19_500, "x"), Outcome.INVALID),  # it stays
+        ([(0, A), (19_900, X), (34_000, B)], publish(19_500, "x"), Outcome.VALID),
+    ],
+)
+def test_what_an_administrator_wrote_was_there(
+    there: list[tuple[float, dict[str, str]]], written: list[Op], outcome: Outcome
+) -> None:
+    verdict = check(two(*master((0, A), (20_000, B)), *replica(*there), *written))
+    assert verdict.outcome is outcome, verdict.findings
+
+
 def test_a_file_that_was_removed_must_go() -> None:
     ops = master((0, A), (20_000, C))
     assert check(two(*ops, *replica((0, A), (22_000, C)))).outcome is Outcome.VALID

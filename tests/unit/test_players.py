@@ -58,7 +58,7 @@ ASKED = {
     "login": {"player", "op"},
     "session": {"player", "login"},
     "article": {"article"},
-    "publish": {"article", "op"},
+    "publish": {"article", "page", "op"},
 }
 TOLD = {
     "get": set(),
@@ -73,7 +73,7 @@ TOLD = {
     "login": {"pages"},
     "session": {"pages"},
     "article": {"by", "version"},
-    "publish": {"version"},
+    "publish": {"version", "sha256"},
 }
 OP_ID = r"[0-9a-f]{8}-\d+-\d+"
 
@@ -193,8 +193,10 @@ class Game:
 
     def publish(self, request: Request) -> dict[str, Any]:
         assert request.given["op"] in request.given["text"]
-        self.articles[request.given["article"]].append(request.given["op"])
-        return {"article": request.given["article"], "version": len(self.articles[request.given["article"]])}
+        article, text = request.given["article"], request.given["text"]
+        self.articles[article].append(request.given["op"])
+        told = {"version": len(self.articles[article]), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        return {"article": article, "page": f"articles/{article}.html", **told}
 
     def login(self, request: Request) -> Reply:
         cookie = f"PHPSESSID=s{len(self.sessions)}"

@@ -51,13 +51,15 @@ function write_article(int $article, string $text, string $op): array
     }
     $before = read_article($article);
     $version = $before['by'] === $op ? $before['version'] : $before['version'] + 1; // sent again
-    $draft = write_draft(drafts() . "/$article." . bin2hex(random_bytes(8)), page($article, $version, $text, $op));
+    $page = page($article, $version, $text, $op);
+    $draft = write_draft(drafts() . "/$article." . bin2hex(random_bytes(8)), $page);
     if (!@rename($draft, folder() . "/$article.html")) {
         $reason = reason();
         @unlink($draft);
         throw new Refusal(503, $reason);
     }
-    return ['article' => $article, 'version' => $version];
+    $digest = hash('sha256', $page); // what is seen on other real servers may be gone here by then
+    return ['article' => $article, 'version' => $version, 'page' => "articles/$article.html", 'sha256' => $digest];
 }
 
 function page(int $article, int $version, string $text, string $op): string
@@ -104,5 +106,5 @@ function asked_of_master(): array
     if ($status[1] !== '200') {
         throw new Refusal((int) $status[1], (string) ($told['error'] ?? ''), $told['written'] ?? 'unknown');
     }
-    return array_intersect_key($told, ['article' => 0, 'version' => 0, 'by' => 0]);
+    return array_intersect_key($told, array_flip(['article', 'version', 'by', 'page', 'sha256']));
 }
