@@ -25,6 +25,7 @@ from harness import doctor as doctors
 from harness import jepsen, release, screen, store, stored
 from harness import scenario as scenarios
 from harness.compare import CompareSettings
+from harness.errors import ToldError
 from harness.history import HistoryError
 from harness.plan import plan
 from harness.protocols import LabError, Status
@@ -37,7 +38,7 @@ from harness.verdict import Verdict, judgement, overall
 from harness.verdict import schema as verdict_schema
 from harness.wait import pass_time
 
-LAB_ERROR = 4
+USAGE, LAB_ERROR = 2, 4
 DEFAULT_TOPOLOGY = "ultramonkey"
 DEFAULT_LAB = "default"
 SCENARIOS, PROFILES = Path("tests/chaos"), Path("loadtests/profiles")
@@ -57,23 +58,20 @@ class _Monkeywrench(click.Group):
         """Run the command; a lab error exits 4, a scenario or a stored run that is not right 2, an interruption 130."""
         try:
             return super().invoke(ctx)
-        except (ScenarioError, StoredError, ReleaseError) as error:
-            _complain(error, getattr(error, "next_step", ""))
-            sys.exit(2)
-        except (LabError, HistoryError) as error:
-            _complain(error, getattr(error, "next_step", ""))
-            sys.exit(LAB_ERROR)
+        except ToldError as error:
+            _complain(error)
+            sys.exit(LAB_ERROR if isinstance(error, LabError | HistoryError) else USAGE)
         except (KeyboardInterrupt, click.Abort):
-            _complain(LabError("interrupted; what was begun has been undone"), "")
+            _complain(ToldError("interrupted; what was begun has been undone"))
             sys.exit(128 + signal.SIGINT)
         except BrokenPipeError:
             sys.exit(LAB_ERROR)
 
 
-def _complain(error: Exception, next_step: str) -> None:
+def _complain(error: ToldError) -> None:
     progress.print(f"[bold red]monkeywrench:[/] {escape(str(error))}")
-    if next_step:
-        progress.print(f"[bold]Next:[/] {escape(next_step)}")
+    if error.next_step:
+        progress.print(f"[bold]Next:[/] {escape(error.next_step)}")
 
 
 @click.group(cls=_Monkeywrench, context_settings={"help_option_names": ["-h", "--help"]})
@@ -157,7 +155,8 @@ def up(topology: str, lab_name: str) -> None:
         running = life.boot(client, wanted, lab_name, say, keep=True)
     except life.UnhealthyError as error:
         # with files of the user's own in it, what happens is what the user wants to see
-        _complain(error, f"It stays up: look with `monkeywrench status`; `monkeywrench doctor --topology {topology}`.")
+        step = f"It stays up: look with `monkeywrench status`; `monkeywrench doctor --topology {topology}`."
+        _complain(ToldError(str(error), step))
         sys.exit(1)
     say(f"lab {lab_name} is up; all parts are healthy")
     running.close()
@@ -557,11 +556,8 @@ def merge_ops(files: tuple[Path, ...], target: Path, asked: str | None) -> None:
 
     path = _scenario_file(asked) if asked else None
     name = scenarios.load(path).name if path else "load"
-    try:
-        workers = [merge.read(str(file), file.read_text("utf-8", "replace").splitlines()) for file in files]
-        entries = list(merge.merged(workers, name))
-    except merge.MergeError as error:
-        raise StoredError(str(error), error.next_step) from error
+    workers = [merge.read(str(file), file.read_text("utf-8", "replace").splitlines()) for file in files]
+    entries = list(merge.merged(workers, name))
     try:
         merge.write(target, entries, path)
     except FileExistsError as error:

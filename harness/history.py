@@ -17,13 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
 
+from harness.errors import ToldError
 from harness.protocols import Cluster, Entry
 
 TYPES = frozenset({"invoke", "ok", "fail", "info"})
 """``info`` means that nobody knows (a timeout), and is the type of all that no client asked for."""
 
 
-class HistoryError(Exception):
+class HistoryError(ToldError):
     """A history that cannot be read, or that lacks what was asked of it. The message says where."""
 
 

@@ -292,6 +292,5 @@ def _lab_name(config: pytest.Config) -> str:
 
 def _fail(error: LabError | ScenarioError) -> NoReturn:
     """End in sentences, not in a traceback."""
-    step = getattr(error, "next_step", "")
     kind = "lab error" if isinstance(error, LabError) else "scenario error"
-    pytest.fail(f"{kind}: {error}{f'; {step}' if step else ''}", pytrace=False)
+    pytest.fail(f"{kind}: {error}{f'; {error.next_step}' if error.next_step else ''}", pytrace=False)

@@ -15,13 +15,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, Protocol
 
+from harness.errors import ToldError
 
-class LabError(Exception):
-    """The lab cannot do what was asked. The message is one sentence; ``next_step`` says what a person can do."""
 
-    def __init__(self, message: str, next_step: str = "") -> None:
-        super().__init__(message)
-        self.next_step = next_step
+class LabError(ToldError):
+    """The lab cannot do what was asked."""
 
 
 class Power(StrEnum):

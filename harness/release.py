@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, get_args
 from harness import store, stored
 from harness.compare import CompareError, CompareSettings, Matters, Measures, Result, Statistic, compare, measure
 from harness.compare.ranks import least_p, runs_for
+from harness.errors import ToldError
 from harness.report.comparison import render
 from harness.wait import REAL, Clock
 
@@ -41,12 +42,8 @@ Runs: TypeAlias = list[tuple[Measures, Path]]
 """The numbers of each run, and its directory."""
 
 
-class ReleaseError(Exception):
-    """Runs that cannot be made or compared: one sentence, and the next step."""
-
-    def __init__(self, sentence: str, next_step: str) -> None:
-        super().__init__(sentence)
-        self.next_step = next_step
+class ReleaseError(ToldError):
+    """Runs that cannot be made or compared."""
 
 
 def turns(runs: int, sides: Sequence[str]) -> list[str]:

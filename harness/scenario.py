@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from harness.checks import CHECKS
+from harness.errors import ToldError
 
 __all__ = [
     "CaptureTable",
@@ -41,7 +42,7 @@ NEAR = 0.7
 """How much alike two words must be to be taken for each other (difflib's ratio): more than lb-1 and web-1."""
 
 
-class ScenarioError(Exception):
+class ScenarioError(ToldError):
     """The scenario is not right. One sentence: the file, the key, its place, and what would be right."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from harness import checks, history, junit, logs, metrics, scenario, store, verdict
 from harness.checks.arrivals import NAME as ARRIVALS
 from harness.checks.audit import NAME as AUDIT
+from harness.errors import ToldError
 from harness.history import History, HistoryError
 from harness.report.render import render
 from harness.scenario import Scenario
@@ -18,12 +19,8 @@ from harness.verdict import Verdict
 __all__ = ["Stored", "StoredError", "conclude", "find", "judge", "load", "read", "write"]
 
 
-class StoredError(Exception):
-    """A run that cannot be read or written to: one sentence, and the next step."""
-
-    def __init__(self, sentence: str, next_step: str) -> None:
-        super().__init__(sentence)
-        self.next_step = next_step
+class StoredError(ToldError):
+    """A run that cannot be read or written to."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import store
+from harness.errors import ToldError
 from harness.history import Recorder
 from harness.load import USERS
 from harness.protocols import Entry, Line
@@ -23,12 +24,8 @@ from loadtests.feeds import LOAD, entry
 UNREADABLE = "unreadable"
 
 
-class MergeError(Exception):
-    """Files that are not the ops of several workers: one sentence, and the next step."""
-
-    def __init__(self, sentence: str, next_step: str) -> None:
-        super().__init__(sentence)
-        self.next_step = next_step
+class MergeError(ToldError):
+    """Files that are not the ops of several workers."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from harness.compare.result import (
     Statistic,
     Test,
 )
+from harness.errors import ToldError
 
 MOST_RUNS = 60
 """Of one side. The exact distribution of more takes minutes, and tells no more than these do."""
@@ -29,7 +30,7 @@ SMALLER_IS_WORSE = frozenset({"throughput_per_s", KNEE})
 Key = tuple[str, Statistic]
 
 
-class CompareError(Exception):
+class CompareError(ToldError):
     """Runs that cannot be compared. The message is a sentence."""
 
 
