@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,19 @@ def line(op: object) -> Line:
 def test_a_line_becomes_an_op_at_its_own_time() -> None:
     assert entry(line(GOOD)) == Entry(12, "user:0", "ok", "get", {"vip": "203.0.113.101"})
     assert entry(line({**GOOD, "error": "timeout"})).error == "timeout"
+
+
+@pytest.mark.parametrize("name", ["PLAYERS", "ARTICLES", "PAGE"])
+def test_the_site_and_its_people_agree_how_many_there_are(name: str) -> None:
+    """Each runs where it cannot import the others."""
+    said = {
+        (path.name, number)
+        for folder in (FOLDER, FOLDER.parent / "topology" / "site")
+        for path in folder.rglob("*.p[yh]*")
+        for number in re.findall(rf"^(?:const )?{name} = (\d+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert len(said) >= 3
+    assert len({number for _, number in said}) == 1
 
 
 @pytest.mark.parametrize("kind", ["invoke", "ok", "fail", "info"])
