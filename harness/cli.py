@@ -436,7 +436,7 @@ def load_runs(  # noqa: PLR0913, PLR0917 - click hands over each option as an ar
         labs = _labs({release.BASELINE: against, release.CANDIDATE: own}, say)
     else:
         labs = _sites(own, {release.BASELINE: earlier_site, release.CANDIDATE: site}, lab_name, say)
-    with labs as lab_of:
+    with _kept(made, found, baseline), labs as lab_of:
 
         def one(side: str) -> Path:
             with lab_of(side) as lab:
@@ -456,6 +456,21 @@ def load_runs(  # noqa: PLR0913, PLR0917 - click hands over each option as an ar
         output.print(f"baseline for `monkeywrench load {profile} --baseline`: {made}", soft_wrap=True)
         return
     _compared(made, wanted.scenario.title, found, judged, as_json=False)
+
+
+@contextmanager
+def _kept(made: Path, found: Mapping[str, Runs], baseline: Path | None) -> Iterator[None]:
+    """If not all runs come: where those are that are over, and what can be done with them."""
+    try:
+        yield
+    except BaseException:
+        places = {release.BASELINE: baseline or made / release.BASELINE, release.CANDIDATE: made / release.CANDIDATE}
+        if any(places[side] != baseline for side, some in found.items() if some):
+            told = f"broken off; the runs that are over are kept in {made}"
+            if all(found.values()):
+                told += f": monkeywrench compare {' '.join(map(str, places.values()))}"
+            progress.print(escape(told), soft_wrap=True)
+        raise
 
 
 def _refuse_another(before: Runs, baseline: Path | None, topology: str) -> None:

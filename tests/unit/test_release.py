@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
-from harness import release, store
+from harness import cli, release, store
 from harness.cli import main
+from harness.protocols import LabError
 from harness.release import ReleaseError, carry_out, turns
 from harness.wait import Clock
 from tests.unit import histories as h
@@ -114,6 +116,29 @@ def test_a_baseline_of_another_profile_is_refused_before_anything_is_booted(tmp_
     assert (both.exit_code, "exclude each other" in both.stderr) == (2, True)
     none = call("load", "tests/chaos/no-such.toml")
     assert (none.exit_code, "loadtests/profiles/" in none.stderr) == (2, True)
+
+
+def test_what_was_run_before_it_broke_off_is_kept_and_can_be_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third of eight runs finds its lab gone."""
+    seeds = [1, 2]
+
+    def carried_out(_: object, __: Path, ___: object, place: Path, *____: object) -> Path:
+        if not seeds:
+            raise LabError("the lab is gone", "Boot it again.")
+        folder(place.parent, 1, Site(), seeds.pop(), place.name)
+        return next(place.glob("run-*"))
+
+    monkeypatch.setattr(release, "folder", lambda *_: tmp_path / "out")
+    monkeypatch.setattr(cli, "_carried_out", carried_out)
+    monkeypatch.setattr(cli, "_labs", lambda *_: nullcontext(nullcontext))
+    monkeypatch.setattr(cli, "conclude", lambda *_: [])
+    broken = call("load", "steady", "--runs", "4", "--against", "ultramonkey", "--to", tmp_path)
+    assert broken.exit_code == 4
+    assert "the lab is gone" in broken.stderr
+    (command,) = [line.partition(": monkeywrench ")[2] for line in broken.stderr.splitlines() if "broken off" in line]
+    assert call(*command.split()).exit_code == 3
 
 
 def test_a_run_that_was_killed_is_left_out_and_named(tmp_path: Path) -> None:
