@@ -23,10 +23,10 @@ from harness.checks.timeline import (
     span_of,
     watched,
 )
-from harness.checks.windows import Stretch, meeting, merged
+from harness.checks.windows import Injection, Stretch, failed_servers, injections, meeting, merged
 from harness.history import History, Op, Pair
 from harness.protocols import Cluster
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknown
 
 NAME = "outage"
 
@@ -52,7 +52,16 @@ class OutageSettings(BaseModel):
         description="The longest outage while one director hands the address to the other; left out: the start of all "
         "its resources + answer",
     )
-    other_ms: float = Field(default=0, ge=0, description="The longest outage that no change of owner explains")
+    real_server_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="The longest outage while a real server fails that no director has noticed yet; left out: "
+        "failurecount * (checkinterval + the time-outs of all that hangs in one round) + margin",
+    )
+    margin_ms: float = Field(
+        default=3000, ge=0, description="Added to that: what a round of checks of sound servers takes on this machine"
+    )
+    other_ms: float = Field(default=0, ge=0, description="The longest outage that nothing explains")
     answer_ms: float = Field(default=1000, ge=0, description="From the announcement to the first good answer")
     held_ms: float = Field(
         default=5000,
@@ -75,13 +84,18 @@ class OutageSettings(BaseModel):
     stop_ms: float = Field(default=1000, gt=0, description="The longest time without sending a probe")
     probes: int = Field(default=20, ge=1, description="How many probes a virtual IP needs at least")
 
-    def budget(self, kind: str, cluster: Cluster) -> float:
-        """The longest outage of that kind."""
-        if kind == "takeover":
-            return budget.takeover_ms(cluster) + self.answer_ms if self.takeover_ms is None else self.takeover_ms
-        if kind == "handover":
-            return budget.handover_ms(cluster) + self.answer_ms if self.failback_ms is None else self.failback_ms
-        return self.other_ms
+    def budget(self, cause: Cause, cluster: Cluster) -> float:
+        """The longest outage that it may be the cause of."""
+        match cause.kind:
+            case "takeover":
+                own, usual = self.takeover_ms, budget.takeover_ms(cluster) + self.answer_ms
+            case "handover":
+                own, usual = self.failback_ms, budget.handover_ms(cluster) + self.answer_ms
+            case "real server":
+                own, usual = self.real_server_ms, budget.notice_ms(cluster, len(cause.failed)) + self.margin_ms
+            case _:
+                own, usual = self.other_ms, 0
+        return usual if own is None else own
 
 
 @dataclass(frozen=True)
@@ -117,12 +131,18 @@ class Row:
 
 @dataclass(frozen=True)
 class Cause:
-    """Why an outage may be: its kind, the op at which it began, who had the VIP and who got it."""
+    """Why an outage may be: its kind, the op at which it began, who had the VIP and who got it.
+
+    Of a real server's failure also all that failed about then; of a disturbance, which is not where the VIP is, its
+    name.
+    """
 
     kind: str
     op: Op | None = None
     owner: str | None = None
     survivor: Holding | None = None
+    failed: frozenset[str] = frozenset()
+    fault: str = ""
 
     @property
     def survivor_name(self) -> str | None:
@@ -181,7 +201,10 @@ def check(history: History, settings: OutageSettings) -> Verdict:
     not sent.
 
     It cannot see outages shorter than k-1 probes, nor those of a part of the clients: it is one client. Losses that are
-    not in a row are counted and not judged. A virtual IP whose owner did not fail has no budget at all.
+    not in a row are counted and not judged. A virtual IP whose owner did not fail has no budget at all, with two
+    exceptions. While a real server certainly fails that no director can have noticed yet, it gets the next connections,
+    too (under wlc more than the others: it is never busy), and that may take as long as noticing takes. And while
+    something else is in that touches real servers or the client alone, nobody can tell whether it was the VIP.
 
     What a change of owner explains is one outage, though it may come in several stretches: a new owner that has the
     address and is still busy with the rest of its scripts answers, stalls, and answers again. From the first loss to
@@ -208,6 +231,7 @@ class _Facts:
         self.settings = settings
         self.until = watched(history)[1]
         self.held_by = holdings(history)
+        self.injections = injections(history)
         self.claims = claims(history, 0, history.end_ns)
         self.stood_still = _standstills(history)
         self.sent = {vip: self._sent(vip) for vip in history.cluster.vips}
@@ -269,7 +293,30 @@ class _Facts:
                     return cause
         settling = row.start - round(self.settings.settle_ms * MS)
         ended = [cause for cause in changes if cause.survivor and settling <= cause.survivor.start <= row.start]
-        return ended[-1] if ended else Cause("other")
+        return ended[-1] if ended else self.elsewhere(row)
+
+    def elsewhere(self, row: Row) -> Cause:
+        """What was in about then that touches real servers or the client alone, if anything."""
+        web, about = frozenset(self.history.cluster.web), [one for one in self.injections if _about(one, row)]
+        for one in about:
+            failed = self.failing(one) if one.targets <= web else frozenset()
+            if failed and one.proof:
+                cause = Cause("real server", one.proof, failed=failed)
+                noticed = one.proof.time + round(self.settings.budget(cause, self.history.cluster) * MS)
+                if row.start <= noticed:
+                    return cause
+        for one in about:
+            unsure = one.targets <= web and not (one.proof and self.failing(one))
+            if one.targets and (unsure or one.targets == {"client"}):
+                return Cause("disturbance", one.proof, fault=one.fault)
+        return Cause("other")
+
+    def failing(self, about: Injection) -> frozenset[str]:
+        """The real servers that fail because of a fault, and because of others meanwhile; none where it fails none."""
+        if not failed_servers(self.history, about):
+            return frozenset()
+        meanwhile = [one for one in self.injections if one.start <= about.end and about.start <= one.end]
+        return frozenset[str]().union(*(failed_servers(self.history, one) for one in meanwhile))
 
     def milestones(self, vip: str, outage: Outage) -> list[Op | None]:
         """The ops at which a takeover's parts begin and end: fall, declared dead, address held, announced, answered."""
@@ -321,25 +368,31 @@ class _Facts:
         return silences(sends, min(sends), self.until, stop) if sends else []
 
     def outage_findings(self, vip: str) -> Iterator[Finding]:
-        for outage in self.outages[vip]:
-            kind = outage.cause.kind
-            budget = self.settings.budget(kind, self.history.cluster)
-            lower, upper = self.bounds(outage)
-            what = f"{vip} did not answer for {_between(lower, upper)} from {moment(outage.lost[0].invoke.time)}"
-            allowed = f"{_KINDS[kind]} may take {span_of(budget)}" if budget else f"{_KINDS[kind]} has no budget"
-            if outage.after is None and self.history.complete:
-                since = moment(outage.rows[-1].start)
-                yield invalid(f"{vip} was not back at the end: no answer since {since}.", *outage.ops())
-            elif lower > budget:
-                yield invalid(f"{what}, and {allowed}.", *outage.ops())
-            elif (held := outage.held_in_vain_ms()) > self.settings.held_ms:
-                yield invalid(
-                    f"{what}: for {span_of(held)} after {outage.cause.survivor_name} had it, and that may take "
-                    f"{span_of(self.settings.held_ms)}.",
-                    *outage.ops(),
-                )
-            elif upper is None or upper > budget:
-                yield unknown(f"{what}, and {allowed}: the probe is too coarse to tell.", *outage.ops())
+        """What is wrong with any of them."""
+        yield from filter(None, (self.finding(vip, outage) for outage in self.outages[vip]))
+
+    def finding(self, vip: str, outage: Outage) -> Finding | None:
+        """What is wrong with one; None when nothing is."""
+        kind, ops = outage.cause.kind, outage.ops()
+        budget = self.settings.budget(outage.cause, self.history.cluster)
+        lower, upper = self.bounds(outage)
+        what = f"{vip} did not answer for {_between(lower, upper)} from {moment(outage.lost[0].invoke.time)}"
+        allowed = f"{_KINDS[kind]} may take {span_of(budget)}" if budget else f"{_KINDS[kind]} has no budget"
+        if outage.after is None and self.history.complete:
+            return invalid(f"{vip} was not back at the end: no answer since {moment(outage.rows[-1].start)}.", *ops)
+        if kind == "disturbance" and (upper is None or upper > budget):
+            return unknown(f"{what}, while {outage.cause.fault} was in: nobody can tell whether the address was.", *ops)
+        if lower > budget:
+            return invalid(f"{what}, and {allowed}.", *ops)
+        if (held := outage.held_in_vain_ms()) > self.settings.held_ms:
+            return invalid(
+                f"{what}: for {span_of(held)} after {outage.cause.survivor_name} had it, and that may take "
+                f"{span_of(self.settings.held_ms)}.",
+                *ops,
+            )
+        if upper is None or upper > budget:
+            return unknown(f"{what}, and {allowed}: the probe is too coarse to tell.", *ops)
+        return None
 
     def bounds(self, outage: Outage) -> tuple[float, float | None]:
         return outage.bounds(round(self.settings.stop_ms * MS))
@@ -354,8 +407,8 @@ class _Facts:
         spared = self.probes.keys() - {outage["vip"] for outage in told}
         others = f" {_list(sorted(spared))} answered all the time." if spared else ""
         return (
-            f"{worst['vip']} did not answer for {span_of(worst['estimate_ms'])} ± {span_of(worst['plus_minus_ms'])} in "
-            f"its {worst['kind']}, within the budget of {span_of(worst['budget_ms'])}.{others}"
+            f"{worst['vip']} did not answer for {span_of(worst['estimate_ms'])} ± {span_of(worst['plus_minus_ms'])} "
+            f"{_WHEN[worst['kind']]}, within the budget of {span_of(worst['budget_ms'])}.{others}"
         )
 
     def numbers(self) -> dict[str, Any]:
@@ -381,9 +434,11 @@ class _Facts:
     def numbers_of(self, vip: str, outage: Outage) -> dict[str, Any]:
         cause = outage.cause
         lower, upper = self.bounds(outage)
+        finding = self.finding(vip, outage)
         return {
             "vip": vip,
             "kind": cause.kind,
+            "outcome": (finding.outcome if finding else Outcome.VALID).value,
             "from_ms": ms(outage.lost[0].invoke.time),
             "to_ms": ms(outage.lost[-1].invoke.time),
             "lost": len(outage.lost),
@@ -393,7 +448,7 @@ class _Facts:
             "estimate_ms": round((lower + upper) / 2, 3) if upper is not None else lower,
             "plus_minus_ms": round((upper - lower) / 2, 3) if upper is not None else None,
             "ended": outage.after is not None,
-            "budget_ms": self.settings.budget(cause.kind, self.history.cluster),
+            "budget_ms": self.settings.budget(cause, self.history.cluster),
             "owner": cause.owner,
             "survivor": cause.survivor_name,
             **self.split(vip, outage),
@@ -420,7 +475,24 @@ class _Facts:
         return indexes
 
 
-_KINDS: Mapping[str, str] = {"takeover": "a takeover", "handover": "a handover", "other": "an outage without a cause"}
+_KINDS: Mapping[str, str] = {
+    "takeover": "a takeover",
+    "handover": "a handover",
+    "real server": "a real server's failure",
+    "disturbance": "a disturbance elsewhere",
+    "other": "an outage without a cause",
+}
+_WHEN: Mapping[str, str] = {
+    "takeover": "in its takeover",
+    "handover": "in its handover",
+    "real server": "while a real server failed",
+    "disturbance": "while something else was disturbed",
+    "other": "without a cause",
+}
+
+
+def _about(one: Injection, row: Row) -> bool:
+    return one.start <= row.end and row.start <= one.settled
 
 
 def _standstills(history: History) -> list[Stretch]:

@@ -233,11 +233,10 @@ def _bar(outage: Mapping[str, Any]) -> Bar:
     ends = [0.0]
     for _, value in pieces:
         ends.append(ends[-1] + value * unit)
-    over = "invalid" if outage["lower_ms"] > outage["budget_ms"] or not outage["ended"] else "valid"
     return Bar(
         title=f"{outage['vip']} {outage['kind']}" + _hands(outage),
         told=_told(outage),
-        outcome="unknown" if over == "valid" and upper > outage["budget_ms"] else over,
+        outcome=outage["outcome"],
         segments=tuple(
             Segment(round(start, 2), round(end - start, 2), name, PART_WORDS.get(name, "not split"), value)
             for (name, value), (start, end) in zip(pieces, pairwise(ends), strict=True)

@@ -102,6 +102,55 @@ def test_an_address_whose_owner_did_not_fail_has_no_budget() -> None:
     assert check(lose(CLEAN, VIP2, 12_000, 12_400), other_ms=600).outcome == Outcome.VALID
 
 
+def beside(fault: str, **more: Any) -> list[Op]:
+    """A fault from 43 s to 58 s, when no director changes."""
+    return [
+        h.fault(43_000, "beside", "start", **{"node": None, "fault": fault, **more}),
+        h.fault(43_100, "beside", "proof", **{"node": None, "fault": fault, **more}),
+        h.fault(58_000, "beside", "end", **{"node": None, "fault": fault, **more}),
+    ]
+
+
+KILLED = beside("process.kill", node="web-3", service="apache", restart=False)
+
+
+@pytest.mark.parametrize(
+    ("fault", "lost", "outcome", "kind"),
+    [
+        (KILLED, (43_050, 43_600), Outcome.VALID, "real server"),
+        (KILLED, (53_900, 54_500), Outcome.VALID, "real server"),
+        (KILLED, (55_000, 55_600), Outcome.INVALID, "other"),  # it was noticed long ago
+        (KILLED, (42_000, 42_600), Outcome.INVALID, "other"),  # it had not failed yet
+        (KILLED, (43_200, 55_000), Outcome.INVALID, "real server"),
+        (KILLED[:1], (43_050, 43_600), Outcome.UNKNOWN, "disturbance"),
+        (beside("node.power-off", node="web-1"), (43_050, 43_600), Outcome.VALID, "real server"),
+        (beside("real-server.error", node="web-1", rate=0.5), (50_000, 50_600), Outcome.UNKNOWN, "disturbance"),
+        (beside("network.loss", cable="web-2.eth0"), (50_000, 50_600), Outcome.UNKNOWN, "disturbance"),
+        (beside("network.loss", cable="client.eth0"), (50_000, 50_600), Outcome.UNKNOWN, "disturbance"),
+        (beside("network.loss", cable="lb-2.eth0"), (50_000, 50_600), Outcome.INVALID, "other"),
+        (beside("network.partition", groups=[["client"], ["lb-2"]]), (50_000, 50_600), Outcome.INVALID, "other"),
+        (beside("node.power-off", node="resolver"), (50_000, 50_600), Outcome.INVALID, "other"),
+        (beside("data.nfs-unreachable"), (50_000, 50_600), Outcome.INVALID, "other"),
+    ],
+)
+def test_what_a_real_server_or_the_client_explains_is_not_held_against_the_directors(
+    fault: list[Op], lost: tuple[float, float], outcome: Outcome, kind: str
+) -> None:
+    verdict = check(lose(h.with_ops(CLEAN, *fault), VIP2, *lost))
+    assert verdict.outcome is outcome, verdict.summary
+    (outage,) = [each for each in verdict.numbers["outages"] if each["vip"] == VIP2]
+    assert (outage["kind"], outage["outcome"]) == (kind, outcome)
+
+
+def test_real_servers_that_fail_together_keep_each_other_waiting() -> None:
+    more = [replace(op, process="fault:more", value=op.value | {"node": "web-4"}) for op in KILLED]
+    for faults, budget_ms in ((KILLED, 11_000), ([*KILLED, *more], 17_000)):
+        outage = check(lose(h.with_ops(CLEAN, *faults), VIP2, 43_050, 43_600)).numbers["outages"][-1]
+        assert outage["budget_ms"] == budget_ms
+    own = lose(h.with_ops(CLEAN, *KILLED), VIP2, 43_050, 43_600)
+    assert check(own, real_server_ms=400).outcome is Outcome.INVALID
+
+
 def test_a_second_outage_after_the_takeover_is_not_the_takeovers() -> None:
     assert check(lose(CLEAN, VIP1, 18_000, 18_500)).outcome == Outcome.INVALID
 
