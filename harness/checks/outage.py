@@ -91,7 +91,7 @@ class OutageSettings(BaseModel):
                 own, usual = self.takeover_ms, budget.takeover_ms(cluster) + self.answer_ms
             case "handover":
                 own, usual = self.failback_ms, budget.handover_ms(cluster) + self.answer_ms
-            case "real server":
+            case "real server failure":
                 own, usual = self.real_server_ms, budget.notice_ms(cluster, len(cause.failed)) + self.margin_ms
             case _:
                 own, usual = self.other_ms, 0
@@ -301,7 +301,7 @@ class _Facts:
         for one in about:
             failed = self.failing(one) if one.targets <= web else frozenset()
             if failed and one.proof:
-                cause = Cause("real server", one.proof, failed=failed)
+                cause = Cause("real server failure", one.proof, failed=failed)
                 noticed = one.proof.time + round(self.settings.budget(cause, self.history.cluster) * MS)
                 if row.start <= noticed:
                     return cause
@@ -478,14 +478,14 @@ class _Facts:
 _KINDS: Mapping[str, str] = {
     "takeover": "a takeover",
     "handover": "a handover",
-    "real server": "a real server's failure",
+    "real server failure": "a real server's failure",
     "disturbance": "a disturbance elsewhere",
     "other": "an outage without a cause",
 }
 _WHEN: Mapping[str, str] = {
     "takeover": "in its takeover",
     "handover": "in its handover",
-    "real server": "while a real server failed",
+    "real server failure": "while a real server failed",
     "disturbance": "while something else was disturbed",
     "other": "without a cause",
 }

@@ -117,13 +117,13 @@ KILLED = beside("process.kill", node="web-3", service="apache", restart=False)
 @pytest.mark.parametrize(
     ("fault", "lost", "outcome", "kind"),
     [
-        (KILLED, (43_050, 43_600), Outcome.VALID, "real server"),
-        (KILLED, (53_900, 54_500), Outcome.VALID, "real server"),
+        (KILLED, (43_050, 43_600), Outcome.VALID, "real server failure"),
+        (KILLED, (53_900, 54_500), Outcome.VALID, "real server failure"),
         (KILLED, (55_000, 55_600), Outcome.INVALID, "other"),  # it was noticed long ago
         (KILLED, (42_000, 42_600), Outcome.INVALID, "other"),  # it had not failed yet
-        (KILLED, (43_200, 55_000), Outcome.INVALID, "real server"),
+        (KILLED, (43_200, 55_000), Outcome.INVALID, "real server failure"),
         (KILLED[:1], (43_050, 43_600), Outcome.UNKNOWN, "disturbance"),
-        (beside("node.power-off", node="web-1"), (43_050, 43_600), Outcome.VALID, "real server"),
+        (beside("node.power-off", node="web-1"), (43_050, 43_600), Outcome.VALID, "real server failure"),
         (beside("real-server.error", node="web-1", rate=0.5), (50_000, 50_600), Outcome.UNKNOWN, "disturbance"),
         (beside("network.loss", cable="web-2.eth0"), (50_000, 50_600), Outcome.UNKNOWN, "disturbance"),
         (beside("network.loss", cable="client.eth0"), (50_000, 50_600), Outcome.UNKNOWN, "disturbance"),
