@@ -30,6 +30,9 @@ Progress = Callable[[str], None]
 STATUS_EVERY_S = 0.5
 """A status costs about 0.1 s of CPU on every director."""
 
+TOLD_EVERY_S = 30.0
+"""Who watches a long wait learns this often how it goes."""
+
 READY_EVERY_S = 0.2
 FEED_START_S = 10.0
 FEED_STOP_S = 5.0
@@ -405,6 +408,20 @@ class Injected:
         return {name: value for name, value in self.proof.detail.items() if value != self.detail.get(name)}
 
 
+class _Rarely:
+    """Says how a long wait goes, every ``TOLD_EVERY_S``."""
+
+    def __init__(self, on_progress: Progress, clock: wait.Clock) -> None:
+        self._on_progress, self._clock = on_progress, clock
+        self._last_s = clock.now()
+
+    def say(self, text: Callable[[], str]) -> None:
+        """Say it, if the last time is long enough ago."""
+        if self._clock.now() - self._last_s >= TOLD_EVERY_S:
+            self._last_s = self._clock.now()
+            self._on_progress(text())
+
+
 @dataclass
 class _Ground:
     """Where steps are carried out: the lab, and what is injected into it right now."""
@@ -425,18 +442,23 @@ class _Ground:
         Its end is when its condition came true, or was given up; the time that passes afterwards is not part of what
         its deadline limits, and ends with ``held``.
         """
-        self.on_progress(f"[{number}] {step.name}")
+        what = f"[{number}] {step.name}"
+        self.on_progress(what)
+
+        def say(more: str) -> None:
+            self.on_progress(f"{what}: {more}")
+
         within_ms = None if step.until is None else round(step.until.within_s * 1000)
         started_ns = self.lab.now_ns()
         self._note_step(step, "begin", within_ms=within_ms)
-        met, why = self._do(step, self.clock.now())
+        met, why = self._do(step, self.clock.now(), say)
         took_ms = (self.lab.now_ns() - started_ns) // 1_000_000
         result = StepResult(step.name, met, why, took_ms)
         self._note_step(step, "end", met=met, why=why, within_ms=within_ms, took_ms=took_ms)
         if why:
-            self.on_progress(f"[{number}] {step.name}: {why}")
+            say(why)
         if step.hold_s:  # also after a missed condition: what comes late is worth seeing
-            wait.pass_time(step.hold_s, self._unrecorded, clock=self.clock)
+            self._hold(step.hold_s, say)
             self._note_step(step, "held")
         self._raise_failure()
         return result
@@ -447,7 +469,17 @@ class _Ground:
             for label in self.injected:
                 stack.callback(self._heal_or_tell, label)
 
-    def _do(self, step: Step, began_s: float) -> tuple[bool | None, str]:
+    def _hold(self, hold_s: float, say: Progress) -> None:
+        """Let time pass, and say how much of it has."""
+        began_s, rarely = self.clock.now(), _Rarely(say, self.clock)
+
+        def interrupted() -> bool:
+            rarely.say(lambda: f"{self.clock.now() - began_s:,.0f} of {hold_s:,.0f} s")
+            return any(pump.failure for pump in self.pumps)
+
+        wait.pass_time(hold_s, interrupted, clock=self.clock)
+
+    def _do(self, step: Step, began_s: float, say: Progress) -> tuple[bool | None, str]:
         """-> whether the step came true, and why not. Its deadline counts from its beginning, not that of the wait."""
         try:
             self._act(step.action)
@@ -457,7 +489,7 @@ class _Ground:
             return True, ""
         gone_s = self.clock.now() - began_s
         try:
-            self._await(step, step.until, max(0.0, step.until.within_s - gone_s))
+            self._await(step, step.until, max(0.0, step.until.within_s - gone_s), say)
         except LabError as error:
             return False, str(error)
         return True, ""
@@ -502,8 +534,8 @@ class _Ground:
         except LabError as error:
             self.on_progress(f"{label} could not be undone: {error}")
 
-    def _await(self, step: Step, condition: Condition, within_s: float) -> None:
-        told = ""
+    def _await(self, step: Step, condition: Condition, within_s: float, say: Progress) -> None:
+        told, began_s, rarely = "", self.clock.now(), _Rarely(say, self.clock)
 
         def holds() -> bool:
             nonlocal told
@@ -517,6 +549,7 @@ class _Ground:
                 told = trouble
                 self._note_step(step, "waiting", why=trouble)
             if trouble:
+                rarely.say(lambda: f"{trouble}; {self.clock.now() - began_s:,.0f} of at most {within_s:,.0f} s")
                 raise wait.NotYet(trouble)
             return True
 
@@ -526,9 +559,6 @@ class _Ground:
         """Which part of the load still has something to ask, or nothing."""
         done = sum(pump.over for pump in self.pumps if pump.feed.name.partition(":")[0] == LOAD)
         return "" if done >= self.askers else f"{done} of {self.askers} processes of the load have asked all"
-
-    def _unrecorded(self) -> bool:
-        return any(pump.failure for pump in self.pumps)
 
     def _raise_failure(self) -> None:
         """End the run when a feed broke (not: was lost): what is not recorded cannot be judged."""

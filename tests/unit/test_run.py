@@ -98,6 +98,23 @@ def judged(tmp_path: Path, defect: Defect | None) -> tuple[dict[str, Outcome], O
 # --- the power cut, end to end
 
 
+def test_long_waits_tell_how_they_go(tmp_path: Path) -> None:
+    """A hold of 100 s, and a condition that does not come within 70 s."""
+    lab, said = FakeLab(), list[str]()
+    never = {"name": "never", "until": "owned", "owners": {"203.0.113.101": "lb-2"}, "within_s": 70}
+    told = scenario({"name": "soak", "hold_s": 100}, never)
+    run(told, lab, FAULTS, (), tmp_path, said.append, clock=lab.clock)
+    assert [line for line in said if "soak" in line] == [
+        "[1/2] soak",
+        "[1/2] soak: 30 of 100 s",
+        "[1/2] soak: 60 of 100 s",
+        "[1/2] soak: 90 of 100 s",
+    ]
+    first, second = [line for line in said if "at most 70 s" in line]
+    assert first == "[2/2] never: 203.0.113.101 is held by lb-1; 30 of at most 70 s"
+    assert second.endswith("60 of at most 70 s")
+
+
 def test_a_right_cluster_is_valid_and_all_of_it_is_on_disk(tmp_path: Path) -> None:
     told, lab, said = load(POWER_CUT), FakeLab(), list[str]()
     result = run(told, lab, FAULTS, lab.feeds(told.load), tmp_path, said.append, clock=lab.clock)
