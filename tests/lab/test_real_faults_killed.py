@@ -62,7 +62,7 @@ TOGETHER: tuple[Cases, ...] = (
 def holding(lab: DockerLab, fault: str, settings: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
     """Another process that is about to inject the fault."""
     command = [sys.executable, "-m", "tests.lab.hold_fault", lab.name, fault, json.dumps(settings)]
-    harness = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    harness = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert said(harness) == "ready"
         yield harness
@@ -72,9 +72,12 @@ def holding(lab: DockerLab, fault: str, settings: Mapping[str, Any]) -> Iterator
 
 
 def said(harness: subprocess.Popen[str]) -> str:
-    """The next line that it prints."""
+    """The next line that it prints. Fails with its error when it ended instead."""
     assert harness.stdout is not None
-    return harness.stdout.readline().strip()
+    assert harness.stderr is not None
+    line = harness.stdout.readline().strip()
+    assert line, harness.stderr.read()
+    return line
 
 
 def healed_by_itself(lab: DockerLab, before: Mapping[str, tuple[str, ...]]) -> None:

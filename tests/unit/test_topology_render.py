@@ -1,3 +1,7 @@
+from configparser import ConfigParser
+
+import pytest
+
 from topology import render
 from topology.model import Topology, load, parse, shipped
 
@@ -97,3 +101,15 @@ def test_twelve_real_servers_are_all_served() -> None:
     text = shipped()["ultramonkey"].read_text().replace("count = 6", "count = 12")
     topology = parse(text, "my.toml")
     assert content(topology, "lb-2", "/etc/ha.d/ldirectord.cf").count("real=") == 24
+
+
+@pytest.mark.parametrize(("keeper", "name"), [("web-2", "uploads-backup"), ("web-3", "database-backup")])
+def test_who_reads_a_backup_is_not_taken_for_one_that_brought_one(keeper: str, name: str) -> None:
+    """rsyncd runs its command after each transfer, a read among them, and perhaps in the middle of the next one."""
+    modules = ConfigParser()
+    modules.read_string(content(load("ultramonkey"), keeper, f"/etc/rsyncd.d/{name}.conf"))
+    assert modules.sections() == [name, f"{name}-kept"]
+    taken, read = (dict(modules[each]) for each in modules.sections())
+    assert taken.pop("post-xfer exec").endswith("/keep-backup")
+    assert (taken.pop("read only"), read.pop("read only")) == ("no", "yes")
+    assert read == taken

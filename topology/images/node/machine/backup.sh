@@ -1,4 +1,5 @@
-# What both backups share. Sourced: TARGET is the keeper's rsync module, EVERY_S the interval, take() makes one backup.
+# What both backups share. Sourced: TARGET is the keeper's rsync module (and TARGET-kept the same to read from), EVERY_S
+# the interval, take() makes one backup.
 FIRST_S=15 # the first one soon, but not among all that starts at boot
 KEPT_S=30
 BUSY_S=100
@@ -12,7 +13,7 @@ uptime_s() {
 kept() {
     until=$(($(uptime_s) + KEPT_S))
     while [ "$(uptime_s)" -lt $until ]; do
-        rsync -a "$TARGET/current/backup.json" /run/kept.json 2> /dev/null && cmp -s "$1" /run/kept.json && return 0
+        rsync -a "$TARGET-kept/current/backup.json" /run/kept.json 2> /dev/null && cmp -s "$1" /run/kept.json && return 0
         sleep 0.2
     done
     echo "the keeper did not make it the current one"
