@@ -71,7 +71,7 @@ def test_two_sites_take_turns_and_the_slower_one_is_seen(lab: DockerLab, load: l
         "candidate",
     ]
     found = json.loads((out / "comparison.json").read_text())
-    (front,) = [each for each in found["endpoints"] if each["endpoint"] == "/"]
+    (front,) = [each for each in found["endpoints"] if each["endpoint"] == "get /"]
     (median,) = [each for each in front["comparisons"] if each["statistic"] == "p50_ms"]
     assert median["test"]["shift"] > SLOW_MS / 2
     assert (out / "comparison.html").stat().st_size > 10_000

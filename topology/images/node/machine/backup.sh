@@ -9,11 +9,12 @@ uptime_s() {
     echo "${seconds%.*}"
 }
 
-# The keeper switches to a new backup after the transfer has ended; it is a backup only then.
+# The keeper switches to a new backup after the transfer has ended; it is a backup only then. Two that were made within
+# one second have the same size and time here, which is no sign that they are the same (-I).
 kept() {
     until=$(($(uptime_s) + KEPT_S))
     while [ "$(uptime_s)" -lt $until ]; do
-        rsync -a "$TARGET-kept/current/backup.json" /run/kept.json 2> /dev/null && cmp -s "$1" /run/kept.json && return 0
+        rsync -aI "$TARGET-kept/current/backup.json" /run/kept.json 2> /dev/null && cmp -s "$1" /run/kept.json && return 0
         sleep 0.2
     done
     echo "the keeper did not make it the current one"
