@@ -13,11 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from harness import wait
 from harness.interrupts import undisturbed
 from harness.protocols import Entry, Feed, LabError, Line, Power, Stream
 from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknown
-from harness.wait import NotYet, Timeout, until
+from harness.wait import REAL, Clock, NotYet, Timeout, until
 from topology import engine, image
 from topology.lab import DockerLab
 from topology.model import Database
@@ -88,7 +87,7 @@ def prove(client: Any, lab: DockerLab, fresh: bool = False) -> Verdict:
     return compare(Known(before, _scores_before(backup), now), restored, backup["age_s"])
 
 
-def await_telling(lab: DockerLab, clock: wait.Clock = wait.REAL) -> None:
+def await_telling(lab: DockerLab, clock: Clock = REAL) -> None:
     """Wait until there were scores before the current backup began, so that restoring it can tell anything.
 
     The cluster makes its backups in its own time, and the current one may be older than the first score. A proof that
