@@ -50,6 +50,9 @@ DEFAULTS = {"topology": "ultramonkey", "lab": "", "runs": "runs", "seed": "", "l
 BROKEN_BY = pytest.StashKey[str]()
 """The test after which the lab was not healthy."""
 
+NO_LAB = pytest.StashKey[bool]()
+"""Set when a test that needs the lab has been told why there is none."""
+
 log = logging.getLogger("monkeywrench")
 
 
@@ -179,6 +182,13 @@ def monkeywrench_lab_factory() -> LabFactory:
     return factory
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Say what is wrong with the lab once, not again with each of hundreds of tests."""
+    if NO_LAB in item.config.stash and "lab" in getattr(item, "fixturenames", ()):
+        pytest.fail("there is no lab, as the first of these errors says", pytrace=False)
+
+
 @pytest.fixture(scope="session")
 def lab(pytestconfig: pytest.Config, monkeywrench_lab_factory: LabFactory) -> Iterator[Lab]:
     """A booted lab, the same for the whole session, and healthy when a test gets it."""
@@ -187,6 +197,7 @@ def lab(pytestconfig: pytest.Config, monkeywrench_lab_factory: LabFactory) -> It
         with monkeywrench_lab_factory(topology, name, log.info) as booted:
             yield booted
     except LabError as error:
+        pytestconfig.stash[NO_LAB] = True
         _fail(error)
 
 

@@ -43,6 +43,8 @@ RESOURCE_FACTOR = 12
 RESOURCE_LEAST_MS = 15_000
 """But never less than this: a machine that is fast for the moment of the question may be slow in the takeover. Where a
 status took 0.5 s the starts in the next minutes took 7.5 and 8.4 s each; here is nearly twice that."""
+LAST_WORDS = 20
+"""Lines of heartbeat's log: what it did in its start after it was configured."""
 SWITCH = "switch"
 NODE_LABEL, ROLE_LABEL, KERNEL_LABEL, WHY_LABEL = (f"monkeywrench.{key}" for key in ("node", "role", "kernel", "why"))
 
@@ -259,10 +261,24 @@ class DockerLab:
 
     def _vips_served(self) -> None:
         held = self.owners()
-        for vip in self.topology.vips:
-            names = held[str(vip.address)]
-            if not linux_directors.as_it_should_be(self.topology, vip, names):
-                raise NotYet(f"{vip.address} is held by {' and '.join(names) or 'nobody'}")
+        wrong = [
+            f"{vip.address} is held by {' and '.join(names) or 'nobody'}"
+            for vip in self.topology.vips
+            if not linux_directors.as_it_should_be(self.topology, vip, names := held[str(vip.address)])
+        ]
+        if wrong:
+            raise NotYet("; ".join(wrong))
+
+    def last_words(self, lines: int = LAST_WORDS) -> str:
+        """What the directors' heartbeats said last, a line each with the node's name before it."""
+        said = []
+        for director in self.directors():
+            try:
+                log = director.exec("tail", "-n", str(lines), HEARTBEAT_LOG, timeout_s=ANSWER_S).stdout
+            except LabError as error:
+                log = str(error)
+            said += [f"{director.name}: {line}" for line in log.splitlines()]
+        return "\n".join(said)
 
     def wait_healthy(self, within_s: float = HEALTHY_S, watch: Callable[[Status], None] | None = None) -> Status:
         """Wait until nothing is wrong. Raises Timeout, with what is.

@@ -54,8 +54,9 @@ def boot(client: Any, topology: Topology, name: str, say: Say, keep: bool = Fals
     except Timeout as trouble:
         if keep and topology.overlays:
             raise UnhealthyError(f"the lab booted, with your files in it, but not all is well: {trouble}") from None
+        told = f"{trouble}\nWhat heartbeat said last:\n{lab.last_words()}"
         remove(client, name)
-        raise
+        raise Timeout(told) from None
     except BaseException:
         remove(client, name)
         raise

@@ -20,6 +20,22 @@ from topology.observe import WITNESS
 VIPS = ["203.0.113.101", "203.0.113.102"]
 
 
+PIECES = """
+. /etc/ha.d/shellfuncs
+HA_FIFO=/tmp/pieces
+rm -f $HA_FIFO && mkfifo $HA_FIFO
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    ha_clustermsg <<-MESSAGE &
+	t=ip-request-resp
+	ok=OK
+	MESSAGE
+    dd if=$HA_FIFO bs=4096 count=1 status=none | wc -c
+    wait
+done
+"""
+"""What one read gets of each of twenty messages, in bytes."""
+
+
 def curl(lab: DockerLab, *what: str) -> Output:
     """A request of the client."""
     return lab.node("client").exec("curl", "-s", "--max-time", "20", *what, timeout_s=30)
@@ -145,6 +161,20 @@ def test_heartbeat_speaks_on_both_segments(lab: DockerLab, tmp_path: Path) -> No
 def seen(lab: DockerLab, text: str) -> bool:
     """Whether a text is in the capture that is being written in the switch."""
     return lab.switch.exec("sh", "-c", 'cat /tmp/*.pcapng | grep -aqF "$0"', text).ok
+
+
+def test_a_message_to_heartbeat_is_written_in_one_piece(lab: DockerLab) -> None:
+    whole = len(">>>\nt=ip-request-resp\nok=OK\n<<<\n")
+    got = lab.node("lb-1").exec("sh", "-c", PIECES, timeout_s=60).stdout.split()
+    assert got == [str(whole)] * 20
+
+
+def test_of_a_message_in_pieces_heartbeat_forgets_the_first(lab: DockerLab) -> None:
+    """Why the lab's directors have another ``ha_clustermsg`` than Debian's: without this it could go."""
+    pieces = r"(printf '>>>\n'; sleep 1.5; printf 't=monkeywrench\n<<<\n') >> /var/lib/heartbeat/fifo"
+    lab.node("lb-1").exec("sh", "-c", pieces)
+    assert comes(lambda: "Message with zero fields" in lab.last_words(), "heartbeat to complain")
+    assert {line.partition(":")[0] for line in lab.last_words().splitlines()} == {"lb-1", "lb-2"}
 
 
 def test_a_cable_can_be_captured_by_its_name(lab: DockerLab, tmp_path: Path) -> None:

@@ -234,10 +234,11 @@ def test_a_lab_that_does_not_boot_is_told_in_a_sentence(suite: pytest.Pytester) 
             return factory
         """
     )
-    suite.makepyfile("def test_a(lab): pass\n")
+    suite.makepyfile("def test_a(lab): pass\ndef test_b(lab): pass\ndef test_c(): pass\n")
     result = suite.runpytest(*ARGS)
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["lab error: no Docker answers; start it"])
+    result.assert_outcomes(errors=2, passed=1)
+    result.stdout.fnmatch_lines(["lab error: no Docker answers; start it", "there is no lab, as the first of these*"])
+    assert result.stdout.str().count("no Docker answers; start it\n") == 1
     result.stdout.no_fnmatch_line("*Traceback*")
 
 

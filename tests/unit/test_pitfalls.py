@@ -28,6 +28,8 @@ UPLOADS = "/etc/monkeywrench/uploads.mount"
 GMOND = "/etc/ganglia/gmond.conf"
 LSYNCD = "/etc/lsyncd/lsyncd.conf.lua"
 CRON = "/etc/cron.d/backup"
+DEBIANS = '\t(echo ">>>"; cat -; echo "<<<")\t| cat - >> $HA_FIFO'
+IN_ONE = """\tprintf '>>>\\n%s\\n<<<\\n' "$(cat)" >> "$HA_FIFO\""""
 
 
 def mine(path: str, text: str, node: str = "lb-1", mode: int = 0o644) -> Config:
@@ -390,6 +392,13 @@ CASES = [
         2,
         "test code on (xmitloss=1)",
         (mine("/etc/ha.d/other", "xmitloss=1\n"),),
+    ),
+    Case(
+        "shellfuncs.message_in_pieces",
+        (mine("/etc/ha.d/shellfuncs", f"ha_clustermsg() {{\n{DEBIANS}\n}}\n"),),
+        2,
+        "in pieces",
+        (mine("/etc/ha.d/shellfuncs", f"ha_clustermsg() {{\n{DEBIANS}\n}}\nha_clustermsg() {{\n{IN_ONE}\n}}\n"),),
     ),
     # ldirectord.cf
     Case("ldirectord.refused", ldirectord("quiescent=yes", "quiescent=yes # no"), 4, "no comment either", ldirectord()),

@@ -24,6 +24,7 @@ from topology.pitfalls import (
     nfs_mounts,
     only_for_testing,
     shell,
+    shellfuncs,
     sysctl,
 )
 from topology.pitfalls.model import Cluster, Config, Finding, Kind, Pitfall, matches
@@ -75,6 +76,7 @@ KINDS: tuple[Kind[Any], ...] = (
         between=(haresources.files_differ,),
     ),
     Kind((only_for_testing.PATH,), only_for_testing.parse, rules=(only_for_testing.loses_packets,)),
+    Kind((shellfuncs.PATH,), shellfuncs.parse, rules=(shellfuncs.message_in_pieces,)),
     Kind(
         ldirectord_syntax.PATHS,
         ldirectord_syntax.parse,
