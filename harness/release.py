@@ -17,6 +17,7 @@ from harness.compare import CompareError, CompareSettings, Matters, Measures, Re
 from harness.compare.ranks import least_p, runs_for
 from harness.errors import ToldError
 from harness.report.comparison import render
+from harness.verdict import Judgement, Outcome
 from harness.wait import REAL, Clock
 
 __all__ = [
@@ -158,9 +159,29 @@ def conclude(
 def compared(sides: Mapping[str, Runs], wanted: CompareSettings | None = None) -> Result:
     """As ``compare`` does. Raises ReleaseError for runs that cannot be compared."""
     try:
-        return compare([run for run, _ in sides[BASELINE]], [run for run, _ in sides[CANDIDATE]], wanted)
+        result = compare([run for run, _ in sides[BASELINE]], [run for run, _ in sides[CANDIDATE]], wanted)
     except CompareError as error:
         raise ReleaseError(str(error), "Compare runs of one scenario on one topology.") from error
+    return result.model_copy(update={"notes": (*_not_valid(sides), *result.notes)})
+
+
+def _not_valid(sides: Mapping[str, Runs]) -> Iterator[str]:
+    """A sentence for each run in which something went wrong: medians over runs do not show that a node died in one."""
+    for side, runs in sides.items():
+        for run, place in runs:
+            judgement = _judgement(place / store.VERDICT)
+            if judgement and judgement.outcome is not Outcome.VALID:
+                worst = next((each for each in judgement.verdicts if each.outcome is judgement.outcome), None)
+                why = f" {worst.check}: {worst.summary}" if worst else ""
+                yield f"Run {run.name} of the {side} is {judgement.outcome}.{why}"
+
+
+def _judgement(path: Path) -> Judgement | None:
+    """What was decided of a run; None where there is nothing that can be read: a history alone has its numbers too."""
+    try:
+        return Judgement.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def _link(target: Path, place: Path) -> str:

@@ -14,6 +14,7 @@ from harness import cli, release, store
 from harness.cli import main
 from harness.protocols import LabError
 from harness.release import ReleaseError, carry_out, turns
+from harness.verdict import conclude, invalid, judgement
 from harness.wait import Clock
 from tests.unit import histories as h
 from tests.unit.test_compare import Site
@@ -147,6 +148,23 @@ def test_a_run_that_was_killed_is_left_out_and_named(tmp_path: Path) -> None:
     victim.write_text("".join(victim.read_text().splitlines(keepends=True)[:-1]))
     call("compare", before, now)
     assert "run-2-3 cannot be used: the run was killed." in (now / "comparison.html").read_text()
+
+
+def test_a_run_in_which_something_went_wrong_is_named(tmp_path: Path) -> None:
+    old, new = folder(tmp_path / "a", 3, Site(), 1), folder(tmp_path / "b", 3, Site(), 2)
+    runs = sorted((new / release.CANDIDATE).iterdir())
+    dead = conclude("errors", [invalid("227 requests failed while nothing was injected.")], "")
+    for run, verdicts in zip(
+        runs, ([conclude("errors", [], "fine")], [conclude("audit", [], "left"), dead]), strict=False
+    ):
+        (run / store.VERDICT).write_text(judgement("steady", verdicts).model_dump_json())
+    (runs[2] / store.VERDICT).write_text("{")  # of a run that was not judged there is nothing to say
+    result = call("compare", old, new, "--to", tmp_path)
+    said = "Run run-2-1 of the candidate is invalid. errors: 227 requests failed while nothing was injected."
+    notes = json.loads((tmp_path / "comparison.json").read_text())["notes"]
+    assert [note for note in notes if note.startswith("Run ")] == [said]
+    assert "run-2-1 of the candidate is" in result.output
+    assert said in (tmp_path / "comparison.html").read_text()
 
 
 def test_a_page_leads_to_the_reports_of_its_runs(tmp_path: Path) -> None:
