@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 from harness.protocols import Power
@@ -19,6 +20,30 @@ from topology.parts import ganglia, web_data
 
 ROWS = ["DNS round robin", "Linux Directors", "virtual service", "heartbeat", "ldirectord", "real servers"]
 ROWS += ["web data", "variable data", "MySQL", "Ganglia"]
+
+
+CONNECTIONS = 200
+"""Of 250 that the server takes: six real servers have 24 processes each with one, and there is some more."""
+HOLD = f"""
+require '/srv/site/lib/site.php';
+$to = part('database');
+$held = [];
+for ($number = 0; $number < {CONNECTIONS}; $number++) {{
+    $held[] = $db = new mysqli($to['host'], $to['user'], $to['password'], $to['name'], $to['port']);
+    $db->query('SELECT * FROM players');
+}}
+for ($left_s = 120; $left_s > 0 && is_file('/tmp/hold'); $left_s--) {{
+    sleep(1);
+}}
+"""
+FILL = """
+mariadb -e 'CREATE DATABASE scratch; CREATE TABLE scratch.fill (seq INT PRIMARY KEY, pad TEXT)' || exit 1
+for n in 0 1 2 3 4 5 6; do
+    rows="SELECT seq, REPEAT('x', 960) FROM seq_${n}0001_to_${n}9999"
+    mariadb scratch -e "SET sql_log_bin=0; INSERT INTO fill $rows" || exit 1
+done
+"""
+"""More than the server's cache holds (innodb_buffer_pool_size), without the binary log."""
 
 
 def op() -> str:
@@ -204,6 +229,27 @@ def test_a_backup_with_a_broken_file_does_not_pass(lab: DockerLab) -> None:
             assert "does not restore" in verdict.summary
         finally:
             keeper.exec("mv", kept, file)
+
+
+def test_the_database_has_room_for_a_full_cache_all_connections_and_a_backup(lab: DockerLab) -> None:
+    """A node with less killed its server in a load of a quarter of an hour, when a backup came."""
+    db, web = lab.node("db"), lab.node("web-1")
+    server = db.exec("pidof", "mariadbd").stdout
+    connected = "mariadb -NBe \"SHOW STATUS LIKE 'Threads_connected'\" | cut -f 2"
+    with paused(lab, "db", "database-backup"), ThreadPoolExecutor(1) as pool:
+        assert web.exec("touch", "/tmp/hold").ok
+        holding = pool.submit(web.exec, "php", "-r", HOLD, timeout_s=180)
+        try:
+            comes(lambda: int(db.exec("sh", "-c", connected).stdout) >= CONNECTIONS, "all connections")
+            filled = db.exec("sh", "-c", FILL, timeout_s=120)
+            assert filled.ok, filled.stderr
+            assert back_up(lab, "db", "database") == ""
+        finally:
+            web.exec("rm", "-f", "/tmp/hold")
+            db.exec("mariadb", "-e", "DROP DATABASE IF EXISTS scratch", timeout_s=60)
+            held = holding.result()
+    assert held.ok, held.stderr
+    assert db.exec("pidof", "mariadbd").stdout == server
 
 
 def test_gmetad_names_six_hosts_and_keeps_a_history(lab: DockerLab) -> None:

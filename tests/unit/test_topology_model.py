@@ -7,7 +7,7 @@ from topology import model, render
 from topology.model import TopologyError, load, parse, shipped
 
 TEXT = shipped()["ultramonkey"].read_text()
-DB = '[[nodes]]\nname = "db"\nrole = "db"\nmemory_mib = 256\naddresses.lan = "198.18.1.31"\n'
+DB = '[[nodes]]\nname = "db"\nrole = "db"\nmemory_mib = 384\naddresses.lan = "198.18.1.31"\n'
 
 
 def refused(before: str, after: str) -> str:
