@@ -29,7 +29,7 @@ from topology.images.resolver import resolver
 
 LABEL = "bench-load"
 SECONDS, USERS = 20, 50
-PER_S, SHARE = "requests a second", "of FastHttpUser's, %"
+PER_S, SHARE = "requests a second", "% of Locust's"
 PLANNED_PER_S = 1000
 LOCUST = Path(sysconfig.get_path("scripts")) / "locust"
 LOCUSTFILE = Path(loadtests.__file__).with_name("locustfile.py")
