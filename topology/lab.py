@@ -260,21 +260,15 @@ class DockerLab:
         return switch.WireCapture(self.switch, path, interfaces, packet_filter)
 
     def _vips_served(self) -> None:
-        held = self.owners()
-        wrong = [
-            f"{vip.address} is held by {' and '.join(names) or 'nobody'}"
-            for vip in self.topology.vips
-            if not linux_directors.as_it_should_be(self.topology, vip, names := held[str(vip.address)])
-        ]
-        if wrong:
-            raise NotYet("; ".join(wrong))
+        if misplaced := "; ".join(linux_directors.misplaced(self.topology, self.owners())):
+            raise NotYet(misplaced)
 
-    def last_words(self, lines: int = LAST_WORDS) -> str:
+    def last_words(self) -> str:
         """What the directors' heartbeats said last, a line each with the node's name before it."""
         said = []
         for director in self.directors():
             try:
-                log = director.exec("tail", "-n", str(lines), HEARTBEAT_LOG, timeout_s=ANSWER_S).stdout
+                log = director.exec("tail", "-n", str(LAST_WORDS), HEARTBEAT_LOG, timeout_s=ANSWER_S).stdout
             except LabError as error:
                 log = str(error)
             said += [f"{director.name}: {line}" for line in log.splitlines()]

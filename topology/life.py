@@ -50,17 +50,24 @@ def boot(client: Any, topology: Topology, name: str, say: Say, keep: bool = Fals
     lab = power_on(client, topology, name, say, keep)
     try:
         say("waiting for all parts to be healthy")
-        lab.wait_healthy()
+        _wait_healthy(lab)
     except Timeout as trouble:
         if keep and topology.overlays:
             raise UnhealthyError(f"the lab booted, with your files in it, but not all is well: {trouble}") from None
-        told = f"{trouble}\nWhat heartbeat said last:\n{lab.last_words()}"
         remove(client, name)
-        raise Timeout(told) from None
+        raise
     except BaseException:
         remove(client, name)
         raise
     return lab
+
+
+def _wait_healthy(lab: DockerLab) -> None:
+    """Raises Timeout, with what heartbeat said last: of a lab that is removed nobody can look it up."""
+    try:
+        lab.wait_healthy()
+    except Timeout as trouble:
+        raise Timeout(f"{trouble}\nWhat heartbeat said last:\n{lab.last_words()}") from None
 
 
 def power_on(client: Any, topology: Topology, name: str, say: Say, keep: bool = False) -> DockerLab:

@@ -25,7 +25,7 @@ ROWS += ["web data", "variable data", "MySQL", "Ganglia"]
 CONNECTIONS = 200
 """Of 250 that the server takes: six real servers have 24 processes each with one, and there is some more."""
 ROOM_MIB = 80
-"""What is left then: the server grew by 58 MiB in a quarter of an hour of players, and a backup took 38."""
+"""What is left then: the server grew by some 55 MiB in a quarter of an hour of players, and a backup took 38."""
 HOLD = f"""
 require '/srv/site/lib/site.php';
 $to = part('database');

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 
 from harness.protocols import Astray
-from topology.model import Machine, Topology, Vip
+from topology.model import Machine, Topology
 from topology.parts.part import Part, Report, Seen
 
 
@@ -31,7 +31,7 @@ class Directors(Part):
         """
         held = owners_of(seen.topology, seen.addresses)
         misled = astray(seen)
-        trouble = [*self._troubles(seen.topology, held), *map(str, misled)]
+        trouble = [*misplaced(seen.topology, held), *map(str, misled)]
         line = ", ".join(f"{vip} on {' and '.join(names) or 'nobody'}" for vip, names in held.items())
         facts = {
             "owners": {vip: list(names) for vip, names in held.items()},
@@ -39,17 +39,14 @@ class Directors(Part):
         }
         return Report(line, tuple(trouble), facts)
 
-    def _troubles(self, topology: Topology, held: dict[str, tuple[str, ...]]) -> Iterator[str]:
-        for vip in topology.vips:
-            names = held[str(vip.address)]
-            if not as_it_should_be(topology, vip, names):
-                where = f"instead of {vip.home}" if topology.directors.auto_failback else "instead of one director"
-                yield f"{vip.address} is held by {' and '.join(names) or 'nobody'} {where}"
 
-
-def as_it_should_be(topology: Topology, vip: Vip, names: tuple[str, ...]) -> bool:
-    """True for one owner; at home, where VIPs come home by themselves."""
-    return names == (vip.home,) if topology.directors.auto_failback else len(names) == 1
+def misplaced(topology: Topology, held: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    """A sentence for each VIP without one owner; one that is its home, where VIPs come home by themselves."""
+    for vip in topology.vips:
+        names, failback = held[str(vip.address)], topology.directors.auto_failback
+        if names != (vip.home,) if failback else len(names) != 1:
+            instead = vip.home if failback else "one director"
+            yield f"{vip.address} is held by {' and '.join(names) or 'nobody'} instead of {instead}"
 
 
 def owners_of(topology: Topology, addresses: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
