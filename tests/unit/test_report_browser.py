@@ -48,6 +48,11 @@ LOOK = """
   const bounds = rect => ["x", "width"].map(key => Number(rect.getAttribute(key)));
   const ticks = () => [...document.querySelectorAll(".ticks text")].map(text => text.textContent);
   const now = () => Number(time.getAttribute("aria-valuenow"));
+  // by its rule: the window may not be active yet, and then nothing in it is :focus-visible
+  const rules = [...document.styleSheets].flatMap(sheet => [...sheet.cssRules]);
+  const ring = element => rules.filter(rule => rule.style?.outline)
+    .filter(rule => element.matches(rule.selectorText.replaceAll(":focus-visible", ":is(*)")))
+    .map(rule => rule.style.outline).pop() ?? null;
 """
 
 
@@ -128,7 +133,7 @@ def test_the_keyboard_moves_the_cursor_and_zooms(page: str, browse: Browse) -> N
         page,
         """
         time.focus();
-        const told = { focused: document.activeElement === time, ring: getComputedStyle(time).outlineStyle };
+        const told = { focused: document.activeElement === time, ring: ring(time) };
         const nobody = mark("203.0.113.101 owner", "nobody");
         told.before = bounds(nobody);
         told.ticks = ticks();
@@ -159,7 +164,7 @@ def test_the_keyboard_moves_the_cursor_and_zooms(page: str, browse: Browse) -> N
     told = seen.told
     assert seen.console == []
     assert told["focused"] is True
-    assert told["ring"] == "solid"
+    assert "solid" in told["ring"]
     assert (told["home"], told["end"]) == (0, 60)
     assert (told["five"], told["four"], told["further"]) == (1.5, 1.2, 4.2)
     assert told["at"] == 12
