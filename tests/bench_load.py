@@ -96,10 +96,10 @@ def load_table(client: Any, image: str) -> dict[str, dict[str, float]]:
                 ("keep-alive", "Plain", "one connection for good"),
                 ("browser", "Visits", "a connection for 2 to 6"),
             ):
-                client = names | {"MONKEYWRENCH_CLIENT": policy}
-                rows[f"ours, every op recorded, {what}"] = recorded = _ops(folder / policy, site, client)
+                asking = names | {"MONKEYWRENCH_CLIENT": policy}
+                rows[f"ours, every op recorded, {what}"] = recorded = _ops(folder / policy, site, asking)
                 silent = f"{folder}/silent-{policy}"
-                _locust(LOCUSTFILE, "Visitor", site, "--csv", silent, **client)
+                _locust(LOCUSTFILE, "Visitor", site, "--csv", silent, **asking)
                 rows[f"ours, nothing recorded, {what}"] = unrecorded = {PER_S: _from_csv(Path(f"{silent}_stats.csv"))}
                 for row in (recorded, unrecorded):
                     row[SHARE] = 100 * row[PER_S] / plain_per_s[beside]
