@@ -10,10 +10,10 @@ help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
 
 setup: ## virtual environment, and a Docker Engine if none answers
-	@sh topology/setup/environment.sh
+	@sh .ci/environment.sh
 
 browser: ## a headless browser for the tests of the report, where apt-get can install one
-	@sh topology/setup/environment.sh browser
+	@sh .ci/environment.sh browser
 
 demo: setup ## boot a lab, cut a director's power under load, and judge: exit 0 only if the cluster held
 	@.venv/bin/monkeywrench run director-power-cut

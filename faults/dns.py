@@ -16,7 +16,8 @@ from pydantic import Field
 
 from faults.fault import Change, NodeFault, must, running, sh
 from faults.node import needs_own_kernel
-from harness.protocols import Lab, LabError, Node, Undo
+from harness.protocols import Lab, Node
+from harness.records import LabError, Undo
 from harness.wait import NotYet
 
 PROGRAMS = "/usr/lib/monkeywrench/faults"

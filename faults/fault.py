@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.protocols import Lab, LabError, Lease, Node, Output, Power, Proof, Undo
+from harness.protocols import Lab, Lease, Node
+from harness.records import LabError, Output, Power, Proof, Undo
 from harness.wait import NotYet, until
 
 __all__ = ["Change", "NodeFault", "SimpleFault", "must", "nothing", "running", "seen", "sh"]

@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from faults.fault import EVERY_S, PROOF_WITHIN_S, Change, SimpleFault, must, running, seen, sh
-from harness.protocols import Cable, Lab, LabError, Node, Proof, Undo
+from harness.protocols import Lab, Node
+from harness.records import Cable, LabError, Proof, Undo
 from harness.wait import NotYet, until
 
 INTERCEPT = "/usr/lib/monkeywrench/faults/heartbeat/intercept"
@@ -84,7 +85,7 @@ class Log:
     """Since when it gets the messages, in the lab's time; 0 while it does not."""
     decisions: tuple[dict[str, Any], ...] = ()
     """``t`` (ns), ``type``, ``seq``, and ``decision`` or ``effect`` or both, in the order in which they came."""
-    trouble: str = ""
+    problems: str = ""
     """Why it ended by itself."""
 
     @property
@@ -99,8 +100,8 @@ def parse_log(said: str) -> Log:
     end = lines.index("ended") if "ended" in lines else len(lines)
     found = [json.loads(line) for line in lines[:end]]
     in_ns = next((line["in"] for line in found if "in" in line), 0)
-    trouble = " ".join(lines[end + 1 :]) or "without a word" if end < len(lines) else ""
-    return Log(in_ns, tuple(line for line in found if "in" not in line), trouble)
+    problems = " ".join(lines[end + 1 :]) or "without a word" if end < len(lines) else ""
+    return Log(in_ns, tuple(line for line in found if "in" not in line), problems)
 
 
 def read(switch: Node, key: str) -> Log:
@@ -223,7 +224,7 @@ class _Messages(SimpleFault):
 
     def shows(self, each: Interception, log: Log) -> str:
         """The proof in a log. Raises NotYet; LabError when the middlebox is gone. Pure."""
-        _must_go_on(each, log.trouble)
+        _must_go_on(each, log.problems)
         if log.effects:
             first = log.effects[0]
             return f"{describe(first)} of {each.sender} to {each.where} {first['effect']}"
@@ -252,8 +253,8 @@ class _Messages(SimpleFault):
                     logs[where] = read(lab.switch, key)
                     proof.detail["decisions"][where] = list(logs[where].decisions)
         for where, log in logs.items():
-            if log.trouble:
-                raise LabError(f"{where}: the middlebox ended by itself, and messages passed: {log.trouble}")
+            if log.problems:
+                raise LabError(f"{where}: the middlebox ended by itself, and messages passed: {log.problems}")
             if not log.effects:
                 raise LabError(f"{where}: {self.name} had no effect: no message was chosen")
 
@@ -348,15 +349,15 @@ def _in(switch: Node, each: Interception) -> int:
 
     def is_in() -> int:
         log = read(switch, each.key)
-        _must_go_on(each, log.trouble)
+        _must_go_on(each, log.problems)
         return log.in_ns
 
     return until(is_in, STARTS_WITHIN_S, f"the middlebox for {each.claim}", EVERY_S)
 
 
-def _must_go_on(each: Interception, trouble: str) -> None:
-    if trouble:
-        raise LabError(f"the middlebox for {each.claim} ended: {trouble[-300:]}")
+def _must_go_on(each: Interception, problems: str) -> None:
+    if problems:
+        raise LabError(f"the middlebox for {each.claim} ended: {problems[-300:]}")
 
 
 def _gone(switch: Node, each: Interception) -> None:

@@ -9,7 +9,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from faults.fault import Change, NodeFault, must, running, seen, sh
-from harness.protocols import Lab, LabError, Node, Output, Power, Undo
+from harness.protocols import Lab, Node
+from harness.records import LabError, Output, Power, Undo
 from harness.wait import NotYet
 
 ANSWER_TIMEOUT_S = 2.0
@@ -510,13 +511,13 @@ def _boot_id(node: Node) -> str:
 def clock_s(lab: Lab, node: Node) -> float:
     """A node's clock, less the lab's: as the quickest of three answers has it."""
 
-    def once() -> tuple[int, float]:
+    def when_ready() -> tuple[int, float]:
         before_ns = lab.now_ns()
         there_s = float(must(node, "date", "+%s.%N").stdout)
         after_ns = lab.now_ns()
         return after_ns - before_ns, there_s - (before_ns + after_ns) / 2e9
 
-    return min(once() for _ in range(3))[1]
+    return min(when_ready() for _ in range(3))[1]
 
 
 RIGHT_S = 3
@@ -535,12 +536,12 @@ WORK = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done"
 def work_ms(lab: Lab, node: Node) -> int:
     """How long a piece of work takes on a node, the best of three."""
 
-    def once() -> int:
+    def when_ready() -> int:
         began_ns = lab.now_ns()
         must(node, "sh", "-c", WORK, timeout_s=60)
         return (lab.now_ns() - began_ns) // 1_000_000
 
-    return max(1, min(once() for _ in range(3)))
+    return max(1, min(when_ready() for _ in range(3)))
 
 
 def _oom_kills(node: Node) -> int:

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from faults.fault import Change, NodeFault, must, running
 from faults.node import needs_own_kernel
-from harness.protocols import Lab, Node, Undo
+from harness.protocols import Lab, Node
+from harness.records import Undo
 from harness.wait import NotYet
 
 PROGRAM = "/usr/lib/monkeywrench/faults/service"

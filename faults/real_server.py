@@ -18,7 +18,8 @@ from pydantic import Field
 
 from faults.fault import Change, NodeFault, must, running, sh
 from faults.node import needs_own_kernel
-from harness.protocols import Lab, LabError, Node, Power, Undo
+from harness.protocols import Lab, Node
+from harness.records import LabError, Power, Undo
 from harness.wait import NotYet
 
 PROGRAMS = "/usr/lib/monkeywrench/faults"
@@ -84,11 +85,11 @@ class Answer:
 
 
 def ask(
-    witness: Node, addresses: Sequence[str], path: str = STATIC, patience_s: float = PATIENCE_S
+    collector: Node, addresses: Sequence[str], path: str = STATIC, patience_s: float = PATIENCE_S
 ) -> dict[str, Answer]:
     """What another node gets from each address of a real server; one after another, each silent for so long at most."""
     argv = ("python3", "-IS", "-c", ASK, path, str(patience_s), *addresses)
-    said = must(witness, *argv, timeout_s=10 + (patience_s + 5) * len(addresses)).stdout
+    said = must(collector, *argv, timeout_s=10 + (patience_s + 5) * len(addresses)).stdout
     return {address: Answer(**answer) for address, answer in json.loads(said).items()}
 
 
@@ -97,7 +98,7 @@ def addresses(lab: Lab, node: str) -> tuple[str, ...]:
     return next((cable.addresses for cable in lab.cables if cable.node == node and cable.segment == SEGMENT), ())
 
 
-def witness(lab: Lab, node: Node) -> Node:
+def collector(lab: Lab, node: Node) -> Node:
     """Another running node on the same segment, rather a real server than a director. Raises LabError."""
     others = [lab.node(cable.node) for cable in lab.cables if cable.segment == SEGMENT and cable.node != node.name]
     order = {"web": 0, "db": 1}
@@ -118,7 +119,7 @@ class _RealServer(NodeFault):
 
     def seen(self, lab: Lab, node: Node, path: str = STATIC) -> Callable[[], dict[str, Answer]]:
         """How another node sees it."""
-        other, own = witness(lab, node), addresses(lab, node.name)
+        other, own = collector(lab, node), addresses(lab, node.name)
         return lambda: ask(other, own, path, self.patience_s())
 
     def patience_s(self) -> float:

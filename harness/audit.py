@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from harness.protocols import Lab, LabError, Status
+from harness.protocols import Lab
+from harness.records import LabError, Status
 from harness.wait import REAL, Clock, NotYet, Timeout, until
 
 __all__ = ["AS_BEFORE_S", "Audit", "LeftBehindError", "aftermath", "audited", "differences", "left_over"]
@@ -59,7 +60,7 @@ def left_over(lab: Lab, before: Audit, within_s: float, clock: Clock = REAL) -> 
 
     def as_it_was() -> bool:
         nonlocal found
-        found = [f"{lease.node}: {lease.fault} is {lease.state}: {lease.trouble}" for lease in lab.leases()]
+        found = [f"{lease.node}: {lease.fault} is {lease.state}: {lease.problems}" for lease in lab.leases()]
         found += differences(before, lab.audit())
         if found:
             raise NotYet("; ".join(found))
@@ -92,4 +93,4 @@ def aftermath(lab: Lab, before: Audit, within_s: float, clock: Clock = REAL) -> 
         director: {service: {each.node: each.weight for each in rows} for service, rows in table.items()}
         for director, table in seen.ipvs.items()
     }
-    return {"left": left, "trouble": list(seen.trouble), "owners": dict(seen.owners), "weights": weights}
+    return {"left": left, "problems": list(seen.problems), "owners": dict(seen.owners), "weights": weights}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.protocols import LabError
+from harness.records import LabError
 
 DISK_GIB = 6
 """Images of all roles, their build layers, and some room."""
@@ -58,14 +58,14 @@ def _processor() -> Finding:
 
 
 def _engine() -> Finding:
-    from topology import engine  # only the doctor's own call needs Docker
+    from topology.lab import engine  # only the doctor's own call needs Docker
 
     version = engine.connect().version()
     return Finding("engine", True, f"{version['Version']} (API {version['ApiVersion']}) at {engine.address()}")
 
 
 def _disk() -> Finding:
-    from topology import engine
+    from topology.lab import engine
 
     root = Path(engine.connect().info()["DockerRootDir"])
     if not root.exists():
@@ -84,18 +84,18 @@ def _topology(name: str) -> Finding:
 
 def _pitfalls(name: str) -> list[Finding]:
     """What is known to bite in the user's own files, as the nodes would have them."""
-    from topology import model, pitfalls, render
+    from topology import lint, model, render
 
     try:
         topology = model.load(name)
         configs = [
-            pitfalls.Config(machine.name, file.path, file.data.decode("utf-8", "replace"), file.mode, file.source)
+            lint.Config(machine.name, file.path, file.data.decode("utf-8", "replace"), file.mode, file.source)
             for machine in topology.machines
             for file in render.files(topology, machine, "doctor", "doctor")
         ]
     except LabError:
         return []  # the question about the topology says so
-    found = pitfalls.examine(configs, web=len(topology.of_role("web")))
+    found = lint.examine(configs, web=len(topology.of_role("web")))
     return [
         Finding(
             f"{pitfall.file}:{pitfall.line}" if pitfall.line else pitfall.file,
@@ -108,7 +108,8 @@ def _pitfalls(name: str) -> list[Finding]:
 
 
 def _memory(name: str) -> Finding:
-    from topology import engine, kernel, model
+    from topology import model
+    from topology.lab import engine, kernel
 
     wanted_mib = sum(m.memory_mib + kernel.OVERHEAD_MIB for m in model.load(name).machines if m.kernel == "uml")
     have_mib = engine.connect().info()["MemTotal"] // 2**20
@@ -119,7 +120,8 @@ def _memory(name: str) -> Finding:
 
 
 def _kernels(name: str) -> Finding:
-    from topology import engine, kernel, model
+    from topology import model
+    from topology.lab import engine, kernel
 
     architecture = engine.connect().version().get("Arch", "")
     topology = model.load(name)
@@ -135,7 +137,7 @@ def _kernels(name: str) -> Finding:
 
 
 def _images() -> Finding:
-    from topology import engine, image
+    from topology.lab import engine, image
 
     client = engine.connect()
     missing = [role for role, name in image.names().items() if not image.exists(client, name)]

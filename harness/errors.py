@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class ToldError(Exception):
+class UserError(Exception):
     """Something that cannot be done, told to a person: one sentence, and in ``next_step`` what they can do about it."""
 
     def __init__(self, sentence: str, next_step: str = "") -> None:

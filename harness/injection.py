@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
 from harness.audit import AS_BEFORE_S, left_over
-from harness.interrupts import undisturbed
+from harness.interrupts import deferring_signals
 from harness.protocols import Fault, Lab
 from harness.run import Faults, kin
 from harness.scenario import ScenarioError, first_mistake, suggestion
@@ -109,7 +109,7 @@ def carry_out(fault: Fault, lab: Lab, hold_s: float, say: Callable[[str], None],
     before = lab.audit()
     context = fault.inject(lab)
     began_ns = lab.now_ns()
-    with undisturbed():
+    with deferring_signals():
         proof = context.__enter__()
     proven_ns = lab.now_ns()
     say(f"injected: {proof.seen}")
@@ -117,7 +117,7 @@ def carry_out(fault: Fault, lab: Lab, hold_s: float, say: Callable[[str], None],
         pass_time(hold_s, clock=clock)
     finally:
         undo_ns = lab.now_ns()
-        with undisturbed():
+        with deferring_signals():
             context.__exit__(None, None, None)
         undone_ns = lab.now_ns()
         say("undone; comparing the lab with how it was")

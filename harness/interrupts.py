@@ -7,13 +7,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["undisturbed"]
+__all__ = ["deferring_signals"]
 
 HELD_BACK = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def deferring_signals() -> Iterator[None]:
     """Hold Ctrl-C and SIGTERM back until the block ends: half of what it does could be neither used nor repaired.
 
     Handlers are replaced, not signals blocked: a signal that the main thread blocks goes to another thread, and Python

@@ -25,14 +25,16 @@ from typing import Any, NoReturn, TypeAlias
 
 import pytest
 
-from harness import history, store, wait
+from harness import history, wait
 from harness import scenario as scenarios
+from harness.artifacts import run_directory
+from harness.artifacts.stored_run import conclude
 from harness.fake import FakeLab
-from harness.protocols import Lab, LabError
+from harness.protocols import Lab
+from harness.records import LabError
 from harness.report.render import story
 from harness.run import run
 from harness.scenario import Scenario, ScenarioError
-from harness.stored import conclude
 from harness.verdict import Outcome, Verdict, overall
 
 __all__ = ["LabFactory", "ScenarioFile", "ScenarioItem"]
@@ -132,7 +134,7 @@ def _carry_out(request: pytest.FixtureRequest, lab: Lab) -> None:
     item.user_properties += [
         ("verdict", str(outcome)),
         *((f"verdict.{each.check}", str(each.outcome)) for each in verdicts),
-        ("report", str(directory / store.REPORT)),
+        ("report", str(directory / run_directory.REPORT)),
     ]
     if outcome is not Outcome.VALID:
         pytest.fail(_sentences(outcome, verdicts, directory), pytrace=False)
@@ -146,9 +148,9 @@ def _run(item: ScenarioItem, lab: Lab) -> tuple[Sequence[Verdict], Path]:
     seed = _seed(config)
     seed = scenario.scenario.seed if seed is None else seed
     root = config.rootpath / _setting(config, "runs")
-    directory = store.create(root, item.path, scenario.name, store.meta(lab.name, seed, sys.argv))
+    directory = run_directory.create(root, item.path, scenario.name, run_directory.meta(lab.name, seed, sys.argv))
     if load_file:
-        store.keep_load(directory, load_file)
+        run_directory.keep_load(directory, load_file)
     run(
         scenario,
         lab,
@@ -166,8 +168,8 @@ def _sentences(outcome: Outcome, verdicts: Sequence[Verdict], directory: Path) -
     """``invalid: ...``, each check's sentences, where the report is, and what happened: a CI server keeps no report."""
     lines = [f"{each.check}: {each.outcome}: {each.summary}" for each in verdicts if each.outcome is not Outcome.VALID]
     worst = next((each.summary for each in verdicts if each.outcome is outcome), "no check was made")
-    happened = story(history.load(directory / store.HISTORY))
-    return "\n".join([f"{outcome}: {worst}", *lines, f"report: {directory / store.REPORT}", *happened])
+    happened = story(history.load(directory / run_directory.HISTORY))
+    return "\n".join([f"{outcome}: {worst}", *lines, f"report: {directory / run_directory.REPORT}", *happened])
 
 
 @pytest.fixture(scope="session")
@@ -175,7 +177,7 @@ def monkeywrench_lab_factory() -> LabFactory:
     """What boots the lab. Override it to give the tests another one."""
 
     def factory(topology: str, name: str, progress: Callable[[str], None]) -> AbstractContextManager[Lab]:
-        from topology.life import booted  # Docker is needed only where a lab is booted
+        from topology.lab.lifecycle import booted  # Docker is needed only where a lab is booted
 
         return booted(topology, name, progress)
 
@@ -210,25 +212,25 @@ def _monkeywrench_audit(request: pytest.FixtureRequest) -> Iterator[None]:
     lab: Lab = request.getfixturevalue("lab")
     stash = request.config.stash
     if BROKEN_BY in stash:
-        if trouble := _trouble(lab, 0):
-            pytest.fail(f"the lab has been broken since {stash[BROKEN_BY]}: {trouble}", pytrace=False)
+        if problems := _problems_of(lab, 0):
+            pytest.fail(f"the lab has been broken since {stash[BROKEN_BY]}: {problems}", pytrace=False)
         del stash[BROKEN_BY]
     yield
-    if trouble := _trouble(lab, AUDIT_WITHIN_S):
+    if problems := _problems_of(lab, AUDIT_WITHIN_S):
         stash[BROKEN_BY] = request.node.nodeid
-        pytest.fail(f"the test left the lab broken: {trouble}", pytrace=False)
+        pytest.fail(f"the test left the lab broken: {problems}", pytrace=False)
 
 
-def _trouble(lab: Lab, within_s: float) -> str:
+def _problems_of(lab: Lab, within_s: float) -> str:
     """What is still wrong with the lab at the deadline, or nothing."""
 
     def healthy() -> bool:
         try:
-            trouble = lab.status().trouble
+            problems = lab.status().problems
         except LabError as error:
             raise wait.NotYet(str(error)) from error
-        if trouble:
-            raise wait.NotYet("; ".join(trouble))
+        if problems:
+            raise wait.NotYet("; ".join(problems))
         return True
 
     try:
@@ -249,8 +251,8 @@ def _feeds(lab: Lab, scenario: Scenario) -> dict[str, Any]:
     if isinstance(lab, FakeLab):
         return {"feeds": lab.feeds(scenario.load)}
     from loadtests.feeds import feeds, readings  # the harness knows no load and no topology but here
-    from topology.lab import DockerLab
-    from topology.restore import proofs
+    from topology.lab.docker_lab import DockerLab
+    from topology.lab.restore import proofs
 
     afterwards = proofs(lab, scenario.checks) if isinstance(lab, DockerLab) else []
     return {
@@ -266,7 +268,7 @@ def _clock(lab: Lab) -> wait.Clock:
 
 def _is_record(path: Path) -> bool:
     """True for the copy of a scenario in a run directory: what was run once is no test."""
-    return path.name == store.SCENARIO and path.with_name(store.META).exists()
+    return path.name == run_directory.SCENARIO and path.with_name(run_directory.META).exists()
 
 
 def _is_scenario(path: Path) -> bool:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_core import ErrorDetails
 
 from harness.checks import CHECKS
-from harness.errors import ToldError
+from harness.errors import UserError
 
 __all__ = [
     "CaptureTable",
@@ -42,7 +42,7 @@ NEAR = 0.7
 """How much alike two words must be to be taken for each other (difflib's ratio): more than lb-1 and web-1."""
 
 
-class ScenarioError(ToldError):
+class ScenarioError(UserError):
     """The scenario is not right. One sentence: the file, the key, its place, and what would be right."""
 
 
@@ -57,7 +57,7 @@ class ScenarioTable(_Table):
     title: str = Field(min_length=1)
     topology: str = "ultramonkey"
     seed: int = Field(default=1, ge=0)
-    promise: str = Field(min_length=1, description="What a right cluster does, in words")
+    expectation: str = Field(min_length=1, description="What a right cluster does, in words")
 
 
 class PhaseTable(_Table):
@@ -86,7 +86,7 @@ PlayerOp = Literal[
 class LoadTable(_Table):
     """``[load]``: users of the site. Without this table there are none."""
 
-    people: Literal["visitors", "players", "uploaders", "administrators", "everyone", "log"] = Field(
+    persona: Literal["visitors", "players", "uploaders", "administrators", "everyone", "log"] = Field(
         default="visitors",
         description="Visitors read the front page; players do all that the site can; uploaders upload and download; "
         "administrators change the site's content; everyone: all of these, 5, 12, 2 and 1 of 20 users. What was "
@@ -142,11 +142,13 @@ class LoadTable(_Table):
     @model_validator(mode="after")
     def _rate(self) -> LoadTable:
         """A rate is what open arrivals have, and users who wait have not; a log has its own times."""
-        if (self.people == "log") != (self.log is not None):
-            raise ValueError("people = 'log' needs log, a file, and no others do")
-        if self.mix and (self.people != "players" or not any(self.mix.values())):
-            raise ValueError("mix is what players do, and they must do something: people = 'players', a weight above 0")
-        if self.people == "log" and self.arrivals != "closed":
+        if (self.persona == "log") != (self.log is not None):
+            raise ValueError("persona = 'log' needs log, a file, and no others do")
+        if self.mix and (self.persona != "players" or not any(self.mix.values())):
+            raise ValueError(
+                "mix is what players do, and they must do something: persona = 'players', a weight above 0"
+            )
+        if self.persona == "log" and self.arrivals != "closed":
             raise ValueError("arrivals: a log has its own times")
         if (self.arrivals == "closed") == bool(self.phases):
             raise ValueError(f"arrivals = {self.arrivals!r} with {len(self.phases)} phases: open arrivals have phases")
@@ -157,7 +159,7 @@ class LoadTable(_Table):
     @property
     def planned(self) -> bool:
         """Whether ops have their times, whatever becomes of the ones before."""
-        return self.people == "log" or self.arrivals != "closed"
+        return self.persona == "log" or self.arrivals != "closed"
 
     @property
     def ends(self) -> bool:
@@ -264,9 +266,9 @@ class Scenario(_Table):
         return self.scenario.title
 
     @property
-    def promise(self) -> str:
+    def expectation(self) -> str:
         """What a right cluster does, in words."""
-        return self.scenario.promise
+        return self.scenario.expectation
 
 
 def load(path: Path | str) -> Scenario:

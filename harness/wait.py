@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, retry_if_result
 
-from harness.protocols import LabError
+from harness.records import LabError
 
 __all__ = ["REAL", "Clock", "NotYet", "Timeout", "never", "pass_time", "until"]
 

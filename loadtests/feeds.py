@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.load import USERS
-from harness.protocols import Entry, Feed, Lab, LabError, Line, Node, Power, Stream
+from harness.history.latency import USERS
+from harness.protocols import Feed, Lab, Node, Stream
+from harness.records import Entry, LabError, Line, Power
 from loadtests import accesslog
 
 FOLDER = "/opt/monkeywrench"
@@ -76,7 +77,7 @@ class LoadSettings(Protocol):
     """What the load needs to know of a scenario."""
 
     @property
-    def people(self) -> str:
+    def persona(self) -> str:
         """Who they are: one of ``PEOPLE``."""
 
     @property
@@ -221,7 +222,7 @@ class Readings:
 def readings(lab: Lab, load: LoadSettings | None) -> Readings | None:
     """What is to be read before and after a load that writes; None where there is nothing to read."""
     clients = lab.nodes("client")
-    if load is None or load.people not in WRITERS or not clients:
+    if load is None or load.persona not in WRITERS or not clients:
         return None
     return Readings(clients[0], lab.cluster.site, lab.cluster.resolver)
 
@@ -270,7 +271,7 @@ def _connections(lab: Lab, client: Node, each: int) -> Feed:
 def _load(lab: Lab, clients: Sequence[Node], load: LoadSettings) -> list[Feed]:
     """One Locust, or a master, which asks nothing itself, and its workers, each with its share of the planned ops."""
     files = {**program(*LOAD_PROGRAM), **_replay(load)}
-    people = PEOPLE[load.people]
+    people = PEOPLE[load.persona]
     users = ("--users", str(load.users), "--spawn-rate", str(load.spawn_per_s))
 
     def locust(*what: str, **more: str) -> tuple[str, ...]:

@@ -544,7 +544,7 @@ class Replayer(Browser):
 
 PLAYERS = 200
 """Players are 1 ... 200; the site has them from the start."""
-FAMOUS = 8
+HOT_PLAYERS = 8
 """The first few players, whom half of all ops are about: users must meet at them, on all nodes."""
 PAGES = ("/", "/news.html", "/rules.html", "/style.css")
 POINTS = (1, 1000)
@@ -800,7 +800,7 @@ class Player(Browser):
         return told
 
     def _anybody(self) -> int:
-        return self.chance.randint(1, FAMOUS if self.chance.random() < 0.5 else PLAYERS)
+        return self.chance.randint(1, HOT_PLAYERS if self.chance.random() < 0.5 else PLAYERS)
 
     def _remember(self, name: str) -> None:
         if len(self.uploads) < UPLOADS_KEPT:

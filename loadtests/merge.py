@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness import store
-from harness.errors import ToldError
+from harness.artifacts import run_directory
+from harness.errors import UserError
 from harness.history import Recorder
-from harness.load import USERS
-from harness.protocols import Entry, Line
+from harness.history.latency import USERS
+from harness.records import Entry, Line
 from loadtests.feeds import LOAD, entry
 
 UNREADABLE = "unreadable"
 
 
-class MergeError(ToldError):
+class MergeError(UserError):
     """Files that are not the ops of several workers."""
 
 
@@ -151,11 +151,11 @@ def _cluster(ops: Sequence[Entry]) -> Mapping[str, Any]:
 def write(target: Path, entries: Sequence[Entry], scenario_file: Path | None) -> None:
     """Make a run directory of a history. Raises FileExistsError where there is a run, else OSError."""
     target.mkdir(parents=True, exist_ok=True)
-    with Recorder(target / store.HISTORY, entries[0].time_ns) as recorder:
+    with Recorder(target / run_directory.HISTORY, entries[0].time_ns) as recorder:
         for each in entries:
             recorder.record(each)
     if scenario_file:
-        shutil.copyfile(scenario_file, target / store.SCENARIO)
+        shutil.copyfile(scenario_file, target / run_directory.SCENARIO)
 
 
 def _is_url(text: object) -> bool:

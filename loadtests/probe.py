@@ -198,8 +198,8 @@ class Attempt:
         try:
             # Always fits: the send buffer of a new socket holds far more than one request.
             self._socket.send(self._probe.settings.request)
-        except OSError as trouble:
-            self._failed(trouble.errno or errno.EIO)
+        except OSError as problems:
+            self._failed(problems.errno or errno.EIO)
             return
         self._loop.add_reader(self._fd, self._readable)
         self._forget = self._loop.remove_reader
@@ -209,8 +209,8 @@ class Attempt:
             data = self._socket.recv(ANSWER_BYTES)
         except BlockingIOError:
             return
-        except OSError as trouble:
-            self._failed(trouble.errno or errno.EIO)
+        except OSError as problems:
+            self._failed(problems.errno or errno.EIO)
             return
         self._received += data
         judgement = judge(self._received, self._probe.settings.expect, ended=not data)

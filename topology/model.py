@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from harness.protocols import LabError
+from harness.records import LabError
 
 Role = Literal["client", "resolver", "director", "web", "db"]
 Kernel = Literal["uml", "host"]
@@ -224,7 +224,7 @@ class Topology(Strict):
         return self.machine(name).addresses["lan"][0]
 
     @property
-    def made_of(self) -> dict[str, Any]:
+    def comparable_facts(self) -> dict[str, Any]:
         """What runs must share to be compared, in the words of a history's first op."""
         return {
             "site": self.site,

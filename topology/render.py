@@ -30,7 +30,7 @@ def secrets(key: str) -> Secrets:
 
 def parts(topology: Topology) -> list[Part]:
     """The parts that a topology has."""
-    return [part for part in PARTS if part.there(topology)]
+    return [part for part in PARTS if part.enabled(topology)]
 
 
 def files(topology: Topology, machine: Machine, lab: str, key: str) -> list[File]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.calls import SHOWN, doubts, too_few
-from harness.checks.timeline import count_of, span_of
-from harness.checks.windows import meeting, quiet
 from harness.history import History, Pair
-from harness.load import late_ms, load, quantile
+from harness.history.client_ops import SHOWN, doubts, too_few
+from harness.history.injections import overlaps, quiet
+from harness.history.latency import late_ms, load, quantile
+from harness.history.timeline import count_of, span_of
 from harness.verdict import Finding, Verdict, conclude, unknown
 
 NAME = "arrivals"
@@ -45,7 +45,7 @@ def check(history: History, settings: ArrivalsSettings) -> Verdict:
     planned = [_Planned(pair, late) for pair in _pairs(history) if (late := late_ms(pair)) is not None]
     mine = [one.late_ms for one in planned if one.free]
     calm = quiet(history)
-    asked = [one for one in planned if meeting(calm, one.pair.invoke.time, one.pair.invoke.time)]
+    asked = [one for one in planned if overlaps(calm, one.pair.invoke.time, one.pair.invoke.time)]
     busy = [one for one in asked if not one.free]
     findings = [*doubts(history), *too_few("Planned ops", len(planned), settings.arrivals)]
     findings += [*_slow(mine, settings), *_busy(busy, asked, settings)]

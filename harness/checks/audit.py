@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.calls import named
-from harness.checks.timeline import count_of, moment
-from harness.checks.windows import Stretch, holding, injections, merged
 from harness.history import History, Op
+from harness.history.client_ops import named
+from harness.history.injections import Stretch, injections, interval_at, merged
+from harness.history.timeline import count_of, moment
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "audit"
@@ -80,7 +80,7 @@ def _is_error(op: Op) -> bool:
 
 
 def _explained(op: Op, excused: Sequence[Stretch], announced: Sequence[re.Pattern[str]]) -> bool:
-    return holding(excused, op.time) is not None or any(each.search(op.value) for each in announced)
+    return interval_at(excused, op.time) is not None or any(each.search(op.value) for each in announced)
 
 
 def _line_findings(lines: Sequence[Op]) -> Iterator[Finding]:
@@ -99,11 +99,11 @@ def _lab_findings(audit: Op) -> Iterator[Finding]:
     if audit.error:
         yield unknown(f"The lab could not be compared with how it was: {audit.error}.", audit.index)
         return
-    left, trouble = audit.get("left") or (), audit.get("trouble") or ()
+    left, problems = audit.get("left") or (), audit.get("problems") or ()
     if left:
         yield invalid(f"Not as it was: {named(left, '; ')}.", audit.index)
-    if trouble:
-        yield invalid(f"The cluster is not well at the end: {named(trouble, '; ')}.", audit.index)
+    if problems:
+        yield invalid(f"The cluster is not well at the end: {named(problems, '; ')}.", audit.index)
     if "owners" not in audit.value:
         yield unknown("Nobody looked at the cluster at the end.", audit.index)
         return

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.timeline import MS, moment, silences, span_of
-from harness.checks.windows import holding, injections, without
 from harness.history import History, HistoryError, Op
+from harness.history.injections import injections, interval_at, subtract
+from harness.history.timeline import MS, moment, silences, span_of
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "backup"
@@ -88,7 +88,7 @@ class _Facts:
                 )
                 continue
             calm = self._calm(looks)
-            judged = [op for op in looks if holding(calm, op.time) is not None]
+            judged = [op for op in looks if interval_at(calm, op.time) is not None]
             old = [op for op in judged if age_ms(op) > self.settings.age_ms]
             if old:
                 yield invalid(
@@ -113,7 +113,7 @@ class _Facts:
             for since, till in silences(
                 [op.time for op in looks], looks[0].time, looks[-1].time, round(self.settings.samples_ms * MS)
             ):
-                if holding(calm, since) is not None:
+                if interval_at(calm, since) is not None:
                     yield unknown(f"Nobody looked at the backup of the {of} from {moment(since)} to {moment(till)}.")
 
     def _calm(self, looks: Sequence[Op]) -> list[tuple[int, int]]:
@@ -123,7 +123,7 @@ class _Facts:
             for one in injections(self.history, self.settings.settle_ms)
             if one.touches(*nodes) or one.fault.startswith("data.")
         ]
-        return without([(0, self.history.end_ns + 1)], touching)
+        return subtract([(0, self.history.end_ns + 1)], touching)
 
     def restores(self) -> Iterator[Finding]:
         """Restores that failed, and too few of them."""

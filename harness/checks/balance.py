@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.arrays import Ints, ints
-from harness.checks.chance import evenness, needed, spread, visible
-from harness.checks.tables import Entry, tables
-from harness.checks.timeline import MS, moment, ms
-from harness.checks.windows import Stretch, holding, quiet
+from harness.algorithms.arrays import Ints, ints
+from harness.algorithms.chi_square import evenness, needed, spread, visible
 from harness.history import History
+from harness.history.injections import Stretch, interval_at, quiet
+from harness.history.ipvs_tables import Entry, tables
+from harness.history.timeline import MS, moment, ms
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "balance"
@@ -179,7 +179,7 @@ def _windows(
     window: list[Sequence[Entry]] = []
     stretch: Stretch | None = None
     for sample in samples:
-        now = holding(calm, sample[0].time)
+        now = interval_at(calm, sample[0].time)
         weights = {entry.weight for entry in sample}
         equal = len(weights) == 1 and bool(sample[0].weight) and all(entry.conns >= 0 for entry in sample)
         goes_on = bool(window) and now == stretch and _follows(window[-1], sample, settings)
@@ -307,7 +307,7 @@ def _answers(history: History, settings: BalanceSettings) -> Mapping[str, tuple[
     for pair in history.pairs("http"):
         done = pair.completion
         if pair.ok and done is not None and done.get("node") in place:
-            stretch = holding(calm, pair.invoke.time)
+            stretch = interval_at(calm, pair.invoke.time)
             if stretch is not None and done.time <= stretch[1]:
                 block = round(pair.invoke.time // (settings.block_ms * MS))
                 told[str(pair.invoke.get("vip"))].append((block, place[done["node"]], done.index))

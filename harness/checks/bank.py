@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks import sums
-from harness.checks.arrays import Ints, ints
-from harness.checks.calls import (
+from harness.algorithms import sum_bounds
+from harness.algorithms.arrays import Ints, ints
+from harness.history import History, HistoryError
+from harness.history.client_ops import (
     NAMED,
     SHOWN,
     Call,
@@ -18,15 +19,14 @@ from harness.checks.calls import (
     attempted,
     doubts,
     ends,
-    excess,
     named,
     number,
     once,
     starts,
     too_few,
+    unless_gaps,
 )
-from harness.checks.timeline import moment
-from harness.history import History, HistoryError
+from harness.history.timeline import moment
 from harness.verdict import Finding, Verdict, conclude, invalid
 
 NAME = "bank"
@@ -57,7 +57,7 @@ def check(history: History, settings: BankSettings) -> Verdict:
     Writers other than the run's own players are not known.
     """
     facts = _Facts(history, settings)
-    findings = [*doubts(history), *facts.floors(), *facts.totals(), *facts.debts(), *facts.players()]
+    findings = [*doubts(history), *facts.minimum_evidence(), *facts.totals(), *facts.debts(), *facts.players()]
     findings += [*facts.clashes()]
     held = f"{facts.total:,} coins in each of {len(facts.reads):,} readings, and nobody owed any."
     return conclude(NAME, findings, held, facts.numbers())
@@ -76,7 +76,7 @@ class _Facts:
         first = int(self.sums[0]) if self.reads else 0
         self.total = first if settings.total is None else settings.total
 
-    def floors(self) -> Iterator[Finding]:
+    def minimum_evidence(self) -> Iterator[Finding]:
         """Reasons to say that too little was tested."""
         yield from too_few("Acknowledged transfers", sum(call.ok for call in self.transfers), self.settings.transfers)
         yield from too_few("Readings of all balances", len(self.reads), self.settings.reads)
@@ -120,20 +120,22 @@ class _Facts:
         """Balances that no transfers explain."""
         players = list(dict.fromkeys(player for balances in self.balances for player in balances))
         key = {player: place for place, player in enumerate(players)}
-        found = sums.clashes(self._adds(key), self._reads(key))
+        found = sum_bounds.clashes(self._adds(key), self._reads(key))
         whose = [reading for reading, balances in enumerate(self.balances) for _ in balances]
         for clash in found[:NAMED]:
             yield self._clash(players[clash.key], clash, whose)
         if len(found) > NAMED:
-            yield excess(self.history, f"Of {len(found) - NAMED:,} more players no transfers explain the balances.")
+            yield unless_gaps(
+                self.history, f"Of {len(found) - NAMED:,} more players no transfers explain the balances."
+            )
 
-    def _clash(self, player: int, clash: sums.Clash, whose: Sequence[int]) -> Finding:
+    def _clash(self, player: int, clash: sum_bounds.Clash, whose: Sequence[int]) -> Finding:
         places = [whose[place] for place in (clash.most, clash.least) if place is not None]
         had = [f"{self.balances[place][player]:,} at {moment(self.reads[place].start)}" for place in sorted(places)]
         sentence = f"Player {player} had {' and '.join(had)} coins: {clash.by:,} off from what transfers explain."
-        return excess(self.history, sentence, *_ops([self.reads[place] for place in sorted(places)]))
+        return unless_gaps(self.history, sentence, *_ops([self.reads[place] for place in sorted(places)]))
 
-    def _adds(self, key: Mapping[int, int]) -> sums.Adds:
+    def _adds(self, key: Mapping[int, int]) -> sum_bounds.Adds:
         """Each transfer takes from one player and gives to another."""
         sides = [
             (key[call.number(side)], sign * call.number("coins"), call.start, call.end)
@@ -142,15 +144,15 @@ class _Facts:
             if call.number(side) in key
         ]
         keys, amounts, begun, done = np.array(sides, dtype=np.int64).reshape(-1, 4).T
-        return sums.Adds(keys, amounts, begun, done)
+        return sum_bounds.Adds(keys, amounts, begun, done)
 
-    def _reads(self, key: Mapping[int, int]) -> sums.Reads:
+    def _reads(self, key: Mapping[int, int]) -> sum_bounds.Reads:
         """Each reading reads every balance."""
         keys = [ints([key[player] for player in balances]) for balances in self.balances]
         values = [ints(list(balances.values())) for balances in self.balances]
         sizes = [row.size for row in keys]
         begun, done = np.repeat(starts(self.reads), sizes), np.repeat(ends(self.reads), sizes)
-        return sums.Reads(_row(keys), _row(values), begun, done, np.zeros(sum(sizes), dtype=np.int64))
+        return sum_bounds.Reads(_row(keys), _row(values), begun, done, np.zeros(sum(sizes), dtype=np.int64))
 
     def numbers(self) -> dict[str, Any]:
         """What was measured."""

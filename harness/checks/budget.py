@@ -8,7 +8,7 @@ ldirectord checks all real servers of all its virtual services one after another
 waiting.
 """
 
-from harness.protocols import Cluster
+from harness.records import Cluster
 
 
 def takeover_ms(cluster: Cluster) -> float:

@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.arrays import FOREVER
-from harness.checks.calls import named
-from harness.checks.published import published
-from harness.checks.timeline import MS, moment, ms, silences, span_of
-from harness.checks.windows import Injection, Stretch, holding, injections, without
+from harness.algorithms.arrays import FOREVER
 from harness.history import History, HistoryError, Op
+from harness.history.client_ops import named
+from harness.history.injections import Injection, Stretch, injections, interval_at, subtract
+from harness.history.published import published
+from harness.history.timeline import MS, moment, ms, silences, span_of
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "content"
@@ -72,7 +72,7 @@ def check(history: History, settings: ContentSettings) -> Verdict:
     facts = _Facts(history, settings)
     if not facts.samples:
         return conclude(NAME, [unknown("Nobody watched the site's folder.")], "")
-    findings = [*facts.witnesses(), *facts.torn(), *facts.stale(), *facts.vacuity()]
+    findings = [*facts.witnesses(), *facts.torn(), *facts.stale(), *facts.nothing_tested()]
     held = (
         f"{len(facts.changed):,} changes on {facts.master} were on all of {len(facts.replicas)} other real servers, "
         f"the slowest after {span_of(max(facts.lags.values(), default=0))}; none ever had a file of its own."
@@ -136,7 +136,7 @@ class _Facts:
         """When a replica has no excuse to be late."""
         resync = round(self.settings.resync_ms * MS)
         holes = [(one.start, one.settled + resync) for one in self.injections if self._excuses(one, node)]
-        return without([(0, self.history.end_ns + 1)], holes)
+        return subtract([(0, self.history.end_ns + 1)], holes)
 
     def _excuses(self, one: Injection, node: str) -> bool:
         return one.fault.startswith("data.") or one.touches(node, self.master)
@@ -151,7 +151,7 @@ class _Facts:
         waiting: set[tuple[int, str]] = set()
         for op in ops:
             files = files_of(op)
-            stretch = holding(self.calm[node], op.time)
+            stretch = interval_at(self.calm[node], op.time)
             # a version counts as late only when there was no excuse all the time that it had to come
             judged = stretch is not None and op.time - bound >= max(stretch[0], began)
             for path in sorted(files.keys() | self.versions.keys()):
@@ -201,7 +201,7 @@ class _Facts:
                 continue
             holes = [(one.start, one.settled) for one in self.injections if one.touches(node)]
             end = max(op.time for ops in self.samples.values() for op in ops)
-            for start, till in without([(times[0], end)], holes):
+            for start, till in subtract([(times[0], end)], holes):
                 inside = [time for time in times if start <= time <= till]
                 for since, until in silences(inside, start, till, round(self.settings.samples_ms * MS)):
                     yield unknown(f"No look at the site's folder on {node} from {moment(since)} to {moment(until)}.")
@@ -237,7 +237,7 @@ class _Facts:
             told = named([look.told() for look in some])
             yield invalid(f"Files were not as {self.master} had them within {bound} before: {told}.", *_ops(some))
 
-    def vacuity(self) -> Iterator[Finding]:
+    def nothing_tested(self) -> Iterator[Finding]:
         """Why the run tested nothing."""
         if len(self.changed) < self.settings.changes:
             yield unknown(

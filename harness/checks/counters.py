@@ -7,11 +7,21 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks import order, sums
-from harness.checks.arrays import FOREVER, Ints, flags, ints
-from harness.checks.calls import Call, answered, attempted, doubts, ends, excess, once, starts, too_few
-from harness.checks.timeline import moment
+from harness.algorithms import monotonic, sum_bounds
+from harness.algorithms.arrays import FOREVER, Ints, flags, ints
 from harness.history import History
+from harness.history.client_ops import (
+    Call,
+    answered,
+    attempted,
+    doubts,
+    ends,
+    once,
+    starts,
+    too_few,
+    unless_gaps,
+)
+from harness.history.timeline import moment
 from harness.verdict import Finding, Verdict, conclude, invalid
 
 NAME = "counters"
@@ -44,7 +54,7 @@ def check(history: History, settings: CountersSettings) -> Verdict:
     later read without concurrency tells. Writers other than the run's own players are not known.
     """
     facts = _Facts(history, settings)
-    findings = [*doubts(history), *facts.floors(), *facts.clashes("total"), *facts.clashes("entries")]
+    findings = [*doubts(history), *facts.minimum_evidence(), *facts.clashes("total"), *facts.clashes("entries")]
     findings += [*facts.order()]
     told = f"{len(facts.reads):,} reads of {facts.players} players' points"
     held = f"{told} had what was acknowledged, and no more than was attempted in {len(facts.scores):,} scores."
@@ -65,7 +75,7 @@ class _Facts:
         self.key = {player: key for key, player in enumerate(keys)}
         self.players = len({call.number("player") for call in self.reads})
 
-    def floors(self) -> Iterator[Finding]:
+    def minimum_evidence(self) -> Iterator[Finding]:
         """Reasons to say that too little was tested."""
         yield from too_few("Acknowledged scores", len(self.acknowledged), self.settings.scores)
         yield from too_few("Reads of points", len(self.reads), self.settings.reads)
@@ -75,11 +85,11 @@ class _Facts:
         seen = self.reads + (self.acknowledged if what == "total" else [])
         amounts = [call.number("points") if what == "total" else 1 for call in self.scores]
         own = [self._own(call) for call in seen]
-        adds = sums.Adds(self._keys(self.scores), ints(amounts), starts(self.scores), ends(self.scores))
+        adds = sum_bounds.Adds(self._keys(self.scores), ints(amounts), starts(self.scores), ends(self.scores))
         values = ints([call.number(what) for call in seen])
-        reads = sums.Reads(self._keys(seen), values, starts(seen), ends(seen), ints(own))
+        reads = sum_bounds.Reads(self._keys(seen), values, starts(seen), ends(seen), ints(own))
         beginning = (0, 0) if self.settings.fresh else (0, FOREVER)
-        for clash in sums.clashes(adds, reads, beginning):
+        for clash in sum_bounds.clashes(adds, reads, beginning):
             yield self._clash(clash, seen, "points" if what == "total" else "scores", what)
 
     def _own(self, call: Call) -> int:
@@ -89,7 +99,7 @@ class _Facts:
     def _keys(self, some: Sequence[Call]) -> Ints:
         return ints([self.key[call.number("player")] for call in some])
 
-    def _clash(self, clash: sums.Clash, seen: Sequence[Call], what: str, key: str) -> Finding:
+    def _clash(self, clash: sum_bounds.Clash, seen: Sequence[Call], what: str, key: str) -> Finding:
         most, least = (None if place is None else seen[place] for place in (clash.most, clash.least))
         player = f"Player {self.player[clash.key]}"
         ops = tuple(dict.fromkeys(index for call in (most, least) if call for index in call.ops))
@@ -98,19 +108,21 @@ class _Facts:
             return invalid(f"{player} had {had}, at least {clash.by:,} fewer than were acknowledged by then.", *ops)
         assert most is not None
         had = f"{most.number(key):,} {what} at {moment(most.start)}"
-        return excess(self.history, f"{player} had {had}, at least {clash.by:,} more than were ever attempted.", *ops)
+        return unless_gaps(
+            self.history, f"{player} had {had}, at least {clash.by:,} more than were ever attempted.", *ops
+        )
 
     def order(self) -> Iterator[Finding]:
         """Totals that went back, or that two scores were told."""
         told = [call for call in self.acknowledged if call.told.get("first") is not False] + self.reads
-        marks = order.Marks(
+        marks = monotonic.Marks(
             key=self._keys(told),
             number=ints([call.number("total") for call in told]),
             write=flags([call.invoke.f == "score" for call in told]),
             start=starts(told),
             end=ends(told),
         )
-        back, twice = order.backsteps(marks), order.shared(marks)
+        back, twice = monotonic.backsteps(marks), monotonic.shared(marks)
         for one, other in back.examples:
             first, then = f"{_had(told[one])} by {moment(told[one].end)}", f"{_had(told[other])} after it"
             yield invalid(f"Player {told[one].number('player')} had {first} and {then}.", *_ops(told, one, other))

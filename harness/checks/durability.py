@@ -11,25 +11,25 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.arrays import Ints, flags, ints
-from harness.checks.calls import (
+from harness.algorithms.arrays import Ints, flags, ints
+from harness.algorithms.set_full import Elements, State
+from harness.checks.uploads import VISIBLE_MS, absent, right
+from harness.history import History
+from harness.history.client_ops import (
     SHOWN,
     Call,
     answered,
     calls,
     doubts,
-    excess,
     named,
     once,
     settled,
     shown,
     too_few,
+    unless_gaps,
 )
-from harness.checks.readings import Reading, readings
-from harness.checks.sets import Elements, State
-from harness.checks.timeline import MS, ms, span_of
-from harness.checks.uploads import VISIBLE_MS, absent, right
-from harness.history import History
+from harness.history.ledger_reads import Reading, readings
+from harness.history.timeline import MS, ms, span_of
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "durability"
@@ -67,7 +67,7 @@ def check(history: History, settings: DurabilitySettings) -> Verdict:
 
     It takes a final reading of each kind, begun after the last write of that kind was over; without it, unknown:
 
-    - scores: ``ledger``, and transfers: ``transfers``, pages until the end (``harness/checks/readings.py``);
+    - scores: ``ledger``, and transfers: ``transfers``, pages until the end (``harness/history/ledger_reads.py``);
     - profiles: ``profile-read`` of every player whose profile was changed; articles: ``article`` likewise, by the op
       that wrote it, and as the master has it: whether the others have the same is for the check ``content``;
     - uploads: ``download`` of every acknowledged upload. Absent is what the site itself calls absent (status 404 with
@@ -81,7 +81,7 @@ def check(history: History, settings: DurabilitySettings) -> Verdict:
     judged = [JUDGES[kind](history, settings) for kind in settings.of]
     findings = [*doubts(history)]
     for kind in judged:
-        findings += [*kind.floors(settings), *kind.lost(), *kind.stale(settings), *kind.strange(history)]
+        findings += [*kind.minimum_evidence(settings), *kind.lost(), *kind.stale(settings), *kind.strange(history)]
     told = ", ".join(f"{sum(map(_acknowledged, kind.writes)):,} {kind.name}" for kind in judged)
     held = f"All that was acknowledged is there: {told}."
     return conclude(NAME, findings, held, {kind.name: kind.numbers() for kind in judged})
@@ -122,7 +122,7 @@ class Judged:
         here = (self.states == state) & ~flags(self.failed)
         return [place for place in map(int, np.flatnonzero(here)) if state != State.NEVER_READ or self.writes[place].ok]
 
-    def floors(self, settings: DurabilitySettings) -> Iterator[Finding]:
+    def minimum_evidence(self, settings: DurabilitySettings) -> Iterator[Finding]:
         """Reasons to say that too little was tested."""
         acknowledged = sum(map(_acknowledged, self.writes))
         yield from too_few(f"Acknowledged {self.name}", acknowledged, settings.acknowledged)
@@ -163,7 +163,9 @@ class Judged:
             yield invalid(f"Not what was written: {named(list(self.changed))}.", *_ops(self.changed))
         if self.foreign:
             what = named(list(self.foreign))
-            yield excess(history, f"{len(self.foreign):,} {self.name} that nobody did: {what}.", *_ops(self.foreign))
+            yield unless_gaps(
+                history, f"{len(self.foreign):,} {self.name} that nobody did: {what}.", *_ops(self.foreign)
+            )
 
     def numbers(self) -> dict[str, Any]:
         """What was measured."""

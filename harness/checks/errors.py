@@ -9,18 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.calls import SHOWN, gap_doubts, named, too_few
-from harness.checks.timeline import (
-    MS,
-    count_of,
-    moment,
-    ms,
-    silences,
-    watched,
-)
-from harness.checks.windows import injections, meeting, merged, unproven
 from harness.history import History, Pair
-from harness.load import asked, asked_again
+from harness.history.client_ops import SHOWN, gap_doubts, named, too_few
+from harness.history.injections import injections, merged, overlaps, unproven
+from harness.history.latency import asked, asked_again
+from harness.history.timeline import MS, count_of, moment, ms, silences, watched
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "errors"
@@ -76,7 +69,7 @@ def check(history: History, settings: ErrorsSettings) -> Verdict:
     requests and much time. How long it was is for the outage check. Nor does it judge whether an answer was right.
     """
     facts = _Facts(history, settings)
-    findings = [*facts.doubts(), *facts.outside(), *facts.during(), *facts.floors()]
+    findings = [*facts.doubts(), *facts.outside(), *facts.during(), *facts.minimum_evidence()]
     return conclude(NAME, findings, facts.held() if not findings else "", facts.numbers(), facts.evidence())
 
 
@@ -130,9 +123,9 @@ class _Facts:
 
     def _window(self, pair: Pair) -> str:
         start, end = pair.invoke.time, (pair.completion or pair.invoke).time
-        if meeting(self.faults, start, end):
+        if overlaps(self.faults, start, end):
             return "during"
-        if meeting(self.settling, start, end):
+        if overlaps(self.settling, start, end):
             return "settling"
         return "before" if start < self.first_ns else "after"
 
@@ -177,7 +170,7 @@ class _Facts:
                 *(index for one in bad[:SHOWN] for index in one.ops),
             )
 
-    def floors(self) -> Iterator[Finding]:
+    def minimum_evidence(self) -> Iterator[Finding]:
         """Why too little was tested."""
         calm = sum(self.kinds["before"].values()) + sum(self.kinds["after"].values())
         yield from too_few("Requests while nothing was injected", calm, self.settings.requests)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.calls import SHOWN
-from harness.checks.timeline import FELLED, MS, Holding, count_of, holdings, moment, ms
-from harness.checks.windows import injections
 from harness.history import History, Pair
+from harness.history.client_ops import SHOWN
+from harness.history.injections import injections
+from harness.history.timeline import DOWN, MS, Holding, count_of, holdings, moment, ms
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "established"
@@ -120,7 +120,7 @@ def _takeovers(history: History) -> Iterator[Takeover]:
         awake = [span for span in spans if not span.frozen]
         for gone in awake:
             heir = _heir(awake, gone)
-            if gone.ended_by is not None and gone.ended_by.get("power") in FELLED and heir is not None:
+            if gone.ended_by is not None and gone.ended_by.get("power") in DOWN and heir is not None:
                 yield Takeover(vip, gone.what, heir.what, gone.end, heir.start)
 
 

@@ -10,10 +10,21 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.checks import budget
-from harness.checks.timeline import MS, Holding, Span, director_ops, holdings, moment, ms, powers, span_of, watched
-from harness.checks.windows import Stretch, injections, unproven, without
 from harness.history import History
-from harness.protocols import Cluster, Power
+from harness.history.injections import Stretch, injections, subtract, unproven
+from harness.history.timeline import (
+    MS,
+    Holding,
+    Span,
+    director_ops,
+    holdings,
+    moment,
+    ms,
+    powers,
+    span_of,
+    watched,
+)
+from harness.records import Cluster, Power
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "failback"
@@ -61,7 +72,7 @@ def check(history: History, settings: FailbackSettings) -> Verdict:
     if missing:
         return conclude(NAME, [unknown(f"Nobody watched the addresses of {', '.join(missing)}.")], "")
     facts = _Facts(history, settings)
-    findings = [*facts.doubts(), *facts.wrong, *facts.vacuity()]
+    findings = [*facts.doubts(), *facts.wrong, *facts.nothing_tested()]
     back = max((row["home_ms"] or 0 for row in facts.rows), default=0)
     held = (
         f"Each virtual IP that was away came home once, the slowest {span_of(back)} after its home was back."
@@ -104,7 +115,7 @@ class _Facts:
         self.judged = 0
         start, until = watched(history)
         holes = [(one.start, one.end) for one in self.injections]
-        self.calm = [one for one in without([(start, until)], holes) if one[0] > start]
+        self.calm = [one for one in subtract([(start, until)], holes) if one[0] > start]
         held = holdings(history)
         for vip in self.cluster.vips:
             spans = held[vip]
@@ -195,7 +206,7 @@ class _Facts:
             yield unknown("The run was killed: what came after is not known.")
         yield from unproven(one for one in self.injections if one.touches(*self.cluster.directors))
 
-    def vacuity(self) -> Iterator[Finding]:
+    def nothing_tested(self) -> Iterator[Finding]:
         """Why the run tested nothing."""
         if len(self.rows) < self.settings.moved:
             yield unknown(

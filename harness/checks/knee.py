@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.calls import doubts, too_few
-from harness.checks.timeline import MS, span_of
 from harness.history import History, Pair
-from harness.load import late_ms, latency_ms, load, quantile
+from harness.history.client_ops import doubts, too_few
+from harness.history.latency import late_ms, latency_ms, load, quantile
+from harness.history.timeline import MS, span_of
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "knee"

@@ -9,24 +9,24 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks import order, register, search
-from harness.checks.arrays import NEVER, flags, ints
-from harness.checks.calls import (
+from harness.algorithms import monotonic, register_zones, wing_gong
+from harness.algorithms.arrays import NEVER, flags, ints
+from harness.history import History
+from harness.history.client_ops import (
     Call,
     answered,
     attempted,
     calls,
     doubts,
     ends,
-    excess,
     gaps,
     named,
     shown,
     starts,
     too_few,
+    unless_gaps,
 )
-from harness.checks.timeline import moment
-from harness.history import History
+from harness.history.timeline import moment
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "linearizable"
@@ -53,7 +53,7 @@ def check(history: History, settings: LinearizableSettings) -> Verdict:
     """Each profile is a register: all its reads and writes can be put in one order that their times allow.
 
     It sees ``profile-write`` and ``profile-read`` as the players record them. Mottos are ids of ops, so each is written
-    once, and the answer is exact (``harness/checks/register.py``). Where a player's motto was written twice, it
+    once, and the answer is exact (``algorithms/register_zones.py``). Where a player's motto was written twice, it
     searches, and gives up after a time: the one thing here that depends on the machine, and it can only turn a verdict
     to unknown. The site counts the changes of a profile. Such a version must never go back, belong to two mottos, or be
     given out twice: seen even where no read fell between two writes.
@@ -64,7 +64,13 @@ def check(history: History, settings: LinearizableSettings) -> Verdict:
     It cannot see what nobody read: too few reads make it unknown. Each player is judged alone.
     """
     facts = _Facts(history, settings)
-    findings = [*doubts(history), *facts.floors(), *facts.anomalies(), *facts.strangers(), *facts.refused_seen()]
+    findings = [
+        *doubts(history),
+        *facts.minimum_evidence(),
+        *facts.anomalies(),
+        *facts.strangers(),
+        *facts.refused_seen(),
+    ]
     findings += [*facts.versions(), *facts.searched()]
     players = len({player for player, _ in facts.mottos})
     held = f"{players} profiles are linearizable: {len(facts.reads):,} reads and {len(facts.writes):,} changes."
@@ -86,7 +92,7 @@ class _Facts:
         self.first, self.strange = self._not_written()
         known = {*self.mottos, *self.first.items()}
         self.judged = [call for call in self.writes + self.reads if _value(call) in known]
-        self.found = register.Found({}, ())
+        self.found = register_zones.Found({}, ())
         self.given_up: list[int] = []
 
     def _not_written(self) -> tuple[dict[int, str], list[Call]]:
@@ -99,7 +105,7 @@ class _Facts:
                 strange.append(call)
         return first, strange
 
-    def floors(self) -> Iterator[Finding]:
+    def minimum_evidence(self) -> Iterator[Finding]:
         """Reasons to say that too little was tested."""
         acknowledged = sum(call.ok for call in self.writes)
         yield from too_few("Acknowledged changes of profiles", acknowledged, self.settings.writes)
@@ -110,7 +116,7 @@ class _Facts:
     def anomalies(self) -> Iterator[Finding]:
         """What the zones say of all players whose mottos are unique."""
         done = [call for call in self.judged if _value(call)[0] not in self.repeated]
-        self.found = register.judge(self._ops(done))
+        self.found = register_zones.judge(self._ops(done))
         for violation in self.found.examples:
             told = [done[place] for place in violation.ops if place < len(done)]
             yield invalid(self._sentence(violation.kind, told), *shown(told))
@@ -118,13 +124,13 @@ class _Facts:
         if untold > 0:
             yield invalid(f"{untold:,} more reads and writes of profiles contradict one another.")
 
-    def _ops(self, done: Sequence[Call]) -> register.Ops:
+    def _ops(self, done: Sequence[Call]) -> register_zones.Ops:
         """The ops, and behind them one write of each profile's first motto before all time."""
         values = [*map(_value, done), *(value for value in self.first.items() if value[0] not in self.repeated)]
         codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
         players = {player: code for code, player in enumerate(dict.fromkeys(player for player, _ in values))}
         before = [NEVER] * (len(values) - len(done))
-        return register.Ops(
+        return register_zones.Ops(
             register=ints([players[player] for player, _ in values]),
             value=ints([codes[value] for value in values]),
             write=flags([call.invoke.f == "profile-write" for call in done] + [True] * len(before)),
@@ -136,10 +142,10 @@ class _Facts:
         player = _value(told[0])[0]
         mottos = list(dict.fromkeys(_value(call)[1] for call in told))
         last = max(told, key=lambda call: call.start)
-        if kind == register.EARLY:
+        if kind == register_zones.EARLY:
             return f"Player {player}'s motto {mottos[0]!r} was read before its write began, at {moment(told[0].start)}."
         both = " and ".join(map(repr, mottos)) if len(mottos) > 1 else f"{mottos[0]!r} and the one before the run"
-        if kind == register.STALE:
+        if kind == register_zones.STALE:
             return f"Player {player} had two mottos at once, {both}: one was read too late, by {moment(last.start)}."
         return f"Player {player}'s motto went back and forth between {both}, by {moment(last.start)}."
 
@@ -147,7 +153,9 @@ class _Facts:
         """Mottos that nobody wrote."""
         if self.strange:
             values = [f"{motto!r} of player {player}" for player, motto in dict.fromkeys(map(_value, self.strange))]
-            yield excess(self.history, f"Mottos were read that nobody wrote: {named(values)}.", *shown(self.strange))
+            yield unless_gaps(
+                self.history, f"Mottos were read that nobody wrote: {named(values)}.", *shown(self.strange)
+            )
 
     def refused_seen(self) -> Iterator[Finding]:
         """Mottos of writes that certainly were not made."""
@@ -163,14 +171,14 @@ class _Facts:
     def versions(self) -> Iterator[Finding]:
         """Versions that went back, were given out twice, or belong to two mottos."""
         told = [call for call in self.writes if call.ok] + self.reads
-        marks = order.Marks(
+        marks = monotonic.Marks(
             key=ints([call.number("player") for call in told]),
             number=ints([call.number("version") for call in told]),
             write=flags([call.invoke.f == "profile-write" for call in told]),
             start=starts(told),
             end=ends(told),
         )
-        back, twice = order.backsteps(marks), order.shared(marks)
+        back, twice = monotonic.backsteps(marks), monotonic.shared(marks)
         for one, other in back.examples:
             yield invalid(_went_back(told[one], told[other]), *told[one].ops, *told[other].ops)
         for one, other in twice.examples:
@@ -209,7 +217,7 @@ class _Facts:
             if _value(call)[0] in self.repeated:
                 mine[_value(call)[0]].append(call)
         for player, done in mine.items():
-            answer = search.linearizable([_searchable(call) for call in done], lambda: time.monotonic() > until)
+            answer = wing_gong.linearizable([_searchable(call) for call in done], lambda: time.monotonic() > until)
             if answer is None:
                 self.given_up.append(player)
             elif not answer:
@@ -238,8 +246,8 @@ def _value(call: Call) -> Value:
     return call.number("player"), call.text("motto")
 
 
-def _searchable(call: Call) -> search.Call:
-    return search.Call(call.start, call.end, call.invoke.f == "profile-write", call.text("motto"))
+def _searchable(call: Call) -> wing_gong.Call:
+    return wing_gong.Call(call.start, call.end, call.invoke.f == "profile-write", call.text("motto"))
 
 
 def _went_back(one: Call, other: Call) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.calls import named
-from harness.checks.timeline import MS, moment, ms, silences, span_of
-from harness.checks.windows import Injection, felled, holding, injections, unproven, without
 from harness.history import History, HistoryError, Op
+from harness.history.client_ops import named
+from harness.history.injections import Injection, injections, interval_at, subtract, taken_down, unproven
+from harness.history.timeline import MS, moment, ms, silences, span_of
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "monitoring"
@@ -53,7 +53,7 @@ def check(history: History, settings: MonitoringSettings) -> Verdict:
     if not looks:
         return conclude(NAME, [unknown("Nobody looked at Ganglia.")], "")
     facts = _Facts(history, settings, looks)
-    findings = [*facts.witnesses(), *facts.losses(), *facts.false_alarms(), *facts.vacuity()]
+    findings = [*facts.witnesses(), *facts.losses(), *facts.false_alarms(), *facts.nothing_tested()]
     slowest = span_of(max((row["noticed_ms"] or 0 for row in facts.rows), default=0))
     held = (
         f"Ganglia noticed each loss of a node, the slowest after {slowest}, and each return; it raised no false alarm."
@@ -72,11 +72,11 @@ class _Facts:
         self.hosts = sorted({host for op in looks for host in hosts_of(op)} | set(history.cluster.web))
         self.injections = injections(history)
         self.gone = [
-            (one, node) for one in self.injections for node in sorted(felled(history, one)) if node in self.hosts
+            (one, node) for one in self.injections for node in sorted(taken_down(history, one)) if node in self.hosts
         ]
         back = round(settings.back_ms * MS)
         holes = [(one.start, one.settled + back) for one in self.injections if one.touches(*self.gmetad)]
-        self.on_duty = without([(self.times[0], self.times[-1])], holes)
+        self.on_duty = subtract([(self.times[0], self.times[-1])], holes)
         self.rows: list[dict[str, Any]] = []
         self.short: list[str] = []
         self.evidence: set[int] = set()
@@ -85,7 +85,7 @@ class _Facts:
     def between(self, start: int, end: int) -> Sequence[Op]:
         """The looks of (start, end] at a gmetad that ran undisturbed."""
         some = self.looks[bisect_right(self.times, start) : bisect_right(self.times, end)]
-        return [op for op in some if holding(self.on_duty, op.time) is not None]
+        return [op for op in some if interval_at(self.on_duty, op.time) is not None]
 
     # --- what is wrong
 
@@ -143,8 +143,8 @@ class _Facts:
         back = round(self.settings.back_ms * MS)
         for node in self.hosts:
             holes = [(one.start, max(one.settled, one.end + back)) for one in self.injections if one.touches(node)]
-            calm = without(self.on_duty, holes)
-            wrong = [op for op in self.looks if is_down(op, node) and holding(calm, op.time) is not None]
+            calm = subtract(self.on_duty, holes)
+            wrong = [op for op in self.looks if is_down(op, node) and interval_at(calm, op.time) is not None]
             if wrong:
                 told = named([moment(op.time) for op in wrong])
                 yield invalid(
@@ -164,7 +164,7 @@ class _Facts:
                 yield unknown(f"Nobody looked at Ganglia from {moment(since)} to {moment(till)}.")
         yield from unproven(one for one, _ in self.gone)
 
-    def vacuity(self) -> Iterator[Finding]:
+    def nothing_tested(self) -> Iterator[Finding]:
         """Why the run tested nothing."""
         if not self.gone:
             yield unknown("No node that Ganglia watches was taken away.")

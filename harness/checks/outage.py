@@ -12,8 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.checks import budget
 from harness.checks.ownership import claims
-from harness.checks.timeline import (
-    FELLED,
+from harness.history import History, Op, Pair
+from harness.history.injections import (
+    Injection,
+    Stretch,
+    failed_servers,
+    injections,
+    merged,
+    overlaps,
+)
+from harness.history.timeline import (
+    DOWN,
     MS,
     Holding,
     holdings,
@@ -23,9 +32,7 @@ from harness.checks.timeline import (
     span_of,
     watched,
 )
-from harness.checks.windows import Injection, Stretch, failed_servers, injections, meeting, merged
-from harness.history import History, Op, Pair
-from harness.protocols import Cluster
+from harness.records import Cluster
 from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknown
 
 NAME = "outage"
@@ -99,7 +106,7 @@ class OutageSettings(BaseModel):
 
 
 @dataclass(frozen=True)
-class Row:
+class LossStreak:
     """Probes lost in a row, between the last good one and the next good one (None: there was none)."""
 
     before: Pair | None
@@ -155,7 +162,7 @@ class Outage:
     """The rows of lost probes that one cause explains, by time. With no cause, each row is an outage of its own."""
 
     cause: Cause
-    rows: tuple[Row, ...]
+    rows: tuple[LossStreak, ...]
 
     @property
     def lost(self) -> tuple[Pair, ...]:
@@ -282,7 +289,7 @@ class _Facts:
 
     # --- causes
 
-    def cause(self, vip: str, row: Row) -> Cause:
+    def cause(self, vip: str, row: LossStreak) -> Cause:
         """The first thing that happened to the VIP's ownership about then, or else the change that just ended."""
         since = row.start - round(self.settings.before_ms * MS)
         spans = [span for span in self.held_by.get(vip, []) if not span.frozen]
@@ -295,7 +302,7 @@ class _Facts:
         ended = [cause for cause in changes if cause.survivor and settling <= cause.survivor.start <= row.start]
         return ended[-1] if ended else self.elsewhere(row)
 
-    def elsewhere(self, row: Row) -> Cause:
+    def elsewhere(self, row: LossStreak) -> Cause:
         """What was in about then that touches real servers or the client alone, if anything."""
         web, about = frozenset(self.history.cluster.web), [one for one in self.injections if _about(one, row)]
         for one in about:
@@ -355,7 +362,7 @@ class _Facts:
         if len(sends) < self.settings.probes:
             yield unknown(f"{vip} was probed {len(sends)} times, and {self.settings.probes} are needed to tell.")
         for since, till in self.stops(vip):
-            why = ": the client's machine stood still" if meeting(self.stood_still, since, till) else ""
+            why = ": the client's machine stood still" if overlaps(self.stood_still, since, till) else ""
             yield unknown(f"{vip} was not probed from {moment(since)} to {moment(till)}{why}.")
         first_fault = min((op.time for op in self.history.seen("fault")), default=None)
         if sends and first_fault is not None and first_fault < sends[0]:
@@ -491,7 +498,7 @@ _WHEN: Mapping[str, str] = {
 }
 
 
-def _about(one: Injection, row: Row) -> bool:
+def _about(one: Injection, row: LossStreak) -> bool:
     return one.start <= row.end and row.start <= one.settled
 
 
@@ -501,8 +508,8 @@ def _standstills(history: History) -> list[Stretch]:
     return merged((op.time - round(op["late_ms"] * MS), op.time) for op in noticed)
 
 
-def _rows(probes: Sequence[tuple[Pair, bool]]) -> list[Row]:
-    rows: list[Row] = []
+def _rows(probes: Sequence[tuple[Pair, bool]]) -> list[LossStreak]:
+    rows: list[LossStreak] = []
     before: Pair | None = None
     lost: list[Pair] = []
     for pair, good in probes:
@@ -510,9 +517,9 @@ def _rows(probes: Sequence[tuple[Pair, bool]]) -> list[Row]:
             lost.append(pair)
             continue
         if lost:
-            rows.append(Row(before, tuple(lost), pair))
+            rows.append(LossStreak(before, tuple(lost), pair))
         before, lost = pair, []
-    return [*rows, Row(before, tuple(lost), None)] if lost else rows
+    return [*rows, LossStreak(before, tuple(lost), None)] if lost else rows
 
 
 def _change(spans: Sequence[Holding], gone: Holding) -> Cause | None:
@@ -522,7 +529,7 @@ def _change(spans: Sequence[Holding], gone: Holding) -> Cause | None:
     later = [span for span in spans if span.start >= gone.end]
     heir = min(later, key=lambda span: span.start, default=None)
     survivor = heir if heir and heir.what != gone.what else None
-    if gone.ended_by.get("power") in FELLED:
+    if gone.ended_by.get("power") in DOWN:
         return Cause("takeover", gone.ended_by, gone.what, survivor)
     return None if heir and survivor is None else Cause("handover", gone.ended_by, gone.what, survivor)
 

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.checks import budget
-from harness.checks.timeline import (
+from harness.history import History, Op
+from harness.history.timeline import (
     MS,
     Holding,
     Span,
@@ -25,8 +26,7 @@ from harness.checks.timeline import (
     span_of,
     watched,
 )
-from harness.history import History, Op
-from harness.protocols import Cluster, Power
+from harness.records import Cluster, Power
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "ownership"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.calls import too_few
-from harness.checks.tables import Tables, tables
-from harness.checks.timeline import MS, holdings, moment, ms, watched
-from harness.checks.windows import Stretch, injections, meeting, merged
 from harness.history import History, Op, Pair
+from harness.history.client_ops import too_few
+from harness.history.injections import Stretch, injections, merged, overlaps
+from harness.history.ipvs_tables import Tables, tables
+from harness.history.timeline import MS, holdings, moment, ms, watched
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "persistence"
@@ -112,7 +112,7 @@ class _Facts:
                 start, end = last.invoke.time, after.time
                 nodes = {_node(last.completion), _node(after)}
                 reasons = [self.handovers[vip], *(self.excused.get(node, []) for node in nodes)]
-                if not any(meeting(reason, start, end) for reason in reasons):
+                if not any(overlaps(reason, start, end) for reason in reasons):
                     self.judged += 1
                     if len(nodes) > 1:
                         self.moves.append(Moved(vip, last.completion, after))

@@ -9,20 +9,20 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.checks import budget
-from harness.checks.tables import Entry, Key, tables
-from harness.checks.timeline import MS, moment, ms, silences, span_of
-from harness.checks.windows import (
+from harness.history import History
+from harness.history.injections import (
     Injection,
     Stretch,
-    duty,
+    eligible,
     failed_servers,
-    holding,
     injections,
+    interval_at,
     merged,
     quiet,
     unproven,
 )
-from harness.history import History
+from harness.history.ipvs_tables import Entry, Key, tables
+from harness.history.timeline import MS, moment, ms, silences, span_of
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "quiescing"
@@ -103,7 +103,7 @@ def check(history: History, settings: QuiescingSettings) -> Verdict:
         *_few(facts.grown(), "more got new connections"),
         *_few(facts.disagreements(), "more disagreements"),
         *facts.needless(),
-        *facts.vacuity(),
+        *facts.nothing_tested(),
     ]
     return conclude(NAME, findings, facts.held() if not findings else "", facts.numbers(), facts.evidence)
 
@@ -115,8 +115,8 @@ class _Facts:
         self.history, self.settings, self.cluster = history, settings, history.cluster
         self.tables = tables(history)
         self.injections = injections(history, settings.settle_ms)
-        self.duty = {
-            node: duty(history, node, settings.settle_ms, settings.start_ms) for node in self.cluster.directors
+        self.eligible = {
+            node: eligible(history, node, settings.settle_ms, settings.start_ms) for node in self.cluster.directors
         }
         self.on_duty, self.all_on_duty = self._on_duty()
         self.failures = [(one, node) for one in self.injections for node in sorted(failed_servers(history, one))]
@@ -137,10 +137,10 @@ class _Facts:
         own, every, seen = set(), set(), set()
         for op in sorted((op for ops in self.tables.samples.values() for op in ops), key=lambda op: op.time):
             seen.add(str(op["node"]))
-            if holding(self.duty.get(str(op["node"]), []), op.time) is None:
+            if interval_at(self.eligible.get(str(op["node"]), []), op.time) is None:
                 continue
             own.add(op.index)
-            if all(holding(self.duty.get(node, []), op.time) is not None for node in seen):
+            if all(interval_at(self.eligible.get(node, []), op.time) is not None for node in seen):
                 every.add(op.index)
         return frozenset(own), frozenset(every)
 
@@ -182,7 +182,7 @@ class _Facts:
         if undoing <= deadline:
             self.short.add(injection.label)
             return None
-        on_duty = holding(self.duty.get(key[0], []), since)
+        on_duty = interval_at(self.eligible.get(key[0], []), since)
         if on_duty is None or on_duty[1] <= deadline:
             return None
         seen = _between(entries, since, min(undoing, on_duty[1]))
@@ -227,7 +227,7 @@ class _Facts:
         seen = _between(entries, end, until)
         first = next((entry for entry in seen if not entry.out), None)
         took = ms(first.time - end) if first is not None else None
-        on_duty = holding(self.duty.get(key[0], []), deadline)
+        on_duty = interval_at(self.eligible.get(key[0], []), deadline)
         late = next((entry for entry in seen if entry.time > deadline), None)
         if late is None or on_duty is None or until <= deadline or on_duty[1] < late.time:
             return took
@@ -310,7 +310,7 @@ class _Facts:
             latest[director] = entry
             outs = [one.out for one in latest.values()]
             judged = entry.op.index in self.all_on_duty and outs.count(outs[0]) < len(outs)
-            if not judged or holding(unsure, time) is not None:
+            if not judged or interval_at(unsure, time) is not None:
                 since, told = None, False
                 continue
             since = time if since is None else since
@@ -354,7 +354,7 @@ class _Facts:
         slack = round(self.back_budget(max(self.rounds.values(), default=1)) * MS)
         calm = [(start + slack if start > self.since else start, end) for start, end in quiet(self.history)]
         calm = [(start, end) for start, end in calm if start < end]
-        return [(key, entry) for key, entry in self.went_out if holding(calm, entry.time)]
+        return [(key, entry) for key, entry in self.went_out if interval_at(calm, entry.time)]
 
     def _out_times(self) -> list[tuple[Key, Entry]]:
         """All moments at which a real server was first seen out."""
@@ -384,7 +384,7 @@ class _Facts:
         """Why not all of the run can be judged."""
         if not self.history.complete:
             yield unknown("The run was killed: what came after is not known.")
-        for director, stretches in self.duty.items():
+        for director, stretches in self.eligible.items():
             times = self.tables.times(director)
             if not times:
                 yield unknown(f"Nobody watched the table of {director}.")
@@ -395,7 +395,7 @@ class _Facts:
                 ):
                     yield unknown(f"No sample of the table of {director} from {moment(since)} to {moment(till)}.")
 
-    def vacuity(self) -> Iterator[Finding]:
+    def nothing_tested(self) -> Iterator[Finding]:
         """Why the run tested nothing."""
         doubtful = list(unproven(one for one, _ in self.failures))
         yield from doubtful

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.checks.timeline import Window, faults, moment, ms, span_of, steps
 from harness.history import History
+from harness.history.timeline import Window, faults, moment, ms, span_of, steps
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "recovery"

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.chance import evenness, needed
-from harness.checks.timeline import MS, moment, silences, watched
-from harness.checks.windows import Stretch, holding, injections, unproven, without
+from harness.algorithms.chi_square import evenness, needed
 from harness.history import History, HistoryError, Pair
+from harness.history.injections import Stretch, injections, interval_at, subtract, unproven
+from harness.history.timeline import MS, moment, silences, watched
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "rotation"
@@ -79,13 +79,13 @@ class _Facts:
         self.unanswered = len(pairs) - len(self.answered)
         self.about = [one for one in injections(history, settings.settle_ms) if _concerns(one.fault, one.targets)]
         end = max(history.end_ns, 1)
-        self.calm: list[Stretch] = without([(0, end)], [(one.start, one.settled) for one in self.about])
+        self.calm: list[Stretch] = subtract([(0, end)], [(one.start, one.settled) for one in self.about])
         self.judged = [pair for pair in self.answered if self._calm(pair)]
         self.right = [pair for pair in self.judged if self._whole(pair)]
         self.first = Counter(_answers(pair)[0] for pair in self.right)
 
     def _calm(self, pair: Pair) -> bool:
-        stretch = holding(self.calm, pair.invoke.time)
+        stretch = interval_at(self.calm, pair.invoke.time)
         return stretch is not None and pair.completion is not None and pair.completion.time <= stretch[1]
 
     def _whole(self, pair: Pair) -> bool:
@@ -161,7 +161,7 @@ class _Facts:
 
     def _users_differ(self) -> bool:
         """True when users were sent to every address, each at least half as often as is even."""
-        asked = [op for op in self.history.of("get") if op.type == "invoke" and holding(self.calm, op.time)]
+        asked = [op for op in self.history.of("get") if op.type == "invoke" and interval_at(self.calm, op.time)]
         sent = Counter(op.get("vip") for op in asked)
         total = sum(sent[vip] for vip in self.vips)
         return total > 0 and min(sent[vip] for vip in self.vips) >= total / len(self.vips) / 2

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks.calls import Call, attempted, calls, doubts, named, once, shown, too_few
-from harness.checks.timeline import moment, ms, span_of
 from harness.history import History
+from harness.history.client_ops import Call, attempted, calls, doubts, named, once, shown, too_few
+from harness.history.timeline import moment, ms, span_of
 from harness.verdict import Finding, Verdict, conclude, invalid
 
 NAME = "uploads"
@@ -47,7 +47,7 @@ def check(history: History, settings: UploadsSettings) -> Verdict:
     uploads at random, and each download asks one real server.
     """
     facts = _Facts(history, settings)
-    findings = [*doubts(history), *facts.floors(), *facts.wrong(), *facts.missing()]
+    findings = [*doubts(history), *facts.minimum_evidence(), *facts.wrong(), *facts.missing()]
     asked = f"{len(facts.later):,} later downloads from {len(facts.servers())} real servers"
     held = f"{len(facts.acknowledged):,} uploads were acknowledged, and all of {asked} found them."
     return conclude(NAME, findings, held, facts.numbers())
@@ -86,7 +86,7 @@ class _Facts:
         """Each real server and how many later downloads it answered."""
         return Counter(_node(call) for call in self.later)
 
-    def floors(self) -> Iterator[Finding]:
+    def minimum_evidence(self) -> Iterator[Finding]:
         """Reasons to say that too little was tested."""
         yield from too_few("Acknowledged uploads", len(self.acknowledged), self.settings.uploads)
         yield from too_few("Later downloads of acknowledged uploads", len(self.later), self.settings.downloads)

@@ -16,10 +16,10 @@ from harness.compare.result import (
     Decision,
     Endpoint,
     Group,
-    Matters,
     Result,
     Statistic,
     Test,
+    Tolerance,
 )
 
 __all__ = [
@@ -31,11 +31,11 @@ __all__ = [
     "Decision",
     "Endpoint",
     "Group",
-    "Matters",
     "Measures",
     "Result",
     "Statistic",
     "Test",
+    "Tolerance",
     "compare",
     "measure",
 ]

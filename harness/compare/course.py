@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from harness.checks.timeline import MS
 from harness.history import Pair
-from harness.load import latency_ms, quantile
+from harness.history.latency import latency_ms, quantile
+from harness.history.timeline import MS
 
 SECOND = 1000 * MS
 

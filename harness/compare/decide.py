@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import get_args
 
-from harness.compare import ranks
+from harness.algorithms import rank_tests
 from harness.compare.measures import ALL, KNEE, Measures
 from harness.compare.result import (
     CompareSettings,
@@ -15,12 +15,12 @@ from harness.compare.result import (
     Decision,
     Endpoint,
     Group,
-    Matters,
     Result,
     Statistic,
     Test,
+    Tolerance,
 )
-from harness.errors import ToldError
+from harness.errors import UserError
 
 MOST_RUNS = 60
 """Of one side. The exact distribution of more takes minutes, and tells no more than these do."""
@@ -30,7 +30,7 @@ SMALLER_IS_WORSE = frozenset({"throughput_per_s", KNEE})
 Key = tuple[str, Statistic]
 
 
-class CompareError(ToldError):
+class CompareError(UserError):
     """Runs that cannot be compared. The message is a sentence."""
 
 
@@ -167,9 +167,9 @@ def _corrected(pairs: Mapping[Key, Sides], settings: CompareSettings) -> tuple[d
     differ whatever the order of its values: it has a p of 1, and the others are not corrected for it.
     """
     judged = {key: sides for key, sides in pairs.items() if key[1] in settings.judged and sides.told}
-    attainable = {key: ranks.attainable_p(*sides.values) for key, sides in judged.items() if sides.differ}
-    family = ranks.testable(attainable, settings.alpha) or attainable.keys()
-    found = ranks.holm({key: ranks.rank_sum(*judged[key].values).p for key in family})
+    attainable = {key: rank_tests.attainable_p(*sides.values) for key, sides in judged.items() if sides.differ}
+    family = rank_tests.testable(attainable, settings.alpha) or attainable.keys()
+    found = rank_tests.holm({key: rank_tests.rank_sum(*judged[key].values).p for key in family})
     return {key: found.get(key, 1.0) for key in judged}, max(len(family), 1)
 
 
@@ -184,29 +184,29 @@ def _untold(pairs: Mapping[Key, Sides], settings: CompareSettings) -> Iterator[s
             )
 
 
-def _test(sides: Sides, corrected: float | None, matters: Matters, alpha: float) -> Test | None:
+def _test(sides: Sides, corrected: float | None, tolerance: Tolerance, alpha: float) -> Test | None:
     before, now = sides.values
     if not before or not now:
         return None
-    found, interval = ranks.rank_sum(before, now), ranks.shift_interval(before, now, alpha)
+    found, interval = rank_tests.rank_sum(before, now), rank_tests.shift_interval(before, now, alpha)
     return Test(
         u=found.u,
         p=found.p,
         p_corrected=found.p if corrected is None else corrected,
-        p_least=ranks.least_p(len(before), len(now)),
-        shift=ranks.shift(before, now),
+        p_least=rank_tests.least_p(len(before), len(now)),
+        shift=rank_tests.shift(before, now),
         shift_low=interval.low,
         shift_high=interval.high,
         coverage=interval.coverage,
-        cliffs_delta=ranks.cliffs_delta(before, now),
-        matters=max(matters.share * median(before), matters.least),
+        cliffs_delta=rank_tests.cliffs_delta(before, now),
+        tolerance=max(tolerance.share * median(before), tolerance.least),
     )
 
 
 def _group(values: Mapping[str, float], alpha: float) -> Group:
     if not values:
         return Group(values={}, median=None, low=None, high=None, coverage=None)
-    interval = ranks.quantile_interval(list(values.values()), 0.5, alpha)
+    interval = rank_tests.quantile_interval(list(values.values()), 0.5, alpha)
     return Group(
         values=dict(values),
         median=median(values.values()),
@@ -218,7 +218,7 @@ def _group(values: Mapping[str, float], alpha: float) -> Group:
 
 # --- decisions
 
-UNJUDGED = Matters(share=0, least=0)
+UNJUDGED = Tolerance(share=0, least=0)
 
 
 def _endpoint(
@@ -256,7 +256,7 @@ def _comparison(
 def _decision(statistic: str, test: Test | None, alpha: float, family: int) -> Decision:
     if test is None:
         return Decision.NOT_ENOUGH
-    if test.p_corrected <= alpha and abs(test.shift) >= test.matters:
+    if test.p_corrected <= alpha and abs(test.shift) >= test.tolerance:
         worse = test.shift < 0 if statistic in SMALLER_IS_WORSE else test.shift > 0
         return Decision.REGRESSION if worse else Decision.IMPROVEMENT
     # What could not have been found may not be said to be absent.
@@ -267,7 +267,7 @@ def _decision(statistic: str, test: Test | None, alpha: float, family: int) -> D
 def _nothing_matters(test: Test) -> bool:
     if test.shift_low is None or test.shift_high is None:
         return False
-    return max(abs(test.shift_low), abs(test.shift_high)) < test.matters or test.shift_low == test.shift_high == 0
+    return max(abs(test.shift_low), abs(test.shift_high)) < test.tolerance or test.shift_low == test.shift_high == 0
 
 
 def _needed(sides: Sides, test: Test | None, alpha: float, family: int) -> int:
@@ -275,12 +275,12 @@ def _needed(sides: Sides, test: Test | None, alpha: float, family: int) -> int:
 
     Half of the interval should be half of what matters: then it lies within it mostly, when nothing has changed.
     """
-    findable = ranks.runs_for(alpha / family)
+    findable = rank_tests.runs_for(alpha / family)
     have = min(len(sides.before), len(sides.now))
-    if test is None or test.shift_low is None or test.shift_high is None or have < findable or not test.matters:
+    if test is None or test.shift_low is None or test.shift_high is None or have < findable or not test.tolerance:
         return findable
     half = (test.shift_high - test.shift_low) / 2
-    return max(findable, ranks.runs_for_width(have, half, test.matters / 2))
+    return max(findable, rank_tests.runs_for_width(have, half, test.tolerance / 2))
 
 
 ORDER = (
@@ -308,7 +308,7 @@ def _may_be_worse(one: Comparison) -> bool:
     if one.test is None or one.test.shift_low is None or one.test.shift_high is None:
         return True
     worst = -one.test.shift_low if one.statistic in SMALLER_IS_WORSE else one.test.shift_high
-    return worst >= one.test.matters
+    return worst >= one.test.tolerance
 
 
 # --- sentences

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from harness.checks.calls import gaps
 from harness.checks.errors import REFUSALS
 from harness.checks.knee import rising
-from harness.checks.timeline import MS
 from harness.compare.course import Course, course
 from harness.history import History, HistoryError, Pair
-from harness.load import latency_ms, load, quantile
+from harness.history.client_ops import gaps
+from harness.history.latency import latency_ms, load, quantile
+from harness.history.timeline import MS
 
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99}
 BEYOND = {"p50_ms": 10, "p90_ms": 30, "p99_ms": 30}
@@ -65,10 +65,10 @@ def measure(name: str, history: History) -> Measures:
         facts, scenario, groups = _facts(history), history.scenario, _endpoints(history)
     except HistoryError as error:
         return Measures(name, "", {}, {}, {}, {}, f"{name} cannot be used: {error}.")
-    made_of = {key: facts.pop(key) for key in sorted(MADE_OF & facts.keys())}
+    comparable_facts = {key: facts.pop(key) for key in sorted(MADE_OF & facts.keys())}
     spoilt = _spoilt(name, history, groups)
     if spoilt:
-        return Measures(name, scenario, made_of, facts, {}, {}, spoilt)
+        return Measures(name, scenario, comparable_facts, facts, {}, {}, spoilt)
     begin_ns, end_ns = _span_ns(groups[ALL])
     seconds = (end_ns - begin_ns) / 1e9
     endpoints = {endpoint: _statistics(pairs, seconds) for endpoint, pairs in groups.items()}
@@ -79,7 +79,7 @@ def measure(name: str, history: History) -> Measures:
     return Measures(
         name,
         scenario,
-        made_of,
+        comparable_facts,
         facts,
         endpoints,
         requests={endpoint: len(pairs) for endpoint, pairs in groups.items()},

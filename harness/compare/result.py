@@ -23,7 +23,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Matters(_Part):
+class Tolerance(_Part):
     """The least difference that matters: the larger of a share of the baseline's median and a number of its unit."""
 
     share: float = Field(ge=0, description="Of the baseline's median; 0.05 is 5 percent")
@@ -39,13 +39,13 @@ class CompareSettings(_Part):
         lt=1,
         description="The chance of any false alarm among all that is looked at; intervals cover 1 - alpha",
     )
-    judged: dict[Statistic, Matters] = Field(
+    judged: dict[Statistic, Tolerance] = Field(
         default={
-            "p50_ms": Matters(share=0.10, least=10),
-            "p90_ms": Matters(share=0.25, least=25),
-            "p99_ms": Matters(share=0.50, least=100),
-            "error_share": Matters(share=0, least=0.01),
-            "knee_per_s": Matters(share=0.25, least=0),
+            "p50_ms": Tolerance(share=0.10, least=10),
+            "p90_ms": Tolerance(share=0.25, least=25),
+            "p99_ms": Tolerance(share=0.50, least=100),
+            "error_share": Tolerance(share=0, least=0.01),
+            "knee_per_s": Tolerance(share=0.25, least=0),
         },
         min_length=1,
         description="What decides, and how much of a difference matters; each more asks for more runs",
@@ -74,7 +74,7 @@ class Test(_Part):
     shift_high: float | None
     coverage: float
     cliffs_delta: float
-    matters: float = Field(description="The least shift that matters.")
+    tolerance: float = Field(description="The least shift that matters.")
 
 
 class Comparison(_Part):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 
 from harness.history import History, Pair
-from harness.load import latency_ms, load, quantile
+from harness.history.latency import latency_ms, load, quantile
 from harness.report.lanes import Axis, axis
 from harness.report.states import SECOND
 

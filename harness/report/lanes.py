@@ -7,9 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from harness.checks.timeline import Span, Window, faults, holdings, merged, ms, powers, steps, watched
 from harness.history import History, Pair
-from harness.load import load
+from harness.history.latency import load
+from harness.history.timeline import (
+    Span,
+    Window,
+    faults,
+    holdings,
+    merged,
+    ms,
+    powers,
+    steps,
+    watched,
+)
 from harness.report import states
 from harness.report.states import SECOND
 

@@ -12,9 +12,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.checks.outage import PARTS
-from harness.checks.timeline import MS, director_ops
 from harness.history import History, HistoryError, Op
-from harness.load import load
+from harness.history.latency import load
+from harness.history.timeline import MS, director_ops
 from harness.report import curves, lanes, states
 from harness.verdict import Outcome, Verdict, overall
 
@@ -99,7 +99,7 @@ def render(
     history: History,
     verdicts: Sequence[Verdict],
     scenario_title: str,
-    promise: str,
+    expectation: str,
     meta: Mapping[str, Any],
 ) -> str:
     """The report as HTML, self-contained.
@@ -111,7 +111,7 @@ def render(
     page = ENVIRONMENT.get_template("template.html")
     return page.render(
         title=scenario_title,
-        promise=promise,
+        expectation=expectation,
         outcome=outcome.value,
         headline=HEADLINES[outcome],
         reason=_reason(verdicts, outcome),

@@ -17,8 +17,8 @@ from typing import Any
 from harness.checks.backup import age_ms, first_looks
 from harness.checks.content import files_of
 from harness.checks.monitoring import hosts_of, is_down
-from harness.checks.timeline import MS, count_of
 from harness.history import History, HistoryError, Op
+from harness.history.timeline import MS, count_of
 
 SECOND = 1_000 * MS
 GOOD, BAD = "state good", "state bad"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.faulty import settled
+from tests.support.faulty import settled
 
 
 @pytest.fixture(autouse=True)

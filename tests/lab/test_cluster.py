@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.protocols import LabError, Node, Output
+from harness.protocols import Node
+from harness.records import LabError, Output
 from harness.wait import NotYet, until
-from tests.lab.command import MONKEYWRENCH, healthy_status
-from tests.lab.faulty import comes
-from topology.lab import DockerLab
-from topology.observe import WITNESS
+from tests.support.command import MONKEYWRENCH, healthy_status
+from tests.support.faulty import eventually
+from topology.lab.docker_lab import DockerLab
+from topology.lab.observers import COLLECTOR
 
 VIPS = ["203.0.113.101", "203.0.113.102"]
 
@@ -54,7 +55,7 @@ def test_each_director_holds_its_own_vip_and_both_tables_are_whole(lab: DockerLa
             raise NotYet(str(found))
         return True
 
-    assert comes(all_whole, "both tables to be whole")
+    assert eventually(all_whole, "both tables to be whole")
 
 
 @pytest.mark.parametrize("director", ["lb-1", "lb-2"])
@@ -62,7 +63,7 @@ def test_the_witness_of_a_table_sees_what_ipvsadm_shows(lab: DockerLab, director
     for vip in VIPS * 3:
         curl(lab, f"http://{vip}/")
     wanted = json.dumps([{"what": "table", "every_s": 60, "nodes": {}}])
-    look = f"timeout 5 python3 -IS {WITNESS} '{wanted}'; ipvsadm -Ln --stats --exact; echo --; ipvsadm -Ln"
+    look = f"timeout 5 python3 -IS {COLLECTOR} '{wanted}'; ipvsadm -Ln --stats --exact; echo --; ipvsadm -Ln"
 
     def agree() -> bool:
         """Both look at almost the same moment: a connection that ends in between is another number."""
@@ -84,7 +85,7 @@ def test_the_witness_of_a_table_sees_what_ipvsadm_shows(lab: DockerLab, director
         }
         return len(seen) == 12 and max(conns for *_, conns in seen) > 0 and seen == shown
 
-    assert comes(agree, f"the witness and ipvsadm to agree on {director}", 180)
+    assert eventually(agree, f"the witness and ipvsadm to agree on {director}", 180)
 
 
 def test_the_clients_address_arrives_at_the_real_servers(lab: DockerLab) -> None:
@@ -99,7 +100,7 @@ def test_the_clients_address_arrives_at_the_real_servers(lab: DockerLab) -> None
         def logged(log: Node = log, request: str = request) -> str:
             return log.exec("grep", request, "/var/log/apache2/access.log").stdout
 
-        assert comes(logged, f"the request in the log of {log.name}").startswith("203.0.113.10 ")
+        assert eventually(logged, f"the request in the log of {log.name}").startswith("203.0.113.10 ")
 
 
 @pytest.mark.parametrize("vip", VIPS)
@@ -124,7 +125,7 @@ def test_the_resolver_answers_cyclically_over_the_wire(lab: DockerLab) -> None:
             raise NotYet(f"some came late: {answers}")
         return answers
 
-    answers = comes(answered, "all answers in time")
+    answers = eventually(answered, "all answers in time")
     assert sorted(answers[0]) == VIPS
     for before, after in pairwise(answers):
         assert after == [*before[1:], before[0]]
@@ -142,7 +143,7 @@ def test_connections_are_synchronised_both_ways(lab: DockerLab) -> None:
             table = lab.node(peer).exec("ipvsadm", "-Lnc").stdout
             return f"{vip}:80" in table and "203.0.113.10:" in table
 
-        assert comes(arrived, f"a connection through {vip} to be known to {peer}", 60)
+        assert eventually(arrived, f"a connection through {vip} to be known to {peer}", 60)
 
 
 def test_heartbeat_speaks_on_both_segments(lab: DockerLab, tmp_path: Path) -> None:
@@ -173,7 +174,7 @@ def test_of_a_message_in_pieces_heartbeat_forgets_the_first(lab: DockerLab) -> N
     """Why the lab's directors have another ``ha_clustermsg`` than Debian's: without this it could go."""
     pieces = r"(printf '>>>\n'; sleep 1.5; printf 't=monkeywrench\n<<<\n') >> /var/lib/heartbeat/fifo"
     lab.node("lb-1").exec("sh", "-c", pieces)
-    assert comes(lambda: "Message with zero fields" in lab.last_words(), "heartbeat to complain")
+    assert eventually(lambda: "Message with zero fields" in lab.last_words(), "heartbeat to complain")
     assert {line.partition(":")[0] for line in lab.last_words().splitlines()} == {"lb-1", "lb-2"}
 
 

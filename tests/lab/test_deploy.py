@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import topology
-from tests.lab.site import VIPS, WEB, ask, page
-from topology import deploy
-from topology.lab import DockerLab
+from tests.support.site import VIPS, WEB, ask, page
+from topology.lab import deploy
+from topology.lab.docker_lab import DockerLab
 
 OWN = Path(topology.__file__).parent / "site"
 CONTENT = "cd /srv/site && find . -type f | sort | xargs md5sum"

@@ -8,14 +8,14 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
-from harness.protocols import Power
+from harness.records import Power
 from harness.wait import NotYet, until
-from tests.lab.backups import back_up, paused
-from tests.lab.command import MONKEYWRENCH, healthy_status
-from tests.lab.faulty import comes
-from tests.lab.site import VIPS, WEB, ask, page
-from topology import engine, restore
-from topology.lab import DockerLab
+from tests.support.backups import back_up, paused
+from tests.support.command import MONKEYWRENCH, healthy_status
+from tests.support.faulty import eventually
+from tests.support.site import VIPS, WEB, ask, page
+from topology.lab import engine, restore
+from topology.lab.docker_lab import DockerLab
 from topology.parts import ganglia, web_data
 
 ROWS = ["DNS round robin", "Linux Directors", "virtual service", "heartbeat", "ldirectord", "real servers"]
@@ -63,7 +63,7 @@ def op() -> str:
 def test_status_shows_every_part_healthy(lab: DockerLab) -> None:
     status = healthy_status(lab)
     assert [part["name"] for part in status["parts"]] == ROWS
-    assert {part["name"]: part["trouble"] for part in status["parts"]} == {name: [] for name in ROWS}
+    assert {part["name"]: part["problems"] for part in status["parts"]} == {name: [] for name in ROWS}
 
 
 def test_a_score_through_one_vip_is_read_through_the_other_on_another_node(lab: DockerLab) -> None:
@@ -113,7 +113,7 @@ def test_an_article_is_changed_through_any_real_server_and_served_by_all(lab: Do
             raise NotYet(f"{', '.join(behind)} serve something else")
         return True
 
-    assert comes(everywhere, "the article on all nodes")
+    assert eventually(everywhere, "the article on all nodes")
     healthy_status(lab)
 
 
@@ -148,13 +148,13 @@ def served_everywhere(lab: DockerLab, path: str, text: str, nodes: list[str] = W
 def test_a_page_changed_on_the_master_is_served_by_all_and_a_deleted_one_by_none(lab: DockerLab) -> None:
     text = f"news of {uuid.uuid4()}\n"
     lab.node("web-1").put("/srv/site/league/table.html", text.encode())
-    assert comes(lambda: served_everywhere(lab, "/league/table.html", text), "the page on all nodes")
+    assert eventually(lambda: served_everywhere(lab, "/league/table.html", text), "the page on all nodes")
     lab.node("web-1").exec("rm", "-r", "/srv/site/league")
 
     def gone() -> bool:
         return all(not lab.node(node).exec("test", "-e", "/srv/site/league").ok for node in WEB)
 
-    assert comes(gone, "the page to be gone from all nodes")
+    assert eventually(gone, "the page to be gone from all nodes")
 
 
 def test_nothing_is_transferred_when_nothing_changed(lab: DockerLab) -> None:
@@ -199,11 +199,11 @@ def test_a_node_that_was_down_catches_up(lab: DockerLab) -> None:
         node.power_off()
         lab.node("web-1").put("/srv/site/away.html", text.encode())
         others = [name for name in WEB if name != "web-5"]
-        assert comes(lambda: served_everywhere(lab, "/away.html", text, others), "the page on the others")
+        assert eventually(lambda: served_everywhere(lab, "/away.html", text, others), "the page on the others")
     finally:
         node.boot()
     try:
-        assert comes(lambda: served_everywhere(lab, "/away.html", text), "web-5 to catch up", 300)
+        assert eventually(lambda: served_everywhere(lab, "/away.html", text), "web-5 to catch up", 300)
     finally:
         lab.node("web-1").exec("rm", "-f", "/srv/site/away.html")
 
@@ -250,7 +250,7 @@ def test_the_database_has_room_for_a_full_cache_all_connections_and_a_backup(lab
         assert web.exec("touch", "/tmp/hold").ok
         holding = pool.submit(web.exec, "php", "-r", HOLD, timeout_s=180)
         try:
-            comes(lambda: int(db.exec("sh", "-c", connected).stdout) >= CONNECTIONS, "all connections")
+            eventually(lambda: int(db.exec("sh", "-c", connected).stdout) >= CONNECTIONS, "all connections")
             filled = db.exec("sh", "-c", FILL, timeout_s=120)
             assert filled.ok, filled.stderr
             assert back_up(lab, "db", "database") == ""
@@ -272,7 +272,7 @@ def test_gmetad_names_six_hosts_and_keeps_a_history(lab: DockerLab) -> None:
             raise NotYet(str(hosts))
         return True
 
-    assert comes(all_up, "gmetad to have heard of all hosts")
+    assert eventually(all_up, "gmetad to have heard of all hosts")
     for node in WEB:
         fetch = f"rrdtool fetch {ganglia.RRDS}/{node}/load_one.rrd AVERAGE --start -120s"
 
@@ -280,7 +280,7 @@ def test_gmetad_names_six_hosts_and_keeps_a_history(lab: DockerLab) -> None:
             points = ganglia.parse_history(lab.node("lb-1").exec("sh", "-c", fetch).stdout)
             return len(points) >= 2
 
-        assert comes(covered, f"a history of {node}", 180)
+        assert eventually(covered, f"a history of {node}", 180)
 
 
 def test_a_history_that_a_power_cut_left_cut_short_is_made_anew(lab: DockerLab) -> None:
@@ -294,7 +294,7 @@ def test_a_history_that_a_power_cut_left_cut_short_is_made_anew(lab: DockerLab) 
     def anew() -> bool:
         return director.exec("stat", "-c", "%s", *broken).stdout == 3 * whole
 
-    assert comes(anew, "gmetad to keep a history again", 180)
+    assert eventually(anew, "gmetad to keep a history again", 180)
     lab.wait_healthy(180)
 
 
@@ -308,7 +308,7 @@ def test_the_database_keeps_every_acknowledged_score_over_a_power_cut_and_comes_
     db = lab.node("db")
     db.power_off()
     assert ask(lab, VIPS[0], "/score.php", player=9, points=1, op=op())["written"] == "no"
-    assert "db is off" in lab.status().trouble
+    assert "db is off" in lab.status().problems
     db.boot()
     lab.wait_healthy(180)
     kept = restore.ledger(db.exec("mariadb", "-NBe", restore.LEDGER, timeout_s=60).stdout)
@@ -323,14 +323,14 @@ def test_uploads_survive_a_power_cut_of_their_server_and_its_clients_go_on_by_th
     master.power_off()
 
     def noticed() -> bool:
-        trouble = lab.status().trouble
-        assert "web-1 is off" in trouble
-        return any("/srv/uploads is not answering" in line for line in trouble)
+        problems = lab.status().problems
+        assert "web-1 is off" in problems
+        return any("/srv/uploads is not answering" in line for line in problems)
 
-    assert comes(noticed, "its clients to notice")
+    assert eventually(noticed, "its clients to notice")
     master.boot()
     lab.wait_healthy(300)
-    assert comes(lambda: served_everywhere(lab, f"/upload.php?name={name}", text), "the upload on all nodes")
+    assert eventually(lambda: served_everywhere(lab, f"/upload.php?name={name}", text), "the upload on all nodes")
     for node in WEB[1:]:
         assert float(lab.node(node).exec("cat", "/proc/uptime").stdout.split()[0]) > float(booted[node].split()[0])
 
@@ -341,7 +341,7 @@ def test_apache_waits_for_its_mounts(lab: DockerLab) -> None:
     try:
         late.power_off()
         late.boot()
-        comes(lambda: late.exec("sv", "check", "/run/service/uploads-mount").ok, "the mount to be tried")
+        eventually(lambda: late.exec("sv", "check", "/run/service/uploads-mount").ok, "the mount to be tried")
         assert not late.exec("pgrep", "apache2").ok
         assert late.power() is Power.RUNNING
     finally:

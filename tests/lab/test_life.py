@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.protocols import LabError
+from harness.records import LabError
 from harness.wait import until
-from topology import engine, life
-from topology.lab import DockerLab
+from topology.lab import engine, lifecycle
+from topology.lab.docker_lab import DockerLab
 from topology.model import load
 
 MONKEYWRENCH = [sys.executable, "-m", "harness.cli"]
@@ -45,7 +45,7 @@ def running(small_topology: Path, tmp_path: Path) -> Iterator[subprocess.Popen[b
     if run.poll() is None:
         run.kill()
     run.wait()
-    life.remove(engine.connect(), f"run-{run.pid}")
+    lifecycle.remove(engine.connect(), f"run-{run.pid}")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -60,16 +60,16 @@ def test_a_killed_run_is_cleaned_up_by_the_next_command_and_a_living_one_is_not(
     running: subprocess.Popen[bytes],
 ) -> None:
     client = engine.connect()
-    life.remove_orphans(client)
+    lifecycle.remove_orphans(client)
     assert owned_by(running) != []
     with pytest.raises(LabError, match=f"in use by process {running.pid}"):
-        life.boot(client, load("ultramonkey"), f"run-{running.pid}", print)
+        lifecycle.boot(client, load("ultramonkey"), f"run-{running.pid}", print)
     running.kill()
     running.wait()
 
     def cleaned_up() -> bool:
         """What Docker was still making for the killed run is left to the command after the next one."""
-        life.remove_orphans(client)
+        lifecycle.remove_orphans(client)
         return owned_by(running) == []
 
     assert until(cleaned_up, 60, "nothing of the run to be left", 0.5)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from harness.wait import NotYet
-from tests.lab.command import MONKEYWRENCH
-from tests.lab.faulty import comes
+from tests.support.command import MONKEYWRENCH
+from tests.support.faulty import eventually
 from tests.unit.test_locust_page import fetch
-from topology.lab import DockerLab
+from topology.lab.docker_lab import DockerLab
 
 
 def locust(lab: DockerLab, *words: str) -> subprocess.Popen[str]:
@@ -36,7 +36,7 @@ def test_people_are_started_on_the_page_and_ask_the_site_through_both_vips(lab: 
     program = locust(lab, "--port", "0", "--ops", str(ops_file))
     try:
         page = address(program)
-        assert "Administrator" in comes(lambda: fetch(page), "Locust's page")
+        assert "Administrator" in eventually(lambda: fetch(page), "Locust's page")
         host = f"http://{lab.cluster.site}"
         fetch(f"{page}/swarm", user_count=6, spawn_rate=10, host=host, user_classes="Visitor")
 
@@ -46,7 +46,7 @@ def test_people_are_started_on_the_page_and_ask_the_site_through_both_vips(lab: 
                 raise NotYet(f"{stats}")
             return stats
 
-        assert comes(counted, "requests on the page")["stats"][0]["name"] == "/"
+        assert eventually(counted, "requests on the page")["stats"][0]["name"] == "/"
     finally:
         program.send_signal(signal.SIGINT)
         _, errors = program.communicate(timeout=60)
@@ -62,7 +62,7 @@ def test_people_are_started_on_the_page_and_ask_the_site_through_both_vips(lab: 
             raise NotYet(f"{left.stdout.strip()} of Locust's processes are left")
         return True
 
-    assert comes(gone, "Locust to end")
+    assert eventually(gone, "Locust to end")
 
 
 def test_words_are_locusts_own_and_a_wrong_one_is_told(lab: DockerLab) -> None:

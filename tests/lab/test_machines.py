@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from harness.protocols import LabError, Power
-from tests.lab.faulty import comes
-from topology.lab import DockerLab
+from harness.records import LabError, Power
+from tests.support.faulty import eventually
+from topology.lab.docker_lab import DockerLab
 
 
 def test_cluster_nodes_have_kernels_of_their_own_and_status_says_why(lab: DockerLab) -> None:
@@ -34,7 +34,7 @@ def test_init_is_process_one_and_reaps(lab: DockerLab) -> None:
     def none_left() -> bool:
         return node.exec("sh", "-c", "ps axo stat= | grep -c '^Z' || true").stdout.strip() == "0"
 
-    assert comes(none_left, "the orphan to be reaped", 30)
+    assert eventually(none_left, "the orphan to be reaped", 30)
 
 
 def test_a_service_that_dies_is_started_again(lab: DockerLab) -> None:
@@ -48,7 +48,7 @@ def test_a_service_that_dies_is_started_again(lab: DockerLab) -> None:
     before = process()
     node.exec("pkill", "-KILL", "-f", "resolver.py")
     assert before
-    assert comes(lambda: process() not in {"", before}, "another process", 60)
+    assert eventually(lambda: process() not in {"", before}, "another process", 60)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_power_cut_asks_nobody_and_a_shutdown_asks_everybody(lab: DockerLab) -
     service = "mkdir -p /run/service/asked && cp /srv/asked.run /run/service/asked/run"
     for end, asked in ((node.power_off, False), (node.shutdown, True)):
         assert node.exec("sh", "-c", f"rm -f /srv/asked; {service}").ok
-        assert comes(lambda: node.exec("sv", "check", "/run/service/asked").ok, "the service to run")
+        assert eventually(lambda: node.exec("sv", "check", "/run/service/asked").ok, "the service to run")
         end()
         node.boot()
         assert node.exec("test", "-e", "/srv/asked").ok is asked
@@ -180,7 +180,7 @@ def test_a_command_that_takes_too_long_is_ended(lab: DockerLab) -> None:
     node = lab.node("web-1")
     with pytest.raises(LabError, match="did not end within 1 s"):
         node.exec("sleep", "4321", timeout_s=1)
-    assert comes(lambda: node.exec("pgrep", "-f", "^sleep 4321").exit_code == 1, "it to be gone", 60)
+    assert eventually(lambda: node.exec("pgrep", "-f", "^sleep 4321").exit_code == 1, "it to be gone", 60)
 
 
 def test_an_unknown_command_is_a_sentence(lab: DockerLab) -> None:

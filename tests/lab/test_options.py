@@ -14,17 +14,18 @@ from typing import get_args
 import pytest
 
 from harness.wait import Timeout
-from tests.lab.faulty import comes
-from tests.lab.site import VIPS, ask, page
-from topology import engine, life, model
-from topology.lab import DockerLab
+from tests.support.faulty import eventually
+from tests.support.site import VIPS, ask, page
+from topology import model
+from topology.lab import engine, lifecycle
+from topology.lab.docker_lab import DockerLab
 
 MONKEYWRENCH = [sys.executable, "-m", "harness.cli"]
 
 
 @contextmanager
 def booted(topology: Path) -> Iterator[DockerLab]:
-    with life.booted(str(topology), f"options-{os.getpid()}", print) as lab:
+    with lifecycle.booted(str(topology), f"options-{os.getpid()}", print) as lab:
         yield lab
 
 
@@ -52,7 +53,7 @@ def test_the_same_cluster_with_direct_routing(tmp_path: Path) -> None:
         inward, outward = int(service[3]), int(service[4])
         assert inward > 0
         assert outward == 0  # no reply came back through the director
-        assert len(comes(lambda: claimants(lab, VIPS[0]), "an answer")) == 1  # only its director says so
+        assert len(eventually(lambda: claimants(lab, VIPS[0]), "an answer")) == 1  # only its director says so
 
 
 def claimants(lab: DockerLab, vip: str) -> set[str]:
@@ -82,7 +83,7 @@ def test_a_tunnel_with_every_other_option_turned_round(small_topology: Path) -> 
         def taken_out() -> bool:
             return f"-> {gone}:80" not in lab.node("lb-1").exec("ipvsadm", "-Ln").stdout
 
-        assert comes(taken_out, f"{stays} to be taken out, not only quiesced")
+        assert eventually(taken_out, f"{stays} to be taken out, not only quiesced")
         assert page_through(lab, VIPS[0]) != stays
 
 
@@ -93,7 +94,7 @@ def page_through(lab: DockerLab, vip: str) -> str:
         shown = lab.node("client").exec("curl", "-s", "-i", "--max-time", "10", f"http://{vip}/", timeout_s=20).stdout
         return next((line.split(": ")[1].strip() for line in shown.splitlines() if line.startswith("X-Node")), "")
 
-    return comes(served, f"a page through {vip}")
+    return eventually(served, f"a page through {vip}")
 
 
 @pytest.mark.parametrize("scheduler", get_args(model.Scheduler))
@@ -155,13 +156,13 @@ def test_a_lab_that_the_users_files_keep_from_health_stays_up(overlaid: Path, mo
     monkeypatch.setattr(DockerLab, "wait_healthy", never_healthy)
     client, name = engine.connect(), f"options-{os.getpid()}"
     try:
-        with pytest.raises(life.UnhealthyError, match="waited in vain"):
-            life.boot(client, model.load(str(overlaid)), name, print, keep=True)
-        lab = life.attach(client, name)
+        with pytest.raises(lifecycle.UnhealthyError, match="waited in vain"):
+            lifecycle.boot(client, model.load(str(overlaid)), name, print, keep=True)
+        lab = lifecycle.attach(client, name)
         assert lab is not None
         lab.close()
         with pytest.raises(Timeout):
-            life.boot(client, model.load(str(overlaid)), name, print)  # nobody keeps it: nothing is left
+            lifecycle.boot(client, model.load(str(overlaid)), name, print)  # nobody keeps it: nothing is left
         assert engine.containers(client, name) == []
     finally:
-        life.remove(client, name)
+        lifecycle.remove(client, name)

@@ -10,15 +10,15 @@ from collections.abc import Callable
 import pytest
 
 from faults import FAULTS
-from faults.database import READ_ONLY, TOO_MANY_CONNECTIONS, WRITE
-from faults.database import ask as query
-from harness.protocols import LabError
+from faults.data.database import READ_ONLY, TOO_MANY_CONNECTIONS, WRITE
+from faults.data.database import ask as query
+from harness.records import LabError
 from harness.wait import NotYet
-from tests.lab.backups import back_up, paused
-from tests.lab.faulty import comes, injected
-from tests.lab.site import VIPS, ask, page
-from topology import engine, restore
-from topology.lab import DockerLab
+from tests.support.backups import back_up, paused
+from tests.support.faulty import eventually, injected
+from tests.support.site import VIPS, ask, page
+from topology.lab import engine, restore
+from topology.lab.docker_lab import DockerLab
 
 
 def health(lab: DockerLab) -> int:
@@ -67,8 +67,8 @@ def rows_locked(lab: DockerLab) -> bool:
 )
 def test_users_of_the_site_notice_its_database(lab: DockerLab, fault: str, seen: Callable[[DockerLab], bool]) -> None:
     with injected(lab, fault):
-        assert comes(lambda: seen(lab), "its users to notice")
-    assert comes(lambda: health(lab) == 200, "the site to be well")
+        assert eventually(lambda: seen(lab), "its users to notice")
+    assert eventually(lambda: health(lab) == 200, "the site to be well")
     written = ask(lab, VIPS[0], "/score.php", player=3, points=1, op=f"test-{uuid.uuid4()}")
     assert written["status"] == 200
 
@@ -82,7 +82,7 @@ def test_the_limit_of_connections_is_what_it_was(lab: DockerLab) -> None:
         return 0 < int(lab.node("db").exec(*limit, timeout_s=30).stdout or 0) < int(before)
 
     with injected(lab, "data.database-out-of-connections"):
-        assert comes(lower, "an administrator to get in")
+        assert eventually(lower, "an administrator to get in")
     assert lab.node("db").exec(*limit, timeout_s=30).stdout == before
 
 
@@ -94,9 +94,9 @@ def test_two_faults_of_the_database_compose_and_two_of_its_process_do_not(lab: D
                 FAULTS["data.database-frozen"]().inject(lab),
             ):
                 pytest.fail("it was taken for injected")
-            assert comes(lambda: write(lab) == READ_ONLY, "a write to be refused")
-        assert comes(lambda: write(lab) == READ_ONLY, "a write to be refused")
-    assert comes(lambda: write(lab) == 0, "a write to succeed")
+            assert eventually(lambda: write(lab) == READ_ONLY, "a write to be refused")
+        assert eventually(lambda: write(lab) == READ_ONLY, "a write to be refused")
+    assert eventually(lambda: write(lab) == 0, "a write to succeed")
 
 
 # --- variable data
@@ -130,27 +130,29 @@ def test_clients_of_a_stalled_nfs_server_wait_and_lose_nothing(lab: DockerLab) -
 def test_clients_of_a_restarted_nfs_server_go_on(lab: DockerLab) -> None:
     with injected(lab, "data.nfs-restarted") as proof:
         assert "8 other nfsd threads" in proof.seen
-        assert comes(lambda: look(lab, "web-3") == "0", "a client to go on")
+        assert eventually(lambda: look(lab, "web-3") == "0", "a client to go on")
 
 
 def test_a_withdrawn_export_is_refused_to_all(lab: DockerLab) -> None:
     with injected(lab, "data.nfs-export-withdrawn"):
-        assert comes(lambda: re.search("denied|Stale", look(lab, "web-3")), "a client to be refused")
+        assert eventually(lambda: re.search("denied|Stale", look(lab, "web-3")), "a client to be refused")
         assert not mount_anew(lab, "web-3")
-    assert comes(lambda: look(lab, "web-3") == "0", "a client to go on")
-    assert comes(lambda: mount_anew(lab, "web-3"), "a client to mount")
+    assert eventually(lambda: look(lab, "web-3") == "0", "a client to go on")
+    assert eventually(lambda: mount_anew(lab, "web-3"), "a client to mount")
 
 
 def test_another_file_system_under_the_same_name_is_stale_to_those_who_knew_the_old_one(lab: DockerLab) -> None:
     with injected(lab, "data.nfs-other-fsid", fsid=99):
-        assert comes(lambda: "Stale" in look(lab, "web-3"), "an old client to be refused")
-        assert comes(lambda: mount_anew(lab, "web-4"), "a client to mount")  # a client that did not know the old one
+        assert eventually(lambda: "Stale" in look(lab, "web-3"), "an old client to be refused")
+        assert eventually(
+            lambda: mount_anew(lab, "web-4"), "a client to mount"
+        )  # a client that did not know the old one
         with (
             pytest.raises(LabError, match=r"exports is taken by data\.nfs-other-fsid"),
             FAULTS["data.nfs-export-withdrawn"]().inject(lab),
         ):
             pytest.fail("it was taken for injected")
-    assert comes(lambda: look(lab, "web-3") == "0", "a client to go on")
+    assert eventually(lambda: look(lab, "web-3") == "0", "a client to go on")
 
 
 # --- web data
@@ -173,10 +175,10 @@ def test_pages_of_an_interrupted_replication_arrive_nowhere_by_half_and_everywhe
                     raise NotYet("no round has ended since")
                 return True
 
-            comes(tried, "replication to try again", 180)
-            assert comes(serving, "the master to serve it") == ["web-1"]
+            eventually(tried, "replication to try again", 180)
+            assert eventually(serving, "the master to serve it") == ["web-1"]
             master.exec("touch", "/srv/site")
-        assert comes(lambda: serving() == everyone, "everybody to serve it")
+        assert eventually(lambda: serving() == everyone, "everybody to serve it")
     finally:
         master.exec("rm", "-f", "/srv/site/cut.html")
     lab.wait_healthy(180)
@@ -191,7 +193,7 @@ def test_an_empty_source_takes_its_own_node_out_of_service_and_nobody_elses_page
     with injected(lab, "data.replication-source-empty") as proof:
         assert "not replicated" in proof.seen
         assert "OK" not in page(lab, "web-1", "/alive")
-        assert comes(lambda: page(lab, "web-2", "/alive") == "OK\n", "another one to be in service")
+        assert eventually(lambda: page(lab, "web-2", "/alive") == "OK\n", "another one to be in service")
 
         def out() -> bool:
             table = lab.node("lb-1").exec("ipvsadm", "-Ln").stdout
@@ -200,7 +202,7 @@ def test_an_empty_source_takes_its_own_node_out_of_service_and_nobody_elses_page
                 raise NotYet(f"web-1 has weight {weight}")
             return True
 
-        assert comes(out, "web-1 to get no requests")
+        assert eventually(out, "web-1 to get no requests")
     assert lab.node("web-1").exec("sh", "-c", FINGERPRINT, timeout_s=60).stdout == kept
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from faults import FAULTS
 from faults.dns import NOBODY, FrozenOrder, HugeTtl, OneAddress, Refused, Servfail, Slow, WrongAddress, ask
-from harness.protocols import LabError
+from harness.records import LabError
 from harness.wait import NotYet
-from tests.lab.faulty import as_before, comes, injected
-from topology.lab import DockerLab
+from tests.support.faulty import as_before, eventually, injected
+from topology.lab.docker_lab import DockerLab
 
 PATIENCE_S = 20
 """Of a query of which the answer matters, not when it comes."""
@@ -33,7 +33,7 @@ def answered(lab: DockerLab, times: int = 2) -> list[list[str]]:
             raise NotYet(str(found))
         return found
 
-    return comes(all_came, f"{times} answers in time")
+    return eventually(all_came, f"{times} answers in time")
 
 
 def vips(lab: DockerLab) -> list[str]:
@@ -56,7 +56,7 @@ def vips(lab: DockerLab) -> list[str]:
 def test_nobody_finds_the_site(lab: DockerLab, fault: str, settings: dict[str, Any]) -> None:
     with injected(lab, f"dns.{fault}", **settings):
         assert resolved(lab) == [[], []]
-        assert comes(lambda: "the resolver answers nothing" in str(lab.status().trouble), "the status to say so")
+        assert eventually(lambda: "the resolver answers nothing" in str(lab.status().problems), "the status to say so")
     assert [sorted(answer) for answer in answered(lab)] == [vips(lab)] * 2
 
 
@@ -122,7 +122,7 @@ def test_it_is_back_after_a_reboot(lab: DockerLab) -> None:
                 raise NotYet(str(orders))
             return lab.node("resolver").exec("pgrep", "-f", "faults/dns-proxy").ok
 
-        assert comes(frozen, "the order to be frozen again")
+        assert eventually(frozen, "the order to be frozen again")
     as_before(lab, before)
 
 

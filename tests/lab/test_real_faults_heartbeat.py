@@ -19,10 +19,10 @@ import pytest
 import topology
 from faults import FAULTS
 from faults.heartbeat import Log, read
-from harness.protocols import LabError, Proof
+from harness.records import LabError, Proof
 from harness.wait import NotYet, pass_time, until
-from tests.lab.faulty import as_before, comes, injected
-from topology.lab import DockerLab
+from tests.support.faulty import as_before, eventually, injected
+from topology.lab.docker_lab import DockerLab
 
 sys.path.append(str(Path(topology.__file__).parent / "images" / "switch" / "heartbeat"))  # as in the switch
 from decide import Choice, Heard
@@ -135,7 +135,7 @@ def captured(lab: DockerLab, folder: Path) -> Iterator[list[Line]]:
 def carried(lab: DockerLab, folder: Path, fault: str, **settings: Any) -> tuple[Wire, set[int], set[int]]:
     """The wire with a fault in for some seconds, the messages that were decided over, and those that were chosen."""
     with captured(lab, folder) as lines, injected(lab, fault, **{**HALF, **settings}) as proof:
-        comes(lambda: many(lab, proof), f"{DECISIONS} messages")
+        eventually(lambda: many(lab, proof), f"{DECISIONS} messages")
     decisions = proof.detail["decisions"][f"{RECEIVER} on {PATH}"]
     decided, chosen = numbers(decisions), numbers(decisions, fault.partition(".")[2])
     assert chosen
@@ -239,7 +239,7 @@ def test_silence_on_all_paths_is_taken_for_death(lab: DockerLab) -> None:
                 raise NotYet(text[-300:])
             return lab.owners()[vip] == (SENDER, RECEIVER)  # it lives: both hold it
 
-        comes(taken, f"{RECEIVER} to take over from {SENDER}", TAKEOVER_S)
+        eventually(taken, f"{RECEIVER} to take over from {SENDER}", TAKEOVER_S)
     assert f"node {SENDER}: is dead" in said(lab, before)
     come_home(lab)
     as_before(lab, audit)
@@ -289,7 +289,7 @@ def test_a_middlebox_that_dies_lets_all_messages_pass(lab: DockerLab) -> None:
         # not all of them: a busy machine may need long to kill it and to see that
         with FAULTS["heartbeat.drop"](sender=SENDER, types=["status"], rate=0.3).inject(lab) as proof:
             assert lab.switch.exec("pkill", "-KILL", "-f", "/middlebox.py ").ok
-            until(lambda: all(log(lab, proof, at).trouble for at in proof.detail["decisions"]), 60, "their end")
+            until(lambda: all(log(lab, proof, at).problems for at in proof.detail["decisions"]), 60, "their end")
             pass_time(1.5 * lab.cluster.deadtime_ms / 1000)
             assert lab.owners() == owners
 

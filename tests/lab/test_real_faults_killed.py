@@ -15,9 +15,9 @@ import pytest
 
 from faults import FAULTS
 from harness.wait import NotYet, pass_time
-from tests.lab.faulty import as_before, comes
-from topology.lab import DockerLab
-from topology.lease import LEASE_S
+from tests.support.faulty import as_before, eventually
+from topology.lab.docker_lab import DockerLab
+from topology.lab.lease import LEASE_S
 
 UNDO_S = 180
 """After the lease the undo itself takes its time: a machine may have to boot."""
@@ -61,7 +61,7 @@ TOGETHER: tuple[Cases, ...] = (
 @contextmanager
 def holding(lab: DockerLab, fault: str, settings: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
     """Another process that is about to inject the fault."""
-    command = [sys.executable, "-m", "tests.lab.hold_fault", lab.name, fault, json.dumps(settings)]
+    command = [sys.executable, "-m", "tests.support.hold_fault", lab.name, fault, json.dumps(settings)]
     harness = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert said(harness) == "ready"
@@ -86,7 +86,7 @@ def healed_by_itself(lab: DockerLab, before: Mapping[str, tuple[str, ...]]) -> N
             raise NotYet(str(left))
         return True
 
-    comes(gone, "the leases to run out", LEASE_S + UNDO_S)
+    eventually(gone, "the leases to run out", LEASE_S + UNDO_S)
     as_before(lab, before)
 
 

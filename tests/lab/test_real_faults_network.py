@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from faults import FAULTS
-from harness.protocols import LabError, Output, Proof
+from harness.records import LabError, Output, Proof
 from harness.wait import NotYet
-from tests.lab.faulty import as_before, comes
-from topology.lab import DockerLab
+from tests.support.faulty import as_before, eventually
+from topology.lab.docker_lab import DockerLab
 
 CABLE, ADDRESS, OTHER = "web-5.eth0", "198.18.1.105", "198.18.1.106"
 
@@ -35,7 +35,7 @@ def reached(lab: DockerLab, node: str = "web-6", address: str = ADDRESS) -> bool
 
 def well(lab: DockerLab, node: str = "web-6", address: str = ADDRESS) -> bool:
     """True as soon as an address answers; the machines are short of processor now and then."""
-    return comes(lambda: reached(lab, node, address), f"{address} to answer {node}")
+    return eventually(lambda: reached(lab, node, address), f"{address} to answer {node}")
 
 
 def connect(lab: DockerLab) -> str:
@@ -172,11 +172,11 @@ def test_a_neighbour_sees_it_and_sees_that_it_is_gone(lab: DockerLab, case: str)
     name, settings, shows = SHOWN[case]
     with inside(lab, f"network.{name}", cable=CABLE, **settings) as proof:
         assert CABLE in proof.seen
-        assert comes(lambda: shows(lab), "the effect")
+        assert eventually(lambda: shows(lab), "the effect")
     assert well(lab)
-    assert comes(lambda: connected(lab), "its web server to answer")
+    assert eventually(lambda: connected(lab), "its web server to answer")
     if case != "delay of one direction of UDP":  # what is seen there is that nothing else is delayed
-        assert comes(lambda: not shows(lab), "the effect to be gone")
+        assert eventually(lambda: not shows(lab), "the effect to be gone")
 
 
 def test_a_partition_cuts_both_ways_and_nothing_else(lab: DockerLab) -> None:
@@ -193,7 +193,7 @@ def test_a_one_way_partition_lets_the_other_way_pass(lab: DockerLab) -> None:
         assert "back" not in proof.seen
         before = icmp_in(lab)
         assert not reached(lab)
-        assert comes(lambda: icmp_in(lab) > before, "the question")  # it came, the answer did not
+        assert eventually(lambda: icmp_in(lab) > before, "the question")  # it came, the answer did not
     assert well(lab)
 
 
@@ -215,10 +215,10 @@ def test_a_bridge_still_reaches_both_sides(lab: DockerLab) -> None:
 
 
 def test_two_machines_claim_one_address(lab: DockerLab) -> None:
-    assert comes(lambda: claims(lab) == 1, "one machine to answer")
+    assert eventually(lambda: claims(lab) == 1, "one machine to answer")
     with inside(lab, "network.duplicate-address", cable="web-4.eth0", address=ADDRESS):
-        assert comes(lambda: claims(lab) == 2, "both machines to answer")
-    assert comes(lambda: claims(lab) == 1, "one machine to answer")
+        assert eventually(lambda: claims(lab) == 2, "both machines to answer")
+    assert eventually(lambda: claims(lab) == 1, "one machine to answer")
     assert well(lab)
 
 
@@ -257,8 +257,8 @@ def test_what_shapes_and_what_loses_compose(lab: DockerLab) -> None:
         stack.enter_context(FAULTS["network.loss"](cable=CABLE, percent=30).inject(lab))
         stack.enter_context(FAULTS["network.duplicate"](cable=CABLE, percent=40).inject(lab))
         with FAULTS["network.delay"](cable=CABLE, delay_ms=40).inject(lab):
-            assert comes(lambda: suffers(lab, delayed=True), "all three effects")
-        assert comes(lambda: suffers(lab, delayed=False), "all but the delay")
+            assert eventually(lambda: suffers(lab, delayed=True), "all three effects")
+        assert eventually(lambda: suffers(lab, delayed=False), "all but the delay")
 
 
 def suffers(lab: DockerLab, delayed: bool) -> bool:
@@ -282,8 +282,8 @@ def test_the_same_kind_of_the_same_frames_is_refused_and_of_others_composes(lab:
         ):
             pytest.fail("it was taken for injected")
         with delay(protocol="icmp"):
-            assert comes(lambda: pinged_ms(lab) >= 100, "both delays")
-        assert comes(lambda: 50 <= pinged_ms(lab) < 100, "one delay")
+            assert eventually(lambda: pinged_ms(lab) >= 100, "both delays")
+        assert eventually(lambda: 50 <= pinged_ms(lab) < 100, "one delay")
     assert well(lab)
 
 
@@ -291,7 +291,7 @@ def test_shaping_is_there_again_after_a_reboot_of_the_node(lab: DockerLab) -> No
     with inside(lab, "network.delay", cable=CABLE, delay_ms=60):
         lab.node("web-5").power_off()
         lab.node("web-5").boot()
-        assert comes(lambda: pinged_ms(lab) >= 100, "the delay")
+        assert eventually(lambda: pinged_ms(lab) >= 100, "the delay")
 
 
 def test_the_client_has_no_netem_and_says_so_but_its_cable_can_be_cut(lab: DockerLab) -> None:

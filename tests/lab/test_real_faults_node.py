@@ -8,10 +8,10 @@ import pytest
 
 from faults import FAULTS
 from harness.audit import differences
-from harness.protocols import LabError, Power
+from harness.records import LabError, Power
 from harness.wait import NotYet
-from tests.lab.faulty import comes, injected
-from topology.lab import DockerLab
+from tests.support.faulty import eventually, injected
+from topology.lab.docker_lab import DockerLab
 
 OWNERS_S = 180
 
@@ -20,7 +20,7 @@ OWNERS_S = 180
 def test_a_machine_that_is_down_answers_nobody(lab: DockerLab, fault: str) -> None:
     with injected(lab, fault, node="web-5"):
         assert not lab.node("lb-1").exec("ping", "-c", "1", "-W", "1", "198.18.1.105").ok
-    assert comes(lambda: lab.node("lb-1").exec("ping", "-c", "1", "-W", "5", "198.18.1.105").ok, "an answer")
+    assert eventually(lambda: lab.node("lb-1").exec("ping", "-c", "1", "-W", "5", "198.18.1.105").ok, "an answer")
 
 
 def test_a_reboot_is_another_boot_and_all_services_are_back(lab: DockerLab) -> None:
@@ -106,7 +106,7 @@ def test_a_director_without_power_loses_its_address_to_its_peer(lab: DockerLab) 
                 raise NotYet(str(owners))
             return "takeover complete" in peer.exec("tail", "-n", f"+{begin}", "/var/log/ha-log").stdout
 
-        comes(taken, "lb-2 to take over", OWNERS_S)
+        eventually(taken, "lb-2 to take over", OWNERS_S)
 
 
 def test_a_second_fault_of_the_same_thing_is_refused_and_changes_nothing(lab: DockerLab) -> None:
@@ -125,7 +125,7 @@ def test_a_target_that_reboots_in_the_middle_keeps_its_fault_and_is_healed(lab: 
         node.power_off()
         node.boot()
         # done again after the boot, which others need not wait for
-        comes(lambda: node.exec("hostname").stdout == "web-6\n", "the name to be changed again")
+        eventually(lambda: node.exec("hostname").stdout == "web-6\n", "the name to be changed again")
     assert lab.node("web-5").exec("hostname").stdout == "web-5\n"
 
 

@@ -8,18 +8,18 @@ from faults import FAULTS
 from faults.dns import ask as ask_resolver
 from faults.process import Hang, Kill, Stop
 from faults.real_server import addresses, ask
-from harness.protocols import LabError
+from harness.records import LabError
 from harness.wait import NotYet, until
-from tests.lab.faulty import as_before, comes, injected
-from topology.lab import DockerLab
+from tests.support.faulty import as_before, eventually, injected
+from topology.lab.docker_lab import DockerLab
 
-WEB, WITNESS = "web-3", "web-2"
+WEB, COLLECTOR = "web-3", "web-2"
 TAKEOVER_S = 180
 
 
 def site(lab: DockerLab) -> str:
     """How a request to WEB ends for another real server: ``closed`` when it was answered."""
-    return ask(lab.node(WITNESS), addresses(lab, WEB))[addresses(lab, WEB)[0]].end
+    return ask(lab.node(COLLECTOR), addresses(lab, WEB))[addresses(lab, WEB)[0]].end
 
 
 def daemon(lab: DockerLab, node: str, service: str) -> int:
@@ -40,8 +40,8 @@ def test_a_service_that_was_killed_is_started_again(lab: DockerLab, node: str, s
 
 def test_a_service_can_be_kept_from_starting_again(lab: DockerLab) -> None:
     with injected(lab, "process.kill", node=WEB, service="apache", restart=False):
-        assert comes(lambda: site(lab) == "refused", "requests to be refused")
-    assert comes(lambda: site(lab) == "closed", "requests to be answered")
+        assert eventually(lambda: site(lab) == "refused", "requests to be refused")
+    assert eventually(lambda: site(lab) == "closed", "requests to be answered")
 
 
 @pytest.mark.parametrize("fault", ["process.stop", "process.hang"])
@@ -50,7 +50,7 @@ def test_a_service_that_stands_still_accepts_and_is_silent(lab: DockerLab, fault
     with injected(lab, fault, node=WEB, service="apache") as proof:
         assert site(lab) == "silent"
         assert str(before) in proof.seen
-    assert comes(lambda: site(lab) == "closed", "requests to be answered")
+    assert eventually(lambda: site(lab) == "closed", "requests to be answered")
     assert daemon(lab, WEB, "apache") == before  # it goes on, it does not start again
 
 
@@ -130,7 +130,7 @@ def test_what_is_stopped_is_stopped_again_after_a_reboot(lab: DockerLab) -> None
         def stopped() -> bool:
             return "is stopped" in lab.node(WEB).exec("/usr/lib/monkeywrench/audit", "0", timeout_s=60).stdout
 
-        comes(stopped, "rsyncd to be stopped again")
+        eventually(stopped, "rsyncd to be stopped again")
     as_before(lab, before)
 
 

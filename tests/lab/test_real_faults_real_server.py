@@ -12,10 +12,10 @@ import pytest
 
 from faults import FAULTS
 from faults.real_server import NoPhp, Slow, Stall, addresses, ask
-from harness.protocols import LabError
+from harness.records import LabError
 from harness.wait import NotYet, pass_time
-from tests.lab.faulty import as_before, comes, injected
-from topology.lab import DockerLab
+from tests.support.faulty import as_before, eventually, injected
+from topology.lab.docker_lab import DockerLab
 from topology.parts.virtual_service import parse_ipvs
 
 WEB, PEER, DIRECTOR = "web-3", "web-2", "lb-1"
@@ -78,18 +78,18 @@ def stays_in(lab: DockerLab) -> bool:
     def stretch() -> bool:
         return pass_time(CHECKED_S, lambda: set(weights(lab)) != {1}, 0.5)
 
-    return comes(stretch, f"{CHECKED_S} s in service at a stretch", STRETCH_S)
+    return eventually(stretch, f"{CHECKED_S} s in service at a stretch", STRETCH_S)
 
 
 @pytest.mark.parametrize(("fault", "settings", "shown"), OUT)
 def test_ldirectord_takes_it_out_and_back_in(lab: DockerLab, fault: str, settings: dict[str, Any], shown: str) -> None:
     with injected(lab, f"real-server.{fault}", node=WEB, **settings) as proof:
         for address in addresses(lab, WEB):
-            comes(partial(spoilt, lab, address, shown), f"a director to get that from {address}")
+            eventually(partial(spoilt, lab, address, shown), f"a director to get that from {address}")
             assert address in proof.seen
-        comes(lambda: all_weights(lab, 0), f"ldirectord to take {WEB} out", NOTICED_S)
-    assert comes(lambda: right_again(lab), "the right answers")
-    assert comes(lambda: all_weights(lab, 1), f"ldirectord to have taken {WEB} back", NOTICED_S)
+        eventually(lambda: all_weights(lab, 0), f"ldirectord to take {WEB} out", NOTICED_S)
+    assert eventually(lambda: right_again(lab), "the right answers")
+    assert eventually(lambda: all_weights(lab, 1), f"ldirectord to have taken {WEB} back", NOTICED_S)
 
 
 def spoilt(lab: DockerLab, address: str, shown: str) -> bool:
@@ -109,7 +109,7 @@ def test_ldirectord_does_not_see_it(lab: DockerLab, fault: str, settings: dict[s
 
 def gets(lab: DockerLab, shown: str, address: str, path: str = "/alive") -> None:
     """See that a director gets that from an address."""
-    comes(lambda: shown in from_director(lab, address, path), f"{shown!r} from {address}")
+    eventually(lambda: shown in from_director(lab, address, path), f"{shown!r} from {address}")
 
 
 def test_errors_at_a_rate_hit_some_and_not_others(lab: DockerLab) -> None:
@@ -123,10 +123,10 @@ def test_without_php_scripts_are_text_and_ldirectord_does_not_see_it(lab: Docker
     with injected(lab, "real-server.no-php", node=WEB):
         for address in addresses(lab, WEB):
             gets(lab, "<?php", address, "/index.php")
-        assert comes(lambda: right_again(lab), "static pages as ever")
+        assert eventually(lambda: right_again(lab), "static pages as ever")
         assert stays_in(lab)
     for address in addresses(lab, WEB):
-        page = comes(partial(from_director, lab, address, "/index.php"), f"a page from {address}")
+        page = eventually(partial(from_director, lab, address, "/index.php"), f"a page from {address}")
         assert "<?php" not in page
 
 
@@ -162,7 +162,7 @@ def test_there_is_one_impostor_and_other_faults_compose_with_it(lab: DockerLab) 
             assert all(answer.ms >= 300 for answer in answers)
             return all(answer.content.startswith("<?php") for answer in answers)
 
-        assert comes(text_and_late, "scripts as text, late")
+        assert eventually(text_and_late, "scripts as text, late")
     as_before(lab, before)
 
 
@@ -178,7 +178,7 @@ def test_an_impostor_is_back_after_a_reboot(lab: DockerLab) -> None:
                 raise NotYet(str([str(answer) for answer in answers.values()]))
             return lab.node(WEB).exec("pgrep", "-f", "faults/impostor").ok
 
-        assert comes(stalls, "the impostor to be back")
+        assert eventually(stalls, "the impostor to be back")
     as_before(lab, before)
 
 

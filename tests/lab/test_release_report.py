@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import HISTORY
+from harness.artifacts.run_directory import HISTORY
 from harness.wait import NotYet, until
-from tests.lab.command import MONKEYWRENCH
 from tests.lab.test_deploy import OWN, contents
-from topology.lab import DockerLab
+from tests.support.command import MONKEYWRENCH
+from topology.lab.docker_lab import DockerLab
 
 PROFILE = """\
 [scenario]
@@ -22,7 +22,7 @@ name = "short"
 title = "A short load"
 topology = "ultramonkey"
 seed = 1
-promise = "No request goes wrong."
+expectation = "No request goes wrong."
 
 [load]
 users = 10

@@ -225,7 +225,7 @@ def test_a_lab_that_does_not_boot_is_told_in_a_sentence(suite: pytest.Pytester) 
     suite.makeconftest(
         """
         import pytest
-        from harness.protocols import LabError
+        from harness.records import (LabError)
 
         @pytest.fixture(scope="session")
         def monkeywrench_lab_factory():

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.artifacts.run_directory import HISTORY
 from harness.history import load
-from harness.store import HISTORY
 from harness.wait import NotYet, until
-from topology import engine, life
+from topology.lab import engine, lifecycle
 
 SCENARIO = """\
 [scenario]
@@ -19,7 +19,7 @@ name = "workers"
 title = "Load from two clients"
 topology = "ultramonkey"
 seed = 1
-promise = "All that was planned is asked."
+expectation = "All that was planned is asked."
 
 [load]
 users = 20
@@ -77,7 +77,7 @@ def test_a_worker_that_dies_leaves_what_it_knew_unknown(run: subprocess.Popen[st
     kill = "kill -KILL $(grep -ls '[-]-worker' /proc/[0-9]*/cmdline | cut -d/ -f3)"
 
     def at_work() -> bool:
-        lab = life.attach(engine.connect(), f"run-{run.pid}")
+        lab = lifecycle.attach(engine.connect(), f"run-{run.pid}")
         if lab is None or '"user:1:' not in recorded(tmp_path).read_text():
             raise NotYet("the worker has not asked for anything")
         return lab.node("client-2").exec("sh", "-c", kill).ok

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.lab.faulty import injected
-from topology.lab import DockerLab
+from tests.support.faulty import injected
+from topology.lab.docker_lab import DockerLab
 
 NONE = "grep -qx 0 /proc/fs/nfsd/threads"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from faults import FAULTS
+from harness.artifacts.stored_run import conclude
 from harness.run import run
 from harness.scenario import CaptureTable, load
-from harness.stored import conclude
 from loadtests.feeds import feeds
-from topology.lab import DockerLab
+from topology.lab.docker_lab import DockerLab
 
 SCENARIO = Path(__file__).parents[1] / "chaos/director-power-cut.toml"
 CABLE = "client.eth0"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.artifacts.run_directory import HISTORY
 from harness.history import History, load
-from harness.load import load as load_of
-from harness.store import HISTORY
-from tests.lab.command import MONKEYWRENCH
-from topology.lab import DockerLab
+from harness.history.latency import load as load_of
+from tests.support.command import MONKEYWRENCH
+from topology.lab.docker_lab import DockerLab
 
 PROFILES = Path("loadtests/profiles")
 HALF_AN_HOUR = re.compile(r"for_s = 1800")

@@ -7,12 +7,12 @@ import re
 import pytest
 
 from faults import FAULTS
-from faults.rolling import parse_table
-from harness.protocols import LabError
+from faults.cluster.rolling import parse_table
+from harness.records import LabError
 from harness.wait import NotYet, until
-from tests.lab.faulty import as_before, injected
-from tests.lab.site import VIPS
-from topology.lab import DockerLab
+from tests.support.faulty import as_before, injected
+from tests.support.site import VIPS
+from topology.lab.docker_lab import DockerLab
 
 LINK_S = 30
 

@@ -15,7 +15,7 @@ import loadtests
 from harness.checks import judge
 from harness.history import History
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
+from tests.support import histories as h
 
 sys.path.append(str(Path(loadtests.__file__).parent / "lib"))  # as on the client node
 from arrivals import Phase, times_s

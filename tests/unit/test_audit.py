@@ -6,7 +6,7 @@ import pytest
 
 from harness.audit import LeftBehindError, audited, differences, left_over
 from harness.fake import FakeLab
-from topology.lab import clock_line
+from topology.lab.docker_lab import clock_line
 
 
 def test_the_same_is_no_difference() -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
-from tests.unit.histories import PowerCut
+from tests.support import histories as h
+from tests.support.histories import PowerCut
 
 CUT = PowerCut()
 HEARTBEAT = "Nov 23 07:13:20 lb-2 heartbeat: [804]: "
@@ -91,7 +91,7 @@ def test_other_lines_are_no_errors(process: str, said: str) -> None:
     [
         ({"left": ["lb-1: now: qdisc: eth0 netem"]}, "Not as it was: lb-1: now: qdisc: eth0 netem."),
         ({"left": [f"line {n}" for n in range(9)]}, "and 4 more"),
-        ({"trouble": ["web-2 does not answer"]}, "not well at the end: web-2 does not answer"),
+        ({"problems": ["web-2 does not answer"]}, "not well at the end: web-2 does not answer"),
         ({"owners": {h.VIP1: ["lb-1", "lb-2"]}}, f"{h.VIP1} is held by lb-1 and lb-2"),
         ({"owners": {h.VIP1: []}}, f"{h.VIP1} is held by nobody"),
         ({"weights": {"lb-1": {h.VIP1: h.WEIGHTS}, "lb-2": {h.VIP1: h.WEIGHTS | {"web-2": 0}}}}, "tables differ"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
+from tests.support import histories as h
 
 END = 400_000
 KEEPERS = {"database": "web-3", "uploads": "web-2"}

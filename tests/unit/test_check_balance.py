@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.algorithms.chi_square import chi_square_survival, evenness, needed, visible
 from harness.checks import judge
-from harness.checks.chance import chi_square_survival, evenness, needed, visible
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import clusters as c
-from tests.unit import histories as h
-from tests.unit.clusters import Scene
+from tests.support import clusters as c
+from tests.support import histories as h
+from tests.support.clusters import Scene
 
 SCENES = st.builds(
     Scene,

@@ -9,7 +9,7 @@ import pytest
 from harness.checks import judge
 from harness.history import Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
+from tests.support import histories as h
 
 
 def transfer(at: float, giver: int, taker: int, coins: int, kind: str = "ok") -> list[Op]:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import clusters as c
-from tests.unit import histories as h
-from tests.unit.clusters import Scene
+from tests.support import clusters as c
+from tests.support import histories as h
+from tests.support.clusters import Scene
 
 SCENES = st.builds(
     Scene,

@@ -9,11 +9,12 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.checks import judge, sums
-from harness.checks.arrays import FOREVER, ints
+from harness.algorithms import sum_bounds
+from harness.algorithms.arrays import FOREVER, ints
+from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
+from tests.support import histories as h
 
 Add = tuple[int, int, int, int]
 """key, amount, start, length (0: nobody knows)."""
@@ -24,14 +25,14 @@ ADDS = st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 5), st.integers(0, 
 READS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 12), st.integers(0, 14), st.integers(0, 4)), max_size=4)
 
 
-def arrays(adds: Sequence[Add], reads: Sequence[Read]) -> tuple[sums.Adds, sums.Reads]:
-    added = sums.Adds(
+def arrays(adds: Sequence[Add], reads: Sequence[Read]) -> tuple[sum_bounds.Adds, sum_bounds.Reads]:
+    added = sum_bounds.Adds(
         key=ints([key for key, *_ in adds]),
         amount=ints([amount for _, amount, *_ in adds]),
         start=ints([start for *_, start, _ in adds]),
         end=ints([start + length if length else FOREVER for *_, start, length in adds]),
     )
-    read = sums.Reads(
+    read = sum_bounds.Reads(
         key=ints([key for key, *_ in reads]),
         value=ints([value for _, value, *_ in reads]),
         start=ints([start for *_, start, _ in reads]),
@@ -41,7 +42,7 @@ def arrays(adds: Sequence[Add], reads: Sequence[Read]) -> tuple[sums.Adds, sums.
     return added, read
 
 
-def slow_bounds(adds: sums.Adds, reads: sums.Reads, place: int) -> tuple[int, int]:
+def slow_bounds(adds: sum_bounds.Adds, reads: sum_bounds.Reads, place: int) -> tuple[int, int]:
     least = most = 0
     for add in range(adds.key.size):
         if adds.key[add] == reads.key[place]:
@@ -53,7 +54,7 @@ def slow_bounds(adds: sums.Adds, reads: sums.Reads, place: int) -> tuple[int, in
     return least, most
 
 
-def possible(adds: sums.Adds, reads: sums.Reads, key: int, first: int) -> bool:
+def possible(adds: sum_bounds.Adds, reads: sum_bounds.Reads, key: int, first: int) -> bool:
     """Tries all orders of one sum's ops."""
     ops: list[tuple[int, int, int, int | None]]
     ops = [(int(adds.start[at]), int(adds.end[at]), int(adds.amount[at]), None) for at in _of(adds.key, key)]
@@ -78,11 +79,11 @@ def _of(keys: Any, key: int) -> list[int]:
 def agree(added: Sequence[Add], read: Sequence[Read]) -> int:
     """How many sums were accused."""
     adds, reads = arrays(added, read)
-    least, most = sums.bounds(adds, reads)
+    least, most = sum_bounds.bounds(adds, reads)
     slow = [slow_bounds(adds, reads, place) for place in range(reads.key.size)]
     assert [(int(low), int(high)) for low, high in zip(least, most, strict=True)] == slow
     for beginning in ((0, FOREVER), (2, 2)):
-        clashes = {clash.key: clash for clash in sums.clashes(adds, reads, beginning)}
+        clashes = {clash.key: clash for clash in sum_bounds.clashes(adds, reads, beginning)}
         for key in (0, 1):
             mine = _of(reads.key, key)
             floor = max([beginning[0], *(int(reads.value[at]) - slow[at][1] for at in mine)])

@@ -8,14 +8,14 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.algorithms.arrays import FOREVER, flags, ints
+from harness.algorithms.set_full import Elements, State
 from harness.checks import judge
-from harness.checks.arrays import FOREVER, flags, ints
-from harness.checks.readings import readings
-from harness.checks.sets import Elements, State
 from harness.history import History, Op
+from harness.history.ledger_reads import readings
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
-from tests.unit.games import Game
+from tests.support import histories as h
+from tests.support.games import Game
 
 Reading = tuple[int, int, frozenset[int]]
 """start, length, and what it had."""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
-from tests.unit.histories import PowerCut
+from tests.support import histories as h
+from tests.support.histories import PowerCut
 
 END = 160_000.0
 

@@ -12,8 +12,8 @@ import pytest
 from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome
-from tests.unit import histories as h
-from tests.unit.games import Game, Site, acknowledged
+from tests.support import histories as h
+from tests.support.games import Game, Site, acknowledged
 
 LITTLE: Mapping[str, Mapping[str, Any]] = {
     "durability": {"acknowledged": 1},

@@ -14,7 +14,7 @@ from harness.checks import judge
 from harness.checks.knee import rising
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
+from tests.support import histories as h
 
 STEP_S = 30
 """Long enough for the queue of a site that carries 6 % too little to become one of a second."""

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.checks import judge, order, register, search
-from harness.checks.arrays import FOREVER, NEVER, flags, in_a_row, ints
-from harness.checks.search import Call
+from harness.algorithms import monotonic, register_zones, wing_gong
+from harness.algorithms.arrays import FOREVER, NEVER, concatenated, flags, ints
+from harness.algorithms.wing_gong import Call
+from harness.checks import judge
 from harness.history import Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
+from tests.support import histories as h
 
 FIRST = -1
 """The register's value before all ops."""
@@ -38,7 +39,7 @@ def exact(calls: Sequence[Call], first: Hashable = FIRST) -> bool:
         deadline = min(calls[place].end for place in rest)
         for place in rest:
             call = calls[place]
-            fits = call.write or value is search.UNTOLD or call.value == value
+            fits = call.write or value is wing_gong.UNKNOWN or call.value == value
             if call.start <= deadline and fits and possible(done | 1 << place, call.value):
                 return True
         return False
@@ -46,12 +47,12 @@ def exact(calls: Sequence[Call], first: Hashable = FIRST) -> bool:
     return possible(0, first)
 
 
-def zones(calls: Sequence[Call], first: Hashable = FIRST) -> register.Found:
+def zones(calls: Sequence[Call], first: Hashable = FIRST) -> register_zones.Found:
     """By zones. The values must be written once each."""
     known = [*calls, Call(NEVER, NEVER, True, first)]
     codes = {value: code for code, value in enumerate(dict.fromkeys(call.value for call in known))}
-    return register.judge(
-        register.Ops(
+    return register_zones.judge(
+        register_zones.Ops(
             register=np.zeros(len(known), dtype=np.int64),
             value=ints([codes[call.value] for call in known]),
             write=flags([call.write for call in known]),
@@ -95,8 +96,8 @@ def test_zones_are_exact(shapes: list[tuple[int, int, int]]) -> None:
 @settings(max_examples=200, deadline=None)
 def test_the_search_is_exact(shapes: list[tuple[int, int, int]]) -> None:
     calls = repeated(shapes)
-    for first in (search.UNTOLD, 0):
-        assert search.linearizable(calls, lambda: False, first) is exact(calls, first)
+    for first in (wing_gong.UNKNOWN, 0):
+        assert wing_gong.linearizable(calls, lambda: False, first) is exact(calls, first)
 
 
 def test_they_agree_on_thousands() -> None:
@@ -108,9 +109,9 @@ def test_they_agree_on_thousands() -> None:
         calls = unique(shapes)
         truth = exact(calls)
         assert zones(calls).linearizable == truth, calls
-        assert search.linearizable(calls, lambda: False, FIRST) is truth, calls
+        assert wing_gong.linearizable(calls, lambda: False, FIRST) is truth, calls
         again = repeated(shapes)
-        assert search.linearizable(again, lambda: False) is exact(again, search.UNTOLD), again
+        assert wing_gong.linearizable(again, lambda: False) is exact(again, wing_gong.UNKNOWN), again
         said[truth] += 1
     assert min(said.values()) > RANDOM_CASES / 10
 
@@ -123,8 +124,8 @@ def test_many_registers_at_once_are_judged_like_one_after_another() -> None:
     ]
     known = [(game, call) for game, calls in enumerate(games) for call in (*calls, Call(NEVER, NEVER, True, FIRST))]
     codes = {value: code for code, value in enumerate(dict.fromkeys((game, call.value) for game, call in known))}
-    found = register.judge(
-        register.Ops(
+    found = register_zones.judge(
+        register_zones.Ops(
             register=ints([game for game, _ in known]),
             value=ints([codes[game, call.value] for game, call in known]),
             write=flags([call.write for _, call in known]),
@@ -141,7 +142,7 @@ def test_a_search_that_is_too_long_is_given_up() -> None:
     # Writes of two values, all at once, and a last read of a third: every order must be tried.
     calls = [Call(0, 100, True, number % 2) for number in range(40)] + [Call(200, 201, False, 9)]
     asked = []
-    assert search.linearizable(calls, lambda: not asked.append(1) and len(asked) > 3) is None  # type: ignore[func-returns-value]
+    assert wing_gong.linearizable(calls, lambda: not asked.append(1) and len(asked) > 3) is None  # type: ignore[func-returns-value]
     assert len(asked) == 4
 
 
@@ -152,13 +153,13 @@ def test_what_was_written_twice_is_no_question_for_zones() -> None:
 
 def test_keys_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="64 bits"):
-        in_a_row(ints([2**20]), ints([0]), ints([2**50]))
+        concatenated(ints([2**20]), ints([0]), ints([2**50]))
 
 
 # --- versions
 
 
-def slow_backsteps(marks: order.Marks) -> set[int]:
+def slow_backsteps(marks: monotonic.Marks) -> set[int]:
     def wrong(early: int, late: int) -> bool:
         before = marks.key[early] == marks.key[late] and marks.end[early] < marks.start[late]
         return bool(before and marks.number[early] > marks.number[late] - marks.write[late])
@@ -172,14 +173,14 @@ def test_backsteps_are_those_that_a_slow_look_finds() -> None:
     for _ in range(500):
         size = chance.randint(0, 8)
         start = ints([chance.randint(0, 12) for _ in range(size)])
-        marks = order.Marks(
+        marks = monotonic.Marks(
             key=ints([chance.randint(0, 1) for _ in range(size)]),
             number=ints([chance.randint(0, 5) for _ in range(size)]),
             write=flags([chance.random() < 0.5 for _ in range(size)]),
             start=start,
             end=start + ints([chance.randint(0, 6) for _ in range(size)]),
         )
-        found, truth = order.backsteps(marks), slow_backsteps(marks)
+        found, truth = monotonic.backsteps(marks), slow_backsteps(marks)
         assert (found.count, {late for _, late in found.examples}) == (len(truth), truth)
         for early, late in found.examples:
             assert marks.key[early] == marks.key[late]

@@ -9,9 +9,9 @@ import pytest
 
 from harness.checks import judge
 from harness.history import History, Op
-from tests.unit import clusters as c
-from tests.unit import histories as h
-from tests.unit.clusters import Scene
+from tests.support import clusters as c
+from tests.support import histories as h
+from tests.support.clusters import Scene
 
 ASKED = {
     "table": ("quiescing", "balance", "persistence"),

@@ -14,9 +14,9 @@ from harness.checks import judge
 from harness.checks.quiescing import QuiescingSettings
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import clusters as c
-from tests.unit import histories as h
-from tests.unit.clusters import Happening, Scene
+from tests.support import clusters as c
+from tests.support import histories as h
+from tests.support.clusters import Happening, Scene
 
 BUDGET_MS = 2_000 + 2 * 3_000 + 3_000
 """checkinterval, one time-out for each VIP, and the margin."""

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import clusters as c
-from tests.unit import histories as h
-from tests.unit.clusters import Scene
+from tests.support import clusters as c
+from tests.support import histories as h
+from tests.support.clusters import Scene
 
 VIP3, VIP4 = "203.0.113.103", "203.0.113.104"
 TWO = {h.VIP1: "lb-1", h.VIP2: "lb-2"}

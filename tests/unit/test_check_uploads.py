@@ -7,7 +7,7 @@ from typing import Any
 from harness.checks import judge
 from harness.history import Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
+from tests.support import histories as h
 
 RIGHT, WRONG = "ab" * 32, "cd" * 32
 

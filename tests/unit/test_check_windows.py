@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from harness.checks.windows import failed_servers, injections
-from tests.unit import histories as h
+from harness.history.injections import failed_servers, injections
+from tests.support import histories as h
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from harness import screen
-from harness.cli import main
+from harness.cli import main, screen
 from harness.doctor import Finding
-from harness.protocols import NodeStatus, PartStatus, Power, RealServer, Status
+from harness.records import NodeStatus, PartStatus, Power, RealServer, Status
 from harness.verdict import Outcome, Verdict
 
 
@@ -79,7 +78,7 @@ def test_status_shows_trouble_owners_kernels_and_both_tables() -> None:
         nodes=(NodeStatus("lb-1", "director", Power.OFF, "uml", "", "asked for"),),
         owners={"203.0.113.101": (), "203.0.113.102": ("lb-1", "lb-2")},
         ipvs={"lb-1": {"203.0.113.101:80": (server,)}, "lb-2": {}},
-        trouble=("lb-1 is off", "203.0.113.101 is held by nobody"),
+        problems=("lb-1 is off", "203.0.113.101 is held by nobody"),
         parts=(
             PartStatus("Linux Directors", "both on one", ("203.0.113.101 is held by nobody",)),
             PartStatus("MySQL", "answers", (), "one database"),

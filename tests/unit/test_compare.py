@@ -16,14 +16,14 @@ from harness.compare import (
     CompareSettings,
     Comparison,
     Decision,
-    Matters,
     Measures,
     Result,
+    Tolerance,
     compare,
     measure,
 )
 from harness.history import History, Op
-from tests.unit import histories as h
+from tests.support import histories as h
 from tests.unit.test_check_knee import stepped
 
 BASE_MS = {"get /": 20.0, "get /scores.php": 60.0, "transfer": 35.0}
@@ -151,7 +151,7 @@ def test_errors_that_come_fast_are_no_improvement() -> None:
 
 def test_less_than_matters_is_no_difference() -> None:
     assert against(Site({"transfer": 1}, luck=0.002)).decision is Decision.NO_DIFFERENCE
-    strict = {"p50_ms": Matters(share=0, least=0.3)}
+    strict = {"p50_ms": Tolerance(share=0, least=0.3)}
     assert against(Site({"transfer": 1}, luck=0.002), judged=strict).decision is Decision.REGRESSION
 
 
@@ -180,7 +180,7 @@ def test_throughput_is_told_and_judged_on_demand() -> None:
     assert (told.judged, told.decision) == (False, None)
     assert told.test is not None
     assert told.test.shift < 0
-    judged = against(Site(failing=0.3), judged={"throughput_per_s": Matters(share=0.05, least=0.1)})
+    judged = against(Site(failing=0.3), judged={"throughput_per_s": Tolerance(share=0.05, least=0.1)})
     assert judged.decision is Decision.REGRESSION
 
 
@@ -346,7 +346,7 @@ def risen(carries: float, name: str) -> Measures:
 def test_a_knee_that_comes_earlier_is_a_regression_and_a_later_one_an_improvement() -> None:
     low, high = ([risen(carries + n / 10, f"{carries}-{n}") for n in range(5)] for carries in (25, 50))
     assert {run.endpoints["get /"]["knee_per_s"] for run in low} == {20}
-    only = CompareSettings(judged={"knee_per_s": Matters(share=0.25, least=0)})
+    only = CompareSettings(judged={"knee_per_s": Tolerance(share=0.25, least=0)})
     assert compare(high, low, only).decision is Decision.REGRESSION
     assert compare(low, high, only).decision is Decision.IMPROVEMENT
     found = one(compare(high, low), "get /", "knee_per_s")

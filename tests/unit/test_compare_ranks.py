@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from harness.compare import ranks
+from harness.algorithms import rank_tests
 
 TIED = st.lists(st.integers(0, 4).map(float), min_size=1, max_size=5)
 DISTINCT = st.lists(st.integers(0, 10**6).map(float), min_size=2, max_size=10, unique=True)
@@ -39,10 +39,10 @@ def slow_p(baseline: list[float], candidate: list[float]) -> float:
 @settings(deadline=None, max_examples=150)
 @given(baseline=TIED, candidate=TIED)
 def test_the_test_is_the_permutation_test_with_ties(baseline: list[float], candidate: list[float]) -> None:
-    found = ranks.rank_sum(baseline, candidate)
+    found = rank_tests.rank_sum(baseline, candidate)
     assert found.u == pairs_won(baseline, candidate)
     assert found.p == pytest.approx(slow_p(baseline, candidate), abs=1e-12)
-    assert found.p == pytest.approx(ranks.rank_sum(candidate, baseline).p, abs=1e-12)
+    assert found.p == pytest.approx(rank_tests.rank_sum(candidate, baseline).p, abs=1e-12)
 
 
 @settings(deadline=None, max_examples=150)
@@ -50,16 +50,16 @@ def test_the_test_is_the_permutation_test_with_ties(baseline: list[float], candi
 def test_the_test_is_the_permutation_test_without_ties(numbers: list[float], data: st.DataObject) -> None:
     size = data.draw(st.integers(1, len(numbers) - 1))
     baseline, candidate = numbers[:size], numbers[size:]
-    assert ranks.rank_sum(baseline, candidate).p == pytest.approx(slow_p(baseline, candidate), abs=1e-12)
+    assert rank_tests.rank_sum(baseline, candidate).p == pytest.approx(slow_p(baseline, candidate), abs=1e-12)
 
 
 @pytest.mark.parametrize(("size", "p"), [(3, 0.1), (4, 2 / 70), (5, 2 / 252), (6, 2 / 924)])
 def test_the_most_extreme_outcome(size: int, p: float) -> None:
-    found = ranks.rank_sum([float(n) for n in range(size)], [float(n + size) for n in range(size)])
+    found = rank_tests.rank_sum([float(n) for n in range(size)], [float(n + size) for n in range(size)])
     assert found.p == pytest.approx(p)
-    assert ranks.least_p(size, size) == pytest.approx(p)
-    assert ranks.runs_for(p) == size
-    assert ranks.runs_for(p * 0.99) == size + 1
+    assert rank_tests.least_p(size, size) == pytest.approx(p)
+    assert rank_tests.runs_for(p) == size
+    assert rank_tests.runs_for(p * 0.99) == size + 1
 
 
 @settings(deadline=None, max_examples=150)
@@ -68,20 +68,20 @@ def test_no_deal_of_the_same_numbers_has_a_smaller_p(baseline: list[float], cand
     numbers, even = baseline + candidate, len(baseline) * len(candidate) / 2
     far = [abs(u - even) for u in every_deal(baseline, candidate)]
     least = min(sum(other >= one for other in far) for one in far) / len(far)
-    found = ranks.attainable_p(baseline, candidate)
+    found = rank_tests.attainable_p(baseline, candidate)
     assert found == pytest.approx(least, abs=1e-12)
-    assert found <= ranks.rank_sum(baseline, candidate).p + 1e-12
+    assert found <= rank_tests.rank_sum(baseline, candidate).p + 1e-12
     ordered = sorted(numbers, reverse=True)
-    again = ranks.attainable_p(ordered[: len(baseline)], ordered[len(baseline) :])
+    again = rank_tests.attainable_p(ordered[: len(baseline)], ordered[len(baseline) :])
     assert found == pytest.approx(again, abs=1e-12)
 
 
 def test_the_least_p_is_that_of_all_above_all_but_for_ties() -> None:
     apart = [float(n) for n in range(6)], [float(n + 6) for n in range(6)]
-    assert ranks.attainable_p(*apart) == pytest.approx(2 / 924) == ranks.least_p(6, 6)
-    assert ranks.attainable_p([0.0] * 6, [0.0] * 6) == 1
+    assert rank_tests.attainable_p(*apart) == pytest.approx(2 / 924) == rank_tests.least_p(6, 6)
+    assert rank_tests.attainable_p([0.0] * 6, [0.0] * 6) == 1
     # one that differs from five: it is in the one group or in the other
-    assert ranks.attainable_p([0.0] * 3, [0.0, 0.0, 1.0]) == 1
+    assert rank_tests.attainable_p([0.0] * 3, [0.0, 0.0, 1.0]) == 1
 
 
 @pytest.mark.parametrize("without_a_chance", [0, 1, 40])
@@ -90,7 +90,7 @@ def test_what_cannot_be_found_is_not_corrected_for(without_a_chance: int) -> Non
     hopeless = {f"no-{number}": 1.0 for number in range(without_a_chance)}
 
     def found(count: int) -> set[str]:
-        return set(ranks.testable({**hopeless, **dict.fromkeys(map(str, range(count)), 0.00216)}, 0.05))
+        return set(rank_tests.testable({**hopeless, **dict.fromkeys(map(str, range(count)), 0.00216)}, 0.05))
 
     assert found(30) == found(24) == set()
     assert found(23) == set(map(str, range(23)))
@@ -101,14 +101,14 @@ def test_what_cannot_be_found_is_not_corrected_for(without_a_chance: int) -> Non
 def test_of_many_those_with_the_best_chance_are_left() -> None:
     """At 10 and more the five are all that have a chance, and at 5 too: 0.02 x 3 is too much already."""
     chances = {**dict.fromkeys("abcde", 0.001), **dict.fromkeys("uvwxyz", 0.02)}
-    assert ranks.testable(chances, 0.05) == set("abcde")
-    assert ranks.testable({"u": 0.02, "v": 0.02}, 0.05) == {"u", "v"}
+    assert rank_tests.testable(chances, 0.05) == set("abcde")
+    assert rank_tests.testable({"u": 0.02, "v": 0.02}, 0.05) == {"u", "v"}
 
 
 def test_many_runs_are_no_trouble() -> None:
     chance = random.Random(1)
     baseline, candidate = ([chance.random() for _ in range(40)] for _ in range(2))
-    assert 0.01 < ranks.rank_sum(baseline, candidate).p <= 1
+    assert 0.01 < rank_tests.rank_sum(baseline, candidate).p <= 1
 
 
 @settings(deadline=None, max_examples=100)
@@ -120,7 +120,7 @@ def test_the_interval_of_a_shift_is_what_the_test_does_not_reject(
     baseline, candidate = numbers[:size], numbers[size:]
     differences = sorted(ours - theirs for ours in candidate for theirs in baseline)
     assume(len(set(differences)) == len(differences))
-    found = ranks.shift_interval(baseline, candidate, alpha)
+    found = rank_tests.shift_interval(baseline, candidate, alpha)
     edges = [differences[0] - 2, *differences, differences[-1] + 2]
     for low, high in pairwise(edges):
         moved = [number - (low + high) / 2 for number in candidate]
@@ -131,18 +131,21 @@ def test_the_interval_of_a_shift_is_what_the_test_does_not_reject(
 @settings(deadline=None, max_examples=100)
 @given(baseline=TIED, candidate=TIED)
 def test_a_shift_and_delta_turn_round_with_the_groups(baseline: list[float], candidate: list[float]) -> None:
-    assert ranks.shift(baseline, candidate) == -ranks.shift(candidate, baseline)
-    assert ranks.cliffs_delta(baseline, candidate) == pytest.approx(-ranks.cliffs_delta(candidate, baseline))
-    there, back = ranks.shift_interval(baseline, candidate, 0.05), ranks.shift_interval(candidate, baseline, 0.05)
+    assert rank_tests.shift(baseline, candidate) == -rank_tests.shift(candidate, baseline)
+    assert rank_tests.cliffs_delta(baseline, candidate) == pytest.approx(-rank_tests.cliffs_delta(candidate, baseline))
+    there, back = (
+        rank_tests.shift_interval(baseline, candidate, 0.05),
+        rank_tests.shift_interval(candidate, baseline, 0.05),
+    )
     assert (there.low is None) == (back.high is None)
     if there.low is not None and back.high is not None:
         assert there.low == -back.high
 
 
 def test_delta_says_how_often_one_is_larger() -> None:
-    assert ranks.cliffs_delta([1, 2], [3, 4]) == 1
-    assert ranks.cliffs_delta([3, 4], [1, 2]) == -1
-    assert ranks.cliffs_delta([1, 2], [1, 2]) == 0
+    assert rank_tests.cliffs_delta([1, 2], [3, 4]) == 1
+    assert rank_tests.cliffs_delta([3, 4], [1, 2]) == -1
+    assert rank_tests.cliffs_delta([1, 2], [1, 2]) == 0
 
 
 def slow_quantile_interval(count: int, share: float, alpha: float) -> tuple[int, int]:
@@ -159,7 +162,7 @@ def slow_quantile_interval(count: int, share: float, alpha: float) -> tuple[int,
 @settings(deadline=None)
 @given(count=st.integers(1, 30), share=st.sampled_from([0.25, 0.5, 0.9]), alpha=st.sampled_from([0.05, 0.1, 0.011]))
 def test_the_interval_of_a_quantile(count: int, share: float, alpha: float) -> None:
-    found = ranks.quantile_interval([float(n) for n in range(1, count + 1)], share, alpha)
+    found = rank_tests.quantile_interval([float(n) for n in range(1, count + 1)], share, alpha)
     low, high = slow_quantile_interval(count, share, alpha)
     assert (found.low or 0, found.high or count + 1) == (low, high)
     assert found.coverage >= 1 - alpha - 1e-9
@@ -167,7 +170,7 @@ def test_the_interval_of_a_quantile(count: int, share: float, alpha: float) -> N
 
 def test_the_interval_of_a_median_as_tables_have_it() -> None:
     """Of ten values the second and the ninth, 97.9 % (David and Nagaraja); of five there is none at 95 %."""
-    ten, five = (ranks.quantile_interval(range(1, count + 1), 0.5, 0.05) for count in (10, 5))
+    ten, five = (rank_tests.quantile_interval(range(1, count + 1), 0.5, 0.05) for count in (10, 5))
     assert (ten.low, ten.high) == (2, 9)
     assert ten.coverage == pytest.approx(0.9785, abs=1e-4)
     assert (five.low, five.high) == (None, None)
@@ -175,7 +178,7 @@ def test_the_interval_of_a_median_as_tables_have_it() -> None:
 
 def test_holm() -> None:
     """Worked by hand: 3 x 0.01, then 2 x 0.04 against 0.03 before it, then 0.2."""
-    assert ranks.holm({"a": 0.04, "b": 0.01, "c": 0.2}) == pytest.approx({"a": 0.08, "b": 0.03, "c": 0.2})
-    assert ranks.holm({"a": 0.03, "b": 0.03}) == pytest.approx({"a": 0.06, "b": 0.06})
-    assert ranks.holm({"a": 0.7, "b": 0.9}) == pytest.approx({"a": 1, "b": 1})
-    assert ranks.holm({}) == {}
+    assert rank_tests.holm({"a": 0.04, "b": 0.01, "c": 0.2}) == pytest.approx({"a": 0.08, "b": 0.03, "c": 0.2})
+    assert rank_tests.holm({"a": 0.03, "b": 0.03}) == pytest.approx({"a": 0.06, "b": 0.06})
+    assert rank_tests.holm({"a": 0.7, "b": 0.9}) == pytest.approx({"a": 1, "b": 1})
+    assert rank_tests.holm({}) == {}

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from faults import FAULTS, nft
-from faults.cluster import OnePathCut, Settle, another_key, drifted, silence
-from faults.nft import Frames
-from faults.rolling import maintenance_folder, parse_table
+from faults import FAULTS
+from faults.cluster.partition import OnePathCut, Settle, another_key, drifted, silence
+from faults.cluster.rolling import maintenance_folder, parse_table
+from faults.network import nft
+from faults.network.nft import Frames
 from harness.fake import FakeLab
-from harness.protocols import Astray, Cable, LabError, Power
+from harness.records import Cable, LabError, Power, StaleNeighbour
 from harness.wait import NotYet
 
 HA_CF = "deadtime 3000ms\nudpport 694\nucast eth2 198.18.2.11\nucast eth2 198.18.2.12\nnode lb-1 lb-2\n"
@@ -114,10 +115,10 @@ def test_the_directors_are_of_one_mind_when_nobody_sends_elsewhere() -> None:
     with Settle().inject(lab) as proof:
         assert "Each address is at home. Every node that knows one" in proof.seen
     changes = Settle().changes(lab)
-    lab.astray = (Astray("client", "203.0.113.102", "lb-1"),)
+    lab.stale_neighbours = (StaleNeighbour("client", "203.0.113.102", "lb-1"),)
     with pytest.raises(NotYet, match=r"client sends what is for 203\.0\.113\.102 to lb-1, which has not got it"):
         Settle().changes(lab)[-1].proof()
-    lab.astray = ()
+    lab.stale_neighbours = ()
     lab.node("lb-2").power_off()
     with pytest.raises(NotYet, match=r"203\.0\.113\.102 is held by"):
         changes[-1].proof()

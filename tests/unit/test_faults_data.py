@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from faults import FAULTS, database
-from faults.backup import PAGE_BYTES, flipped, parse_settings, places
-from faults.data import parse_account, parse_export, wrapper
-from faults.database import Answer, DatabaseFault, parse_answer
+from faults import FAULTS
+from faults.data import database
+from faults.data.backup import PAGE_BYTES, flipped, parse_settings, places
+from faults.data.database import Answer, DatabaseFault, parse_answer
+from faults.data.nfs import parse_account, parse_export, wrapper
 from harness.fake import FakeLab, FakeNode
-from harness.protocols import LabError
+from harness.records import LabError
 from harness.wait import NotYet
 
 DATA = [name for name in FAULTS if name.startswith("data.")]
@@ -79,7 +80,7 @@ def test_exports() -> None:
 
 def test_accounts_of_replication() -> None:
     said = '{"rounds": 3, "transfers": 6, "failed": ["web-2"], "trouble": "not reached: web-2"}'
-    assert parse_account(said) == {"rounds": 3, "failed": ["web-2"], "trouble": "not reached: web-2"}
+    assert parse_account(said) == {"rounds": 3, "failed": ["web-2"], "problems": "not reached: web-2"}
     for nonsense in ("", "{}", "[]", "7"):
         with pytest.raises(NotYet):
             parse_account(nonsense)

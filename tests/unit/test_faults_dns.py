@@ -21,7 +21,7 @@ from faults.dns import (
 )
 from faults.dns import parse as parse_answers
 from harness.fake import FakeLab, FakeNode
-from harness.protocols import Undo
+from harness.records import Undo
 
 ONE, TWO = "203.0.113.101", "203.0.113.102"
 GOOD = Answer("answered", 2, addresses=(ONE, TWO), ttls_s=(5, 5))

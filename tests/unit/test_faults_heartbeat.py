@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from faults import FAULTS
 from faults.heartbeat import INTERCEPT, Corrupt, Delay, Drop, Interception, media, parse_log
 from harness.fake import FakeLab
-from harness.protocols import Cable, LabError, Output
+from harness.records import Cable, LabError, Output
 from harness.wait import NotYet
 
 HA_CF = """
@@ -150,11 +150,11 @@ def test_each_is_in_the_registry_as_it_names_itself() -> None:
 
 def test_a_log() -> None:
     log = parse_log(IN + PASSED + DROPPED)
-    assert (log.in_ns, len(log.decisions), log.trouble) == (1000, 2, "")
+    assert (log.in_ns, len(log.decisions), log.problems) == (1000, 2, "")
     assert [line["seq"] for line in log.effects] == [54]
     assert parse_log("").in_ns == 0
-    assert parse_log(IN + "ended\nTraceback\nOSError: no\n").trouble == "Traceback OSError: no"
-    assert parse_log("ended\n").trouble == "without a word"
+    assert parse_log(IN + "ended\nTraceback\nOSError: no\n").problems == "Traceback OSError: no"
+    assert parse_log("ended\n").problems == "without a word"
 
 
 def test_the_proof_names_the_first_message() -> None:

@@ -10,11 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 import faults.fault
-from faults import FAULTS, arp, network, nft, traffic
-from faults.network import Burst, Cut, Partition, partition_hooks, sending
-from faults.nft import Frames
+from faults import FAULTS
+from faults.network import arp, cables, nft, traffic
+from faults.network.cables import Burst, Cut, Partition, partition_hooks, sending
+from faults.network.nft import Frames
 from harness.fake import FakeLab
-from harness.protocols import Cable, LabError
+from harness.records import Cable, LabError
 from harness.wait import NotYet
 
 ONE = Cable("web-1.eth0", "web-1", "eth0", "lan", ("198.18.1.101",), "02:00:00:00:00:01")
@@ -116,7 +117,7 @@ def test_unknown_cables_are_refused_with_those_there_are() -> None:
 
 def test_a_cut_that_counts_nothing_is_no_fault_and_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = FakeLab()
-    monkeypatch.setattr(network, "counted", lambda *_: {"hit_from": 0, "hit_to": 0})
+    monkeypatch.setattr(cables, "counted", lambda *_: {"hit_from": 0, "hit_to": 0})
     monkeypatch.setattr(faults.fault.Change, "proof_within_s", 0.1)
     with pytest.raises(LabError, match="no frame was dropped yet"), Cut(cable="lb-1.eth0").inject(lab):
         pytest.fail("it was taken for injected")

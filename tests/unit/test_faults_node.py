@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from faults import FAULTS
 from faults.node import Freeze, PowerOff
 from harness.fake import Defect, FakeLab
-from harness.protocols import LabError, Power
+from harness.records import LabError, Power
 
 
 def test_the_registry_names_each_fault_as_it_names_itself() -> None:

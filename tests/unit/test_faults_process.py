@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from faults import process
 from faults.process import PROGRAM, Down, Hang, Kill, Processes, RestartLoop, Stop, parse
 from harness.fake import FakeLab, FakeNode
-from harness.protocols import LabError, Output, Undo
+from harness.records import LabError, Output, Undo
 
 RUNS = "812\n812 S\n813 S\n"
 

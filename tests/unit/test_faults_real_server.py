@@ -19,10 +19,10 @@ from faults.real_server import (
     Stall,
     WrongContent,
     addresses,
-    witness,
+    collector,
 )
 from harness.fake import FakeLab
-from harness.protocols import Cable, LabError, Undo
+from harness.records import Cable, LabError, Undo
 
 IMAGES = Path(__file__).parents[2] / "topology/images"
 GOOD = Answer("closed", 200, "OK\n", {"content-length": "3"}, 4)
@@ -84,12 +84,12 @@ def test_at_a_rate_the_first_error_is_proof() -> None:
 
 
 def test_the_witness_is_another_running_node_and_rather_no_director(fake: FakeLab) -> None:
-    assert witness(fake, fake.node("web-1")).name == "web-2"
+    assert collector(fake, fake.node("web-1")).name == "web-2"
     fake.node("web-2").power_off()
-    assert witness(fake, fake.node("web-1")).name == "lb-1"
+    assert collector(fake, fake.node("web-1")).name == "lb-1"
     fake.node("lb-1").power_off()
     with pytest.raises(LabError, match="no other node on the lan"):
-        witness(fake, fake.node("web-1"))
+        collector(fake, fake.node("web-1"))
     assert addresses(fake, "web-1") == ("198.18.1.101", "198.18.1.201")
 
 

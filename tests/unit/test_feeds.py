@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import loadtests
-from harness.protocols import Cable, Cluster, Entry, Feed, Lab, LabError, Line, Node, Power, Stream
+from harness.protocols import Feed, Lab, Node, Stream
+from harness.records import Cable, Cluster, Entry, LabError, Line, Power
 from harness.scenario import PhaseTable
 from loadtests import accesslog, probe
 from loadtests.feeds import entry, feeds
@@ -150,7 +151,7 @@ class ClientLab:
 
 @dataclass(frozen=True)
 class Load:
-    people: str = "visitors"
+    persona: str = "visitors"
     log: str | None = None
     speed: float = 1
     mix: Mapping[Any, int] = field(default_factory=dict)
@@ -213,7 +214,7 @@ def test_what_a_log_asks_for_is_put_on_the_client(tmp_path: Path, caplog: pytest
     log = tmp_path / "access.log"
     log.write_text(LOG)
     node = ClientNode()
-    made(node, Load(people="log", log=str(log)))[1].open()
+    made(node, Load(persona="log", log=str(log)))[1].open()
     assert json.loads(node.files["/opt/monkeywrench/replay.json"])[0] == [0.5, "/"]
     assert "MONKEYWRENCH_REPLAY=/opt/monkeywrench/replay.json" in node.done[-1]
     assert node.done[-1][-1] == "Replayer"
@@ -222,10 +223,10 @@ def test_what_a_log_asks_for_is_put_on_the_client(tmp_path: Path, caplog: pytest
 
 def test_a_log_without_anything_to_ask_for_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="cannot be read"):
-        made(ClientNode(), Load(people="log", log=str(tmp_path / "none")))
+        made(ClientNode(), Load(persona="log", log=str(tmp_path / "none")))
     (tmp_path / "posts").write_text(LOG.splitlines()[3])
     with pytest.raises(LabError, match=r"nothing in .* can be played: 0 lines are broken, 1 are no GET"):
-        made(ClientNode(), Load(people="log", log=str(tmp_path / "posts")))
+        made(ClientNode(), Load(persona="log", log=str(tmp_path / "posts")))
 
 
 def test_the_probe_is_put_on_the_node_and_then_started_with_what_it_understands(
@@ -278,13 +279,13 @@ def test_the_load_is_locust_in_the_clients_own_environment() -> None:
 def test_a_mix_reaches_every_locust_and_without_one_it_is_the_usual() -> None:
     node = ClientNode()
     mix = {"page": 8, "score-read": 2}
-    _, master, worker = made(node, Load(people="players", mix=mix, workers=1))
+    _, master, worker = made(node, Load(persona="players", mix=mix, workers=1))
     for feed in (master, worker):
         feed.open()
         (said,) = (word.partition("=")[2] for word in node.done[-1] if word.startswith("MONKEYWRENCH_MIX="))
         assert json.loads(said) == mix
         assert node.done[-1][-1] == "Player"
-    made(node, Load(people="players"))[1].open()
+    made(node, Load(persona="players"))[1].open()
     assert not any(word.startswith("MONKEYWRENCH_MIX") for word in node.done[-1])
 
 

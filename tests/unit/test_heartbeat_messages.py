@@ -37,7 +37,7 @@ from messages import (
     verified,
 )
 
-CAPTURED = json.loads((Path(__file__).parent / "heartbeat_messages.json").read_text())
+CAPTURED = json.loads((Path(__file__).parents[1] / "support" / "heartbeat_messages.json").read_text())
 
 
 def captured() -> Iterator[Any]:

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.history import TYPES, History, HistoryError, Op, Recorder, load
-from harness.protocols import Cluster, Entry
-from tests.unit import histories as h
+from harness.history import History, HistoryError, Op, Recorder, load
+from harness.history.ops import TYPES
+from harness.records import Cluster, Entry
+from tests.support import histories as h
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False),

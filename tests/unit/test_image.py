@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from topology import image
-from topology.node import telling
+from topology.lab import image
+from topology.lab.node import telling
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from faults import FAULTS
 from harness import injection
 from harness.fake import Defect, FakeLab
-from harness.protocols import LabError, Power
+from harness.records import LabError, Power
 from harness.scenario import ScenarioError
 
 

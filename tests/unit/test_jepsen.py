@@ -12,11 +12,11 @@ from click.testing import CliRunner
 
 from harness.cli import main
 from harness.history import History, Op
-from harness.jepsen import MODELS, export
-from tests.unit import games
-from tests.unit import histories as h
-from tests.unit.histories import PowerCut
-from tests.unit.test_stored import stored_run
+from harness.history.jepsen import MODELS, export
+from tests.support import games
+from tests.support import histories as h
+from tests.support.histories import PowerCut
+from tests.unit.test_stored import make_run
 
 
 def player(at: float, f: str, kind: str, process: str = "user:0", **value: Any) -> Op:
@@ -111,7 +111,7 @@ def test_coins_are_a_bank_in_the_words_of_jepsen(tmp_path: Path) -> None:
             player(4, "coins", "ok", balances={"1": 95, "2": 105}, total=200),
         ]
     )
-    run = stored_run(tmp_path / "run", history)
+    run = make_run(tmp_path / "run", history)
     done = CliRunner().invoke(main, ["history", str(run), "--format", "jepsen", "--of", "coins"])
     told = json.loads(done.stdout)
     assert [(op["f"], op["value"]) for op in told] == [

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.checks.calls import gaps
 from harness.cli import main
 from harness.compare import measure
 from harness.history import load
-from harness.load import load as load_of
+from harness.history.client_ops import gaps
+from harness.history.latency import load as load_of
 from loadtests.merge import MergeError, Worker, merged, read
 from tests.unit.test_load import distributed, dns, finish, plan, site
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
-from tests.unit import histories as h
-from tests.unit.histories import VIP1, VIP2, PowerCut
+from tests.support import histories as h
+from tests.support.histories import VIP1, VIP2, PowerCut
 
 CLEAN = PowerCut().history()
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from harness.protocols import Astray, NodeStatus, Power, RealServer
-from topology import lab
+from harness.records import NodeStatus, Power, RealServer, StaleNeighbour
+from topology.lab import docker_lab
 from topology.model import Topology, load, parse, shipped
 from topology.parts import PARTS, ganglia, real_servers, variable_data, virtual_service
 from topology.parts.part import Seen
@@ -57,7 +57,7 @@ def neighbours(owners: dict[str, str]) -> str:
 
 def healthy_answers(topology: Topology) -> Answers:
     backup = '42\n18\n{"began": 1795390293, "files": 3}\n'
-    account = {"rounds": 2, "transfers": 10, "pending": False, "lag_s": 1.25, "failed": [], "trouble": ""}
+    account = {"rounds": 2, "transfers": 10, "pending": False, "lag_s": 1.25, "failed": [], "problems": ""}
     health = json.dumps({"node": "web", "database": "ok", "uploads": "ok"})
     table = ipvs(topology)
     heard = hosts(dict.fromkeys(WEB, 17))
@@ -100,14 +100,14 @@ def but(part: str, **answers: str | None) -> Seen:
     return replace(seen, answers={**seen.answers, part: said})
 
 
-def trouble(seen: Seen) -> list[str]:
-    return list(lab.judge(seen, []).trouble)
+def problems(seen: Seen) -> list[str]:
+    return list(docker_lab.judge(seen, []).problems)
 
 
 def test_every_part_is_there_and_a_healthy_cluster_has_no_trouble() -> None:
-    status = lab.judge(healthy(), [])
+    status = docker_lab.judge(healthy(), [])
     assert [part.name for part in status.parts] == list(healthy_answers(load("ultramonkey")))
-    assert status.trouble == ()
+    assert status.problems == ()
     assert all(part.seen for part in status.parts)
     json.dumps([dict(part.facts) for part in status.parts])  # facts are what JSON can hold
 
@@ -119,21 +119,21 @@ def test_every_part_is_there_and_a_healthy_cluster_has_no_trouble() -> None:
 def test_a_neighbour_that_takes_another_for_an_addresss_owner_is_found(node: str, address: str, other: str) -> None:
     """Both directors forward, so that nobody notices until the other one's power fails."""
     seen = but("Linux Directors", **{node.replace("-", "_"): neighbours({address: other})})
-    assert trouble(seen) == [f"{node} sends what is for {address} to {other}, which has not got it"]
-    assert lab.judge(seen, []).astray == (Astray(node, address, other),)
+    assert problems(seen) == [f"{node} sends what is for {address} to {other}, which has not got it"]
+    assert docker_lab.judge(seen, []).stale_neighbours == (StaleNeighbour(node, address, other),)
 
 
 @pytest.mark.parametrize("holders", [(), ("lb-1", "lb-2")])
 def test_of_an_address_without_one_owner_neighbours_can_know_nothing(holders: tuple[str, ...]) -> None:
     seen = but("Linux Directors", client=neighbours({VIPS[0]: "lb-2"}))
     held = {name: (VIPS[0],) if name in holders else () for name in ("lb-1", "lb-2")}
-    assert lab.judge(replace(seen, addresses=held), []).astray == ()
+    assert docker_lab.judge(replace(seen, addresses=held), []).stale_neighbours == ()
 
 
 @pytest.mark.parametrize("part", [part.name for part in PARTS if part.name != "Linux Directors"])
 def test_no_part_is_healthy_when_nobody_answers(part: str) -> None:
     seen = healthy()
-    assert trouble(replace(seen, answers={**seen.answers, part: {}})) != []
+    assert problems(replace(seen, answers={**seen.answers, part: {}})) != []
 
 
 @pytest.mark.parametrize("part", [part.name for part in PARTS if part.name != "Linux Directors"])
@@ -141,7 +141,7 @@ def test_no_part_is_healthy_when_nobody_answers(part: str) -> None:
 def test_garbage_is_trouble_and_not_a_traceback(part: str, garbage: str) -> None:
     seen = healthy()
     said = dict.fromkeys(seen.answers[part], garbage)
-    assert trouble(replace(seen, answers={**seen.answers, part: said})) != []
+    assert problems(replace(seen, answers={**seen.answers, part: said})) != []
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_garbage_is_trouble_and_not_a_traceback(part: str, garbage: str) -> None
     ],
 )
 def test_each_fault_has_its_sentence_and_only_that(seen: Seen, sentence: str) -> None:
-    first, *rest = trouble(seen)
+    first, *rest = problems(seen)
     assert sentence in first
     assert all(line.startswith("lb-2") for line in rest)  # an empty table is trouble for ldirectord too
 
@@ -183,18 +183,18 @@ def test_each_fault_has_its_sentence_and_only_that(seen: Seen, sentence: str) ->
 def test_an_owner_too_many_or_away_from_home() -> None:
     seen = but("Linux Directors", client="")
     both = replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": (VIPS[1],)})
-    assert trouble(both) == [f"{VIPS[1]} is held by lb-1 and lb-2 instead of lb-2"]
+    assert problems(both) == [f"{VIPS[1]} is held by lb-1 and lb-2 instead of lb-2"]
     away = replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": ()})
-    assert trouble(away) == [f"{VIPS[1]} is held by lb-1 instead of lb-2"]
+    assert problems(away) == [f"{VIPS[1]} is held by lb-1 instead of lb-2"]
     nobody = replace(seen, addresses={"lb-1": (VIPS[0],), "lb-2": ()})
-    assert trouble(nobody) == [f"{VIPS[1]} is held by nobody instead of lb-2"]
+    assert problems(nobody) == [f"{VIPS[1]} is held by nobody instead of lb-2"]
 
 
 def test_without_auto_failback_any_one_director_will_do() -> None:
     text = shipped()["ultramonkey"].read_text().replace("auto_failback = true", "auto_failback = false")
     seen = replace(but("Linux Directors", client=""), topology=parse(text, "my.toml"))
-    assert trouble(replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": ()})) == []
-    assert trouble(replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": (VIPS[1],)})) == [
+    assert problems(replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": ()})) == []
+    assert problems(replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": (VIPS[1],)})) == [
         f"{VIPS[1]} is held by lb-1 and lb-2 instead of one director"
     ]
 
@@ -202,14 +202,14 @@ def test_without_auto_failback_any_one_director_will_do() -> None:
 def test_a_quiesced_server_is_named_with_its_director_and_vip() -> None:
     topology = load("ultramonkey")
     table = ipvs(topology, lambda vip, node: 0 if (vip, node) == (VIPS[1], "web-3") else 1)
-    assert trouble(but("virtual service", lb_2=table)) == [f"lb-2 sends nothing for {VIPS[1]} to web-3"]
+    assert problems(but("virtual service", lb_2=table)) == [f"lb-2 sends nothing for {VIPS[1]} to web-3"]
 
 
 def test_a_table_that_is_not_as_the_topology_says() -> None:
     text = shipped()["ultramonkey"].read_text()
     wanted = text.replace('scheduler = "wlc"', 'scheduler = "rr"\npersistence_s = 60').replace('"masq"', '"gate"')
     seen = replace(healthy(), topology=parse(wanted, "my.toml"))
-    lines = [line for line in trouble(seen) if line.startswith("lb-1:")]
+    lines = [line for line in problems(seen) if line.startswith("lb-1:")]
     assert lines == [
         f"lb-1: {VIPS[0]}:80 has the scheduler wlc instead of rr",
         f"lb-1: {VIPS[0]}:80 has no persistence, not as the topology says",
@@ -217,7 +217,7 @@ def test_a_table_that_is_not_as_the_topology_says() -> None:
         f"lb-1: {VIPS[1]}:80 has no persistence, not as the topology says",
         "lb-1: requests are forwarded by Masq instead of Route",
     ]
-    assert trouble(healthy(parse(wanted, "my.toml"))) == []
+    assert problems(healthy(parse(wanted, "my.toml"))) == []
 
 
 def test_a_node_that_is_off_is_trouble_once_and_not_asked_for_more() -> None:
@@ -225,17 +225,17 @@ def test_a_node_that_is_off_is_trouble_once_and_not_asked_for_more() -> None:
     power = {**seen.power, "web-5": Power.OFF}
     answers = {part: {n: a for n, a in said.items() if n != "web-5"} for part, said in seen.answers.items()}
     off = NodeStatus("web-5", "web", Power.OFF, "uml", "", "")
-    status = lab.judge(replace(seen, power=power, answers=answers), [off])
-    assert status.trouble == ("web-5 is off",)  # ldirectord has not noticed yet in these tables
+    status = docker_lab.judge(replace(seen, power=power, answers=answers), [off])
+    assert status.problems == ("web-5 is off",)  # ldirectord has not noticed yet in these tables
 
 
 def test_the_questions_of_a_node_are_one_script_and_the_answers_come_apart_again() -> None:
     asked = {"one": "echo 1", "two words": "printf 'a\\nb'", "none": "true"}
-    text = lab.script(asked)
-    assert text.count(lab.MARK) == 3
-    said = f"{lab.MARK}one\n1\n{lab.MARK}two words\na\nb{lab.MARK}none\n"
-    assert lab.parse_answers(said) == {"one": "1\n", "two words": "a\nb", "none": ""}
-    assert lab.parse_answers("noise") == {}
+    text = docker_lab.script(asked)
+    assert text.count(docker_lab.MARK) == 3
+    said = f"{docker_lab.MARK}one\n1\n{docker_lab.MARK}two words\na\nb{docker_lab.MARK}none\n"
+    assert docker_lab.parse_answers(said) == {"one": "1\n", "two words": "a\nb", "none": ""}
+    assert docker_lab.parse_answers("noise") == {}
 
 
 def test_an_ipvs_table_is_read_as_ipvsadm_prints_it() -> None:

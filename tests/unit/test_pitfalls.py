@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topology import render
+from topology.lint import KINDS, Config, Pitfall, examine
+from topology.lint.ha_cf_syntax import milliseconds
+from topology.lint.model import Cluster, Finding, Kind, matches
 from topology.model import load
-from topology.pitfalls import KINDS, Config, Pitfall, examine
-from topology.pitfalls.ha_cf_syntax import milliseconds
-from topology.pitfalls.model import Cluster, Finding, Kind, matches
 
 HA_CF = "/etc/ha.d/ha.cf"
 AUTHKEYS = "/etc/ha.d/authkeys"

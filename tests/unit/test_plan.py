@@ -11,7 +11,7 @@ from harness.scenario import Scenario, ScenarioError, parse
 
 
 def scenario(*steps: dict[str, Any]) -> Scenario:
-    about = {"name": "s", "title": "t", "promise": "p"}
+    about = {"name": "s", "title": "t", "expectation": "p"}
     named = [{"name": f"step {number}", **step} for number, step in enumerate(steps)]
     return parse({"scenario": about, "steps": named}, "s.toml")
 

@@ -11,8 +11,8 @@ import pytest
 from harness.checks import CHECKS, judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict, conclude, invalid, judgement, overall, schema, unknown
-from tests.unit import histories as h
-from tests.unit.histories import PowerCut
+from tests.support import histories as h
+from tests.support.histories import PowerCut
 
 CLEAN = PowerCut(probe_every=1000).history()
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from harness import cli, release, store
+from harness import cli
+from harness.artifacts import run_directory
 from harness.cli import main
-from harness.protocols import LabError
-from harness.release import ReleaseError, carry_out, turns
+from harness.compare import release
+from harness.compare.release import ReleaseError, carry_out, turns
+from harness.records import LabError
 from harness.verdict import conclude, invalid, judgement
 from harness.wait import Clock
-from tests.unit import histories as h
+from tests.support import histories as h
 from tests.unit.test_compare import Site
 
 
@@ -26,7 +28,7 @@ def folder(place: Path, runs: int, site: Site, seed: int, side: str = release.CA
         directory = place / side / f"run-{seed}-{number}"
         directory.mkdir(parents=True)
         history = h.of(site.ops(random.Random(f"{seed} {number}")))
-        (directory / store.HISTORY).write_text("".join(op.line() + "\n" for op in history))
+        (directory / run_directory.HISTORY).write_text("".join(op.line() + "\n" for op in history))
     return place
 
 
@@ -107,7 +109,7 @@ def test_a_baseline_of_another_profile_is_refused_before_anything_is_booted(tmp_
     assert result.exit_code == 2
     assert "and this is steady" in " ".join(result.stderr.split())
     assert not (tmp_path / "out").exists()
-    for history in before.rglob(store.HISTORY):
+    for history in before.rglob(run_directory.HISTORY):
         history.write_text(history.read_text().replace('"scenario":"director-power-cut"', '"scenario":"steady"'))
     other = call("load", "loadtests/profiles/steady.toml", "--baseline", before, "--to", tmp_path / "out")
     assert other.exit_code == 2
@@ -144,7 +146,7 @@ def test_what_was_run_before_it_broke_off_is_kept_and_can_be_compared(
 
 def test_a_run_that_was_killed_is_left_out_and_named(tmp_path: Path) -> None:
     before, now = folder(tmp_path / "a", 6, Site(), 1), folder(tmp_path / "b", 6, Site(), 2)
-    victim = now / "candidate" / "run-2-3" / store.HISTORY
+    victim = now / "candidate" / "run-2-3" / run_directory.HISTORY
     victim.write_text("".join(victim.read_text().splitlines(keepends=True)[:-1]))
     call("compare", before, now)
     assert "run-2-3 cannot be used: the run was killed." in (now / "comparison.html").read_text()
@@ -157,8 +159,8 @@ def test_a_run_in_which_something_went_wrong_is_named(tmp_path: Path) -> None:
     for run, verdicts in zip(
         runs, ([conclude("errors", [], "fine")], [conclude("audit", [], "left"), dead]), strict=False
     ):
-        (run / store.VERDICT).write_text(judgement("steady", verdicts).model_dump_json())
-    (runs[2] / store.VERDICT).write_text("{")  # of a run that was not judged there is nothing to say
+        (run / run_directory.VERDICT).write_text(judgement("steady", verdicts).model_dump_json())
+    (runs[2] / run_directory.VERDICT).write_text("{")  # of a run that was not judged there is nothing to say
     result = call("compare", old, new, "--to", tmp_path)
     said = "Run run-2-1 of the candidate is invalid. errors: 227 requests failed while nothing was injected."
     notes = json.loads((tmp_path / "comparison.json").read_text())["notes"]
@@ -169,7 +171,7 @@ def test_a_run_in_which_something_went_wrong_is_named(tmp_path: Path) -> None:
 
 def test_a_page_leads_to_the_reports_of_its_runs(tmp_path: Path) -> None:
     before, now = folder(tmp_path / "a", 5, Site(), 1), folder(tmp_path / "b", 5, Site(), 2)
-    (now / "candidate" / "run-2-1" / store.REPORT).write_text("<html></html>")
+    (now / "candidate" / "run-2-1" / run_directory.REPORT).write_text("<html></html>")
     call("compare", before, now)
     assert 'href="candidate/run-2-1/report.html"' in (now / "comparison.html").read_text()
 
@@ -188,7 +190,7 @@ def test_what_matters_can_be_said(tmp_path: Path) -> None:
     assert "error_share" in said
     before, now = folder(tmp_path / "a", 8, Site(), 1), folder(tmp_path / "b", 8, Site(slower_ms={"transfer": 15}), 2)
     assert call("compare", before, now).exit_code == 1
-    assert call("compare", before, now, "--matters", "p50_ms=40", "--matters", "p90_ms=no").exit_code == 0
+    assert call("compare", before, now, "--tolerance", "p50_ms=40", "--tolerance", "p90_ms=no").exit_code == 0
 
 
 @pytest.mark.parametrize("word", ["p50_ms", "p50_ms=", "p50=3", "p51_ms=no", "p50_ms=-3", "p50_ms=nan", "p50_ms=a%"])

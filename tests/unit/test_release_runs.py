@@ -14,7 +14,7 @@ import pytest
 
 from harness.compare import ALL, Decision, Measures, compare
 
-STORED = json.loads(Path(__file__).with_name("release_runs.json").read_text())
+STORED = json.loads((Path(__file__).parents[1] / "support" / "release_runs.json").read_text())
 
 
 def runs(side: str) -> list[Measures]:

@@ -12,14 +12,14 @@ import pytest
 
 from harness.checks import CHECKS, judge
 from harness.history import History, Op
-from harness.load import quantile
+from harness.history.latency import quantile
 from harness.report import curves, lanes, render
 from harness.report.lanes import LEFT, RIGHT, WIDTH
 from harness.report.render import story
 from harness.verdict import Outcome, Verdict
-from tests.unit import every_feed
-from tests.unit import histories as h
-from tests.unit.histories import VIP1, VIP2, PowerCut
+from tests.support import every_feed
+from tests.support import histories as h
+from tests.support.histories import VIP1, VIP2, PowerCut
 
 CLEAN = PowerCut(probe_every=200).history()
 META = {"seed": 1, "kernel <b>": "uml & host", "command": "monkeywrench run director-power-cut --seed 1"}

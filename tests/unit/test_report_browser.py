@@ -1,6 +1,6 @@
 """The report in a real browser: it renders, says nothing on the console, loads nothing, and answers to the keyboard.
 
-`make test` installs chromium where it can (topology/setup/environment.sh); where there is no browser these are skipped.
+`make test` installs chromium where it can (.ci/environment.sh); where there is no browser these are skipped.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from harness import release
 from harness.checks import judge
+from harness.compare import release
 from harness.history import History
 from harness.report import render
-from tests.unit import every_feed
+from tests.support import every_feed
 from tests.unit.test_compare import Site
 from tests.unit.test_release import folder
 

@@ -7,11 +7,11 @@ from typing import cast
 
 import pytest
 
-from harness.protocols import Entry, LabError, Output, Power
+from harness.records import Entry, LabError, Output, Power
 from harness.verdict import Outcome, Verdict
 from tests.unit.test_wait import Ticks
-from topology import restore
-from topology.lab import DockerLab
+from topology.lab import restore
+from topology.lab.docker_lab import DockerLab
 from topology.model import Topology, load
 
 

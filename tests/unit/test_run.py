@@ -15,13 +15,14 @@ import pytest
 
 from faults import FAULTS
 from harness import history
-from harness.checks.timeline import faults as fault_windows
+from harness.artifacts.stored_run import conclude
 from harness.fake import Defect, FakeFeed, FakeLab, FakeStream
 from harness.history import History
-from harness.protocols import Entry, Feed, Lab, LabError, Line, Proof, Stream
+from harness.history.timeline import faults as fault_windows
+from harness.protocols import Feed, Lab, Stream
+from harness.records import Entry, LabError, Line, Proof
 from harness.run import Faults, RunResult, run
 from harness.scenario import Scenario, ScenarioError, load, parse
-from harness.stored import conclude
 from harness.verdict import Outcome, overall
 
 POWER_CUT = Path(__file__).parents[1] / "chaos" / "director-power-cut.toml"
@@ -29,7 +30,7 @@ VIP = "203.0.113.101"
 
 
 def scenario(*steps: dict[str, Any], **tables: Any) -> Scenario:
-    about = {"name": "s", "title": "t", "promise": "p", "seed": 5}
+    about = {"name": "s", "title": "t", "expectation": "p", "seed": 5}
     named = [{"name": f"step {number}", **step} for number, step in enumerate(steps)]
     return parse({"scenario": about, "steps": named, **tables}, "s.toml")
 

@@ -12,18 +12,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from harness import checks, junit, logs, metrics, store
+from harness import checks
+from harness.artifacts import junit, logs, prometheus, run_directory
+from harness.artifacts.stored_run import Stored, write
 from harness.checks import CHECKS, judge
 from harness.history import History, Op
 from harness.scenario import parse
-from harness.stored import Stored, write
 from harness.verdict import Judgement, Outcome, Verdict, conclude, invalid, judgement, overall, unknown
-from tests.unit import every_feed
-from tests.unit import histories as h
-from tests.unit.histories import VIP1, PowerCut
+from tests.support import every_feed
+from tests.support import histories as h
+from tests.support.histories import VIP1, PowerCut
 
 CLEAN = PowerCut(probe_every=200).history()
-ASKED = {"scenario": {"name": "x", "title": "t", "promise": "p"}, "steps": [{"name": "a", "hold_s": 1}]}
+ASKED = {"scenario": {"name": "x", "title": "t", "expectation": "p"}, "steps": [{"name": "a", "hold_s": 1}]}
 META = {"seed": 4, "started": "2031-02-03T04:05:06+00:00"}
 
 
@@ -142,7 +143,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 
 
 def test_metrics_count_ops_and_say_what_the_run_came_to() -> None:
-    samples = parsed(metrics.render(CLEAN, judged(CLEAN)))
+    samples = parsed(prometheus.render(CLEAN, judged(CLEAN)))
     assert value(samples, "monkeywrench_run_seconds", scenario="director-power-cut") == 60
     assert value(samples, "monkeywrench_run_complete") == 1
     assert value(samples, "monkeywrench_run_outcome", outcome="valid") == 1
@@ -156,7 +157,7 @@ def test_metrics_count_ops_and_say_what_the_run_came_to() -> None:
 
 def test_metrics_have_the_outages_with_their_bounds_and_budgets_in_seconds() -> None:
     told = judged(CLEAN)
-    samples = parsed(metrics.render(CLEAN, told))
+    samples = parsed(prometheus.render(CLEAN, told))
     (outage, *_) = next(verdict for verdict in told.verdicts if verdict.check == "outage").numbers["outages"]
     for name, key in (("", "estimate"), ("_lower", "lower"), ("_upper", "upper"), ("_budget", "budget")):
         measured = value(samples, f"monkeywrench_outage{name}_seconds", vip=VIP1, number="1", kind="takeover")
@@ -165,22 +166,22 @@ def test_metrics_have_the_outages_with_their_bounds_and_budgets_in_seconds() -> 
 
 def test_metrics_have_the_quantiles_of_answered_requests_only() -> None:
     history = h.with_ops(CLEAN, *gets(*[(n, "ok") for n in range(1, 21)], (5000, "info"), (900, "fail")))
-    samples = parsed(metrics.render(history, judged(history)))
+    samples = parsed(prometheus.render(history, judged(history)))
     name = "monkeywrench_load_latency_seconds"
     assert [value(samples, name, f="get", quantile=q) for q in ("0.5", "0.95", "0.99")] == [0.010, 0.019, 0.020]
     assert value(samples, f"{name}_count", f="get") == 20
     assert value(samples, f"{name}_sum", f="get") == pytest.approx(0.210)
-    assert not any(each.startswith(name) for each, _ in parsed(metrics.render(CLEAN, judged(CLEAN))))
+    assert not any(each.startswith(name) for each, _ in parsed(prometheus.render(CLEAN, judged(CLEAN))))
 
 
 def test_metrics_of_a_killed_run_an_empty_one_and_of_names_that_need_escaping() -> None:
     killed = h.killed(CLEAN, 12_000)
-    samples = parsed(metrics.render(killed, judged(killed)))
+    samples = parsed(prometheus.render(killed, judged(killed)))
     assert value(samples, "monkeywrench_run_complete") == 0
     assert value(samples, "monkeywrench_run_outcome", outcome="unknown") == 1
-    assert parsed(metrics.render(History([]), judgement("x", [])))
+    assert parsed(prometheus.render(History([]), judgement("x", [])))
     evil = 'a"b\\c\nd}\udc80'
-    samples = parsed(metrics.render(h.with_ops(CLEAN, h.op(5, "x", evil)), judgement(evil, [])))
+    samples = parsed(prometheus.render(h.with_ops(CLEAN, h.op(5, "x", evil)), judgement(evil, [])))
     assert value(samples, "monkeywrench_ops_total", f='a\\"b\\\\c\\nd}\ufffd') == 1
 
 
@@ -200,7 +201,7 @@ def test_a_name_in_a_history_is_no_path_and_bytes_of_a_log_stay_bytes(tmp_path: 
     odd = [h.op(1, "log:../../x:..", "log", "caf\udce9 \ud800"), h.op(2, "log:a/b:", "log", "x\ny")]
     asked = parse(ASKED, "x.toml")
     write(tmp_path, Stored(h.with_ops(CLEAN, *odd), asked, {}), [])
-    names = sorted(path.name for path in (tmp_path / store.LOGS).iterdir())
+    names = sorted(path.name for path in (tmp_path / run_directory.LOGS).iterdir())
     assert names == ["______x.__.log", "a_b._.log", "lb-1.heartbeat.log", "lb-2.heartbeat.log"]
     assert (tmp_path / "logs" / "______x.__.log").read_bytes() == b"0.001\tcaf\xe9 \xef\xbf\xbd\n"
     assert (tmp_path / "logs" / "a_b._.log").read_text() == "0.002\tx y\n"
@@ -229,10 +230,10 @@ def test_whatever_a_history_holds_it_is_judged_and_told(seed: int, tmp_path: Pat
     history = odd(every_feed.history(PowerCut(probe_every=1000)), random.Random(seed))
     verdicts = judge(history, {name: {} for name in CHECKS})
     write(tmp_path, Stored(history, parse(ASKED, "x.toml"), META), verdicts)
-    assert json.loads((tmp_path / store.VERDICT).read_text())["outcome"] == overall(verdicts)
-    suite((tmp_path / store.JUNIT).read_text())
-    parsed((tmp_path / store.METRICS).read_text())
-    assert "</html>" in (tmp_path / store.REPORT).read_text()
+    assert json.loads((tmp_path / run_directory.VERDICT).read_text())["outcome"] == overall(verdicts)
+    suite((tmp_path / run_directory.JUNIT).read_text())
+    parsed((tmp_path / run_directory.METRICS).read_text())
+    assert "</html>" in (tmp_path / run_directory.REPORT).read_text()
 
 
 def test_a_check_that_breaks_is_unknown_and_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +250,7 @@ def test_a_check_that_breaks_is_unknown_and_takes_no_other_with_it(monkeypatch: 
 def test_every_check_can_be_told_in_all_formats() -> None:
     told = judgement("x", judge(CLEAN, {name: {} for name in CHECKS}))
     assert len(list(suite(junit.render(CLEAN, told, META)).iter("testcase"))) == len(CHECKS)
-    samples = parsed(metrics.render(CLEAN, told))
+    samples = parsed(prometheus.render(CLEAN, told))
     assert {dict(pairs)["check"] for name, pairs in samples if name == "monkeywrench_verdict"} == set(CHECKS)
     assert told.outcome in Outcome
     assert all(isinstance(verdict, Verdict) for verdict in told.verdicts)

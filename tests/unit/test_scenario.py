@@ -12,7 +12,7 @@ from harness.checks import CHECKS
 from harness.scenario import PlayerOp, Scenario, ScenarioError, load, parse, under
 
 MINIMAL: dict[str, Any] = {
-    "scenario": {"name": "nothing", "title": "Nothing happens", "promise": "all stays as it is"},
+    "scenario": {"name": "nothing", "title": "Nothing happens", "expectation": "all stays as it is"},
     "steps": [{"name": "wait", "hold_s": 1}],
 }
 CHAOS = Path(__file__).parents[1] / "chaos"
@@ -48,7 +48,7 @@ def test_reads_the_power_cut_as_it_is_meant() -> None:
     assert cut.owners == {"203.0.113.101": "lb-2", "203.0.113.102": "lb-2"}
     assert (heal.heal, heal.until, heal.within_s) == ("cut", "steady", 90)
     assert set(scenario.checks) == {"ownership", "outage", "established", "recovery"}
-    assert "takes over" in scenario.promise
+    assert "takes over" in scenario.expectation
 
 
 def test_optional_tables_have_defaults() -> None:
@@ -132,12 +132,12 @@ def test_a_misspelt_table_is_told() -> None:
 
 
 def test_a_log_is_a_load_of_its_own() -> None:
-    told = Scenario.model_validate({**MINIMAL, "load": {"people": "log", "log": "access.log", "speed": 2}})
+    told = Scenario.model_validate({**MINIMAL, "load": {"persona": "log", "log": "access.log", "speed": 2}})
     assert told.load is not None
     assert told.load.planned
-    assert "needs log" in refusal({**MINIMAL, "load": {"people": "log"}})
+    assert "needs log" in refusal({**MINIMAL, "load": {"persona": "log"}})
     assert "needs log" in refusal({**MINIMAL, "load": {"log": "access.log"}})
-    both = {"people": "log", "log": "a", "arrivals": "poisson", "phases": [{"per_s": 1}]}
+    both = {"persona": "log", "log": "a", "arrivals": "poisson", "phases": [{"per_s": 1}]}
     assert "a log has its own times" in refusal({**MINIMAL, "load": both})
 
 
@@ -156,11 +156,11 @@ def test_what_never_ends_is_not_waited_for() -> None:
     ends = {"arrivals": "constant", "phases": [{"per_s": 5, "for_s": 10}, {"per_s": 9, "for_s": 1}]}
     goes_on = {"arrivals": "constant", "phases": [{"per_s": 5, "for_s": 10}, {"per_s": 9}]}
     steps = [{"name": "load", "until": "asked", "within_s": 60}]
-    for load_of in (ends, {"people": "log", "log": "access.log"}):
+    for load_of in (ends, {"persona": "log", "log": "access.log"}):
         told = parse({**MINIMAL, "steps": steps, "load": load_of}, "s.toml")
         assert told.load is not None
         assert told.load.ends
-    for load_of in (goes_on, {}, {"people": "players"}):
+    for load_of in (goes_on, {}, {"persona": "players"}):
         assert 'until = "asked" never comes' in refusal({**MINIMAL, "steps": steps, "load": load_of})
     silent = {key: table for key, table in MINIMAL.items() if key != "load"}
     assert 'until = "asked" never comes' in refusal({**silent, "steps": steps})
@@ -174,16 +174,16 @@ def test_the_load_of_another_has_to_end_where_the_end_is_waited_for() -> None:
 
 
 def test_a_mix_is_of_what_players_do_and_not_of_nothing() -> None:
-    table = {"people": "players", "mix": {"page": 8, "score": 2, "coins": 0}}
+    table = {"persona": "players", "mix": {"page": 8, "score": 2, "coins": 0}}
     told = parse({**MINIMAL, "load": table}, "s.toml").load
     assert told is not None
     assert told.mix == {"page": 8, "score": 2, "coins": 0}
     assert "s.toml: load.mix.scores" in refusal({**MINIMAL, "load": {**table, "mix": {"scores": 1}}})
     assert "s.toml: load.mix.page" in refusal({**MINIMAL, "load": {**table, "mix": {"page": -1, "score": 1}}})
     assert "a weight above 0" in refusal({**MINIMAL, "load": {**table, "mix": {"page": 0, "score": 0}}})
-    for people in ({"people": "visitors"}, {}, {"people": "log", "log": "access.log"}):
-        assert "people = 'players'" in refusal({**MINIMAL, "load": {"mix": {"page": 1}, **people}})
-    usual = parse({**MINIMAL, "load": {"people": "players"}}, "s.toml").load
+    for people in ({"persona": "visitors"}, {}, {"persona": "log", "log": "access.log"}):
+        assert "persona = 'players'" in refusal({**MINIMAL, "load": {"mix": {"page": 1}, **people}})
+    usual = parse({**MINIMAL, "load": {"persona": "players"}}, "s.toml").load
     assert usual is not None
     assert usual.mix == {}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import store
-from harness.protocols import LabError
+from harness.artifacts import run_directory
+from harness.records import LabError
 
 AT = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
 
@@ -21,28 +21,28 @@ def scenario_file(tmp_path: Path) -> Path:
 
 def test_a_run_directory_is_named_by_time_and_scenario_and_holds_both(tmp_path: Path, scenario_file: Path) -> None:
     root = tmp_path / "deep" / "runs"
-    directory = store.create(root, scenario_file, "cut", {"lab": "fake", "seed": 7}, AT)
+    directory = run_directory.create(root, scenario_file, "cut", {"lab": "fake", "seed": 7}, AT)
     assert directory == root / "20310203T040506Z-cut"
     assert (directory / "scenario.toml").read_text() == "[scenario]\n"
     assert json.loads((directory / "meta.json").read_text()) == {"lab": "fake", "seed": 7}
-    assert store.read_meta(directory) == {"lab": "fake", "seed": 7}
+    assert run_directory.read_meta(directory) == {"lab": "fake", "seed": 7}
     assert sorted(path.name for path in directory.iterdir()) == ["meta.json", "scenario.toml"]
 
 
 def test_the_time_is_utc_wherever_it_is_read(tmp_path: Path, scenario_file: Path) -> None:
     elsewhere = AT.astimezone(timezone(timedelta(hours=9)))
-    assert store.create(tmp_path, scenario_file, "cut", {}, elsewhere).name == "20310203T040506Z-cut"
+    assert run_directory.create(tmp_path, scenario_file, "cut", {}, elsewhere).name == "20310203T040506Z-cut"
 
 
 def test_two_runs_in_one_second_do_not_share_a_directory(tmp_path: Path, scenario_file: Path) -> None:
-    names = [store.create(tmp_path, scenario_file, "cut", {}, AT).name for _ in range(3)]
+    names = [run_directory.create(tmp_path, scenario_file, "cut", {}, AT).name for _ in range(3)]
     assert names == ["20310203T040506Z-cut", "20310203T040506Z-cut-2", "20310203T040506Z-cut-3"]
 
 
 def test_latest_points_at_the_newest_and_can_be_moved(tmp_path: Path, scenario_file: Path) -> None:
     root = tmp_path / "runs"
-    store.create(root, scenario_file, "one", {}, AT)
-    two = store.create(root, scenario_file, "two", {}, AT)
+    run_directory.create(root, scenario_file, "one", {}, AT)
+    two = run_directory.create(root, scenario_file, "two", {}, AT)
     latest = root / "latest"
     assert latest.is_symlink()
     assert str(latest.readlink()) == two.name  # relative: the whole folder can be moved
@@ -54,13 +54,13 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, scenario
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(LabError, match=r"the run directory cannot be made in .*file: "):
-        store.create(blocked, scenario_file, "cut", {}, AT)
+        run_directory.create(blocked, scenario_file, "cut", {}, AT)
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "verdict.json"
-    store.write(path, "old")
-    store.write(path, "new")
+    run_directory.write(path, "old")
+    run_directory.write(path, "new")
     assert path.read_text() == "new"
     assert [each.name for each in tmp_path.iterdir()] == ["verdict.json"]
 
@@ -69,12 +69,12 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
 def test_a_run_without_readable_facts_can_still_be_judged(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "meta.json").write_text(content)
-    assert store.read_meta(tmp_path) == {}
+    assert run_directory.read_meta(tmp_path) == {}
 
 
 def test_the_facts_name_what_made_the_run() -> None:
-    facts = store.meta("demo", 7, ["/opt/bin/monkeywrench", "run", "a b.toml"])
+    facts = run_directory.meta("demo", 7, ["/opt/bin/monkeywrench", "run", "a b.toml"])
     assert (facts["lab"], facts["seed"], facts["command"]) == ("demo", 7, "monkeywrench run 'a b.toml'")
-    assert store.meta("demo", 7, ["/x/pytest/__main__.py", "-q"])["command"] == "python -m pytest -q"
+    assert run_directory.meta("demo", 7, ["/x/pytest/__main__.py", "-q"])["command"] == "python -m pytest -q"
     assert {"monkeywrench", "python", "kernel", "machine"} <= facts["versions"].keys()
     json.dumps(facts)

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from harness import checks, scenario, store, stored
+from harness import checks, scenario
+from harness.artifacts import run_directory, stored_run
+from harness.artifacts.stored_run import StoredError
 from harness.cli import main
 from harness.history import History
-from harness.stored import StoredError
 from harness.verdict import Outcome, Verdict, overall
-from tests.unit import histories as h
-from tests.unit.histories import PowerCut
+from tests.support import histories as h
+from tests.support.histories import PowerCut
 
 POWER_CUT = Path(__file__).parents[1] / "chaos" / "director-power-cut.toml"
 
@@ -25,11 +26,11 @@ LATE = PowerCut(taken=29_000, announced=29_050, served=29_100, booting=31_000, r
 """The takeover was longer than its budget."""
 
 
-def stored_run(directory: Path, history: History = CLEAN, asked: Path = POWER_CUT) -> Path:
+def make_run(directory: Path, history: History = CLEAN, asked: Path = POWER_CUT) -> Path:
     directory.mkdir(parents=True)
     # histories that are made up have no long answers in them
-    (directory / store.SCENARIO).write_text(asked.read_text().replace("[checks.established]\n", ""))
-    (directory / store.HISTORY).write_text("".join(op.line() + "\n" for op in history))
+    (directory / run_directory.SCENARIO).write_text(asked.read_text().replace("[checks.established]\n", ""))
+    (directory / run_directory.HISTORY).write_text("".join(op.line() + "\n" for op in history))
     return directory
 
 
@@ -48,53 +49,53 @@ def told(result: Result) -> str:
 def test_a_run_is_found_by_its_path_by_its_history_and_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = stored_run(tmp_path / "runs" / "20310203T040506Z-cut")
+    run = make_run(tmp_path / "runs" / "20310203T040506Z-cut")
     (tmp_path / "runs" / "latest").symlink_to(run.name)
     monkeypatch.chdir(tmp_path)
     for name in (str(run), str(run / "history.jsonl"), "runs/latest", "runs/latest/", "latest", run.name):
-        assert stored.find(name, Path("runs")).resolve() == run / "history.jsonl"
+        assert stored_run.find(name, Path("runs")).resolve() == run / "history.jsonl"
 
 
 def test_a_name_that_is_none_gets_the_names_that_there_are(tmp_path: Path) -> None:
     for day in range(1, 6):
-        stored_run(tmp_path / f"2031020{day}T040506Z-cut")
+        make_run(tmp_path / f"2031020{day}T040506Z-cut")
     (tmp_path / "latest").symlink_to("20310205T040506Z-cut")
     with pytest.raises(StoredError, match="there is no run 'lates'") as error:
-        stored.find("lates", tmp_path)
+        stored_run.find("lates", tmp_path)
     assert "20310205T040506Z-cut, 20310204T040506Z-cut, 20310203T040506Z-cut, and 2 older" in error.value.next_step
     with pytest.raises(StoredError, match="it holds runs"):
-        stored.find(str(tmp_path), tmp_path)
+        stored_run.find(str(tmp_path), tmp_path)
 
 
 def test_what_is_no_run_is_said_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to("gone")
     with pytest.raises(StoredError, match="points at gone, which is not there"):
-        stored.find("latest", tmp_path)
+        stored_run.find("latest", tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoredError, match="no run directory"):
-        stored.find("empty", tmp_path)
-    (tmp_path / "empty" / store.SCENARIO).touch()
+        stored_run.find("empty", tmp_path)
+    (tmp_path / "empty" / run_directory.SCENARIO).touch()
     with pytest.raises(StoredError, match="ended before anything was recorded"):
-        stored.find("empty", tmp_path)
+        stored_run.find("empty", tmp_path)
     with pytest.raises(StoredError, match="no run 'x'") as error:
-        stored.find("x", tmp_path / "nowhere")
+        stored_run.find("x", tmp_path / "nowhere")
     assert "monkeywrench run" in error.value.next_step
 
 
 def test_a_run_has_the_load_that_it_had(tmp_path: Path) -> None:
     profile = POWER_CUT.with_name("nfs-power-cut.toml")
-    run = stored_run(tmp_path / "run")
-    own = stored.read(run / store.HISTORY)
+    run = make_run(tmp_path / "run")
+    own = stored_run.read(run / run_directory.HISTORY)
     assert own.scenario.load == scenario.load(POWER_CUT).load
-    store.keep_load(run, profile)
-    assert (run / store.LOAD).read_bytes() == profile.read_bytes()
-    found = stored.read(run / store.HISTORY)
+    run_directory.keep_load(run, profile)
+    assert (run / run_directory.LOAD).read_bytes() == profile.read_bytes()
+    found = stored_run.read(run / run_directory.HISTORY)
     assert found.scenario.load == scenario.load(profile).load != own.scenario.load
     assert (found.scenario.name, found.scenario.steps) == (own.scenario.name, own.scenario.steps)
     assert found.scenario.checks == own.scenario.checks
     # Who asks with a scenario of his own asks with all of it.
-    assert stored.read(run / store.HISTORY, POWER_CUT).scenario == scenario.load(POWER_CUT)
-    (run / store.LOAD).write_text("[load")
+    assert stored_run.read(run / run_directory.HISTORY, POWER_CUT).scenario == scenario.load(POWER_CUT)
+    (run / run_directory.LOAD).write_text("[load")
     assert call("check", run).exit_code == 2
 
 
@@ -111,7 +112,7 @@ def test_a_run_has_the_load_that_it_had(tmp_path: Path) -> None:
     ],
 )
 def test_check_judges_again_and_exits_as_the_run_did(tmp_path: Path, history: History, code: int, says: str) -> None:
-    run = stored_run(tmp_path / "run", history)
+    run = make_run(tmp_path / "run", history)
     before = sorted(path.name for path in run.iterdir())
     for name in (run, run / "history.jsonl"):
         result = call("check", name)
@@ -122,24 +123,24 @@ def test_check_judges_again_and_exits_as_the_run_did(tmp_path: Path, history: Hi
 
 
 def test_a_torn_last_line_is_a_killed_run(tmp_path: Path) -> None:
-    run = stored_run(tmp_path / "run")
-    whole = (run / store.HISTORY).read_bytes()
-    (run / store.HISTORY).write_bytes(whole[:-20])
+    run = make_run(tmp_path / "run")
+    whole = (run / run_directory.HISTORY).read_bytes()
+    (run / run_directory.HISTORY).write_bytes(whole[:-20])
     result = call("check", run)
     assert (result.exit_code, "The run was killed" in result.stdout) == (3, True)
 
 
 def test_without_a_history_or_with_a_hole_in_it_or_without_a_scenario_nothing_is_judged(tmp_path: Path) -> None:
-    run = stored_run(tmp_path / "run")
-    lines = (run / store.HISTORY).read_text().splitlines(keepends=True)
-    (run / store.HISTORY).write_text("".join([*lines[:6], lines[6][:30] + "\n", *lines[7:]]))
+    run = make_run(tmp_path / "run")
+    lines = (run / run_directory.HISTORY).read_text().splitlines(keepends=True)
+    (run / run_directory.HISTORY).write_text("".join([*lines[:6], lines[6][:30] + "\n", *lines[7:]]))
     result = call("check", run)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "line 7 of the history is no JSON" in told(result)
     assert "Next: Its record has a hole." in told(result)
-    (run / store.HISTORY).write_text("".join([*lines[:6], *lines[7:]]))
+    (run / run_directory.HISTORY).write_text("".join([*lines[:6], *lines[7:]]))
     assert "lines are missing" in told(call("check", run))
-    (run / store.SCENARIO).unlink()
+    (run / run_directory.SCENARIO).unlink()
     result = call("report", run)
     assert result.exit_code == 2
     assert "nobody knows what to ask" in told(result)
@@ -148,7 +149,7 @@ def test_without_a_history_or_with_a_hole_in_it_or_without_a_scenario_nothing_is
 
 
 def test_another_scenario_may_be_asked_and_one_that_asks_nothing_is_unknown(tmp_path: Path) -> None:
-    run = stored_run(tmp_path / "run")
+    run = make_run(tmp_path / "run")
     other = tmp_path / "other.toml"
     head = '[scenario]\nname = "x"\ntitle = "t"\npromise = "p"\n[[steps]]\nname = "a"\nhold_s = 1\n'
     other.write_text(head)
@@ -156,7 +157,7 @@ def test_another_scenario_may_be_asked_and_one_that_asks_nothing_is_unknown(tmp_
     other.write_text(f"{head}[checks.recovery]\n")
     result = call("check", run, "--scenario", other)
     assert (result.exit_code, "ownership" in result.stdout) == (0, False)
-    (run / store.SCENARIO).write_text(f"{head}[checks.recovry]\n")
+    (run / run_directory.SCENARIO).write_text(f"{head}[checks.recovry]\n")
     result = call("check", run)
     assert (result.exit_code, "did you mean" in told(result)) == (2, True)
 
@@ -175,7 +176,7 @@ def test_a_killed_run_is_never_valid_whatever_its_checks_can_see(monkeypatch: py
 
 @pytest.mark.parametrize("command", ["check", "report"])
 def test_neither_docker_nor_the_cluster_nor_the_load_is_imported(tmp_path: Path, command: str) -> None:
-    run = stored_run(tmp_path / "run", PowerCut(probe_every=500).history())
+    run = make_run(tmp_path / "run", PowerCut(probe_every=500).history())
     program = (
         "import sys; from harness.cli import main\n"
         f"try: main([{command!r}, {str(run)!r}])\n"
@@ -193,8 +194,8 @@ MADE = ["junit.xml", "logs", "metrics.prom", "report.html", "verdict.json"]
 
 
 def test_report_writes_all_anew_and_the_same_each_time(tmp_path: Path) -> None:
-    run = stored_run(tmp_path / "run")
-    (run / store.REPORT).write_text("old")
+    run = make_run(tmp_path / "run")
+    (run / run_directory.REPORT).write_text("old")
     result = call("report", run)
     assert result.exit_code == 0
     assert f"report: {run / 'report.html'}" in result.stdout
@@ -212,7 +213,7 @@ def test_report_writes_all_anew_and_the_same_each_time(tmp_path: Path) -> None:
 
 
 def test_report_writes_elsewhere_and_of_an_invalid_run_too(tmp_path: Path) -> None:
-    run = stored_run(tmp_path / "run", LATE)
+    run = make_run(tmp_path / "run", LATE)
     assert call("report", run, "--to", tmp_path / "new" / "place").exit_code == 0
     assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == MADE
     assert not (run / "report.html").exists()

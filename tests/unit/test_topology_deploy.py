@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.protocols import LabError
-from topology.deploy import pack
+from harness.records import LabError
+from topology.lab.deploy import pack
 
 
 def unpacked(folder: Path) -> tuple[list[tarfile.TarInfo], dict[str, bytes]]:

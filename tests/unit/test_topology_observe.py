@@ -4,11 +4,11 @@ from typing import cast
 import pytest
 
 from harness.fake import FakeLab
-from harness.protocols import Entry, LabError, Line
-from topology import kernel
+from harness.records import Entry, LabError, Line
+from topology.lab import kernel
+from topology.lab.node import DockerNode
+from topology.lab.observers import ArpFeed, CpuFeed, OwnersFeed, parse_ha_cf, parse_ldirectord_cf
 from topology.model import load
-from topology.node import DockerNode
-from topology.observe import ArpFeed, CpuFeed, OwnersFeed, parse_ha_cf, parse_ldirectord_cf
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from harness.protocols import LabError
+from harness.records import LabError
 from harness.wait import Clock, NotYet, Timeout, pass_time, until
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Disk, Part, Report, Secrets, Seen, Witness, mounted
+from topology.parts.part import Collector, Disk, Part, Report, Secrets, Seen, mounted
 from topology.parts.variable_data import backup_line, backup_problem, backup_question, parse_backup
 
 BACKUP = "/srv/backup/database"
@@ -22,9 +22,9 @@ class Database(Part):
     """The server and its backup."""
 
     name = "MySQL"
-    weakness = "one database: while it is down nothing is read or written, and nothing takes over"
+    single_point_of_failure = "one database: while it is down nothing is read or written, and nothing takes over"
 
-    def there(self, topology: Topology) -> bool:
+    def enabled(self, topology: Topology) -> bool:
         """As the topology says."""
         return topology.database is not None
 
@@ -60,7 +60,7 @@ class Database(Part):
             return None
         return Disk("database", topology.database.disk_mib, "/usr/share/monkeywrench/database")
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """A query of the server's own; the backup where it is kept."""
         if topology.database and machine.name == topology.database.backup_on:
             return backup_question(BACKUP)
@@ -68,7 +68,7 @@ class Database(Part):
             return "mariadb -NBe 'SELECT VERSION(), (SELECT COUNT(*) FROM site.ledger)'"
         return ""
 
-    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
         """A client's round trip, and the age of the backup, both where the backup is kept."""
         if topology.database and machine.name == topology.database.backup_on:
             yield {"what": "database", "every_s": 1, "statement": STATEMENT, "patience_s": PATIENCE_S}
@@ -82,9 +82,9 @@ class Database(Part):
         node = seen.topology.of_role("db")[0].name
         words = answers.get(node, "").split()
         up = len(words) == 2 and words[1].isdigit()
-        trouble = [] if up else [f"the database on {node} does not answer"]
+        problems = [] if up else [f"the database on {node} does not answer"]
         backup = parse_backup(answers.get(wanted.backup_on, ""))
         problem = backup_problem(backup, wanted.backup_every_s)
-        trouble += [f"the backup of the database on {wanted.backup_on} {problem}"] if problem else []
+        problems += [f"the backup of the database on {wanted.backup_on} {problem}"] if problem else []
         line = f"{words[0]} on {node}, {words[1]} scores" if up else f"nothing answers on {node}"
-        return Report(f"{line}; {backup_line(backup)}", tuple(trouble), {"backup": backup})
+        return Report(f"{line}; {backup_line(backup)}", tuple(problems), {"backup": backup})

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 
-from harness.protocols import Astray
+from harness.records import StaleNeighbour
 from topology.model import Machine, Topology
 from topology.parts.part import Part, Report, Seen
 
@@ -16,7 +16,7 @@ class Directors(Part):
 
     name = "Linux Directors"
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """The MAC addresses of a director; the neighbours that others know (ip-neighbour(8))."""
         if machine.role == "director":
             return "ip -o link"
@@ -30,14 +30,14 @@ class Directors(Part):
         which forwards it, until the peer's power fails.
         """
         held = owners_of(seen.topology, seen.addresses)
-        misled = astray(seen)
-        trouble = [*misplaced(seen.topology, held), *map(str, misled)]
+        misled = stale_neighbours(seen)
+        problems = [*misplaced(seen.topology, held), *map(str, misled)]
         line = ", ".join(f"{vip} on {' and '.join(names) or 'nobody'}" for vip, names in held.items())
         facts = {
             "owners": {vip: list(names) for vip, names in held.items()},
-            "astray": [asdict(each) for each in misled],
+            "stale_neighbours": [asdict(each) for each in misled],
         }
-        return Report(line, tuple(trouble), facts)
+        return Report(line, tuple(problems), facts)
 
 
 def misplaced(topology: Topology, held: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
@@ -62,7 +62,7 @@ _MAC = re.compile(r"link/ether (\S+)")
 _NEIGHBOUR = re.compile(r"^(\S+) dev \S+ lladdr (\S+)", re.MULTILINE)
 
 
-def astray(seen: Seen) -> list[Astray]:
+def stale_neighbours(seen: Seen) -> list[StaleNeighbour]:
     """The nodes that take another machine for the owner of a VIP, or of the inside gateway that moves with it. Pure.
 
     Of an address that nobody holds, or two, nothing is said: neighbours cannot know better.
@@ -72,7 +72,7 @@ def astray(seen: Seen) -> list[Astray]:
     floating = _floating(seen.topology)
     owner = {address: names[0] for address, names in _holders(seen.addresses, floating).items() if len(names) == 1}
     return [
-        Astray(node, address, macs.get(mac, mac))
+        StaleNeighbour(node, address, macs.get(mac, mac))
         for node, answer in sorted(answers.items())
         if node not in seen.addresses
         for address, mac in _NEIGHBOUR.findall(answer)

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Part, Report, Secrets, Seen, Witness
+from topology.parts.part import Collector, Part, Report, Secrets, Seen
 
 
 class Dns(Part):
     """The site's resolver."""
 
     name = "DNS round robin"
-    weakness = "one resolver: while it is down nobody finds the site"
+    single_point_of_failure = "one resolver: while it is down nobody finds the site"
 
     def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
         """The zone, and on the client where to ask."""
@@ -29,14 +29,14 @@ class Dns(Part):
         """The resolver."""
         return ("resolver",) if machine.role == "resolver" else ()
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """The client asks once for each address, to see the order turn."""
         if machine.role != "client":
             return ""
         times = len(topology.vips)
         return f"python3 -S /usr/lib/monkeywrench/site.py dns {address(topology)} {topology.site} {times}"
 
-    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
         """Raw answers, as the client gets them."""
         if machine.role == "client":
             yield {"what": "dns", "every_s": 0.25, "resolver": address(topology), "site": topology.site}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Disk, Part, Report, Secrets, Seen, Witness, mounted
+from topology.parts.part import Collector, Disk, Part, Report, Secrets, Seen, mounted
 
 CLUSTER = "web"
 GMOND_PORT, GMETAD_PORT = 8649, 8651
@@ -44,9 +44,9 @@ class Ganglia(Part):
     """gmond and gmetad."""
 
     name = "Ganglia"
-    weakness = "one gmetad: while its director is down there is no history"
+    single_point_of_failure = "one gmetad: while its director is down there is no history"
 
-    def there(self, topology: Topology) -> bool:
+    def enabled(self, topology: Topology) -> bool:
         """As the topology says."""
         return topology.monitoring is not None
 
@@ -77,7 +77,7 @@ class Ganglia(Part):
         wanted = topology.monitoring
         return Disk("ganglia", DISK_MIB) if wanted and machine.name == wanted.gmetad_on else None
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """The hosts in the XML, of gmetad and of each gmond."""
         if topology.monitoring is None:
             return ""
@@ -85,7 +85,7 @@ class Ganglia(Part):
             return f"ganglia-hosts {GMOND_PORT}"
         return f"ganglia-hosts {GMETAD_PORT}" if machine.name == topology.monitoring.gmetad_on else ""
 
-    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
         """What gmetad knows of the hosts."""
         if topology.monitoring and machine.name == topology.monitoring.gmetad_on:
             yield {"what": "ganglia", "every_s": 5, "port": GMETAD_PORT}
@@ -97,21 +97,21 @@ class Ganglia(Part):
         answers = seen.answers.get(self.name, {})
         running = seen.running(machine.name for machine in seen.topology.of_role("web"))
         known = {node: {host.name: host for host in parse_hosts(text)} for node, text in answers.items()}
-        trouble = []
+        problems = []
         for node in seen.running([center]) + running:
             what = f"{'gmetad' if node == center else 'gmond'} on {node}"
             up = {name: host for name, host in known.get(node, {}).items() if host.up}
             if missing := [name for name in running if name not in up]:
-                trouble.append(f"{what} does not see {', '.join(missing)}")
+                problems.append(f"{what} does not see {', '.join(missing)}")
             silent = [name for name in running if name in up and not up[name].metrics]
             if silent and node == center:
-                trouble.append(f"{what} knows no metric of {', '.join(silent)}")
+                problems.append(f"{what} knows no metric of {', '.join(silent)}")
         hosts = known.get(center, {})
         alive = sum(host.up for host in hosts.values())
         oldest = max((host.tn_s for host in hosts.values()), default=0)
         line = f"gmetad on {center} sees {alive} hosts up, {len(hosts) - alive} down; the oldest word {oldest} s old"
         facts = {name: {"tn_s": host.tn_s, "tmax_s": host.tmax_s, "up": host.up} for name, host in hosts.items()}
-        return Report(line, tuple(trouble), {"hosts": facts})
+        return Report(line, tuple(problems), {"hosts": facts})
 
 
 NUMBERS = (("TN", "-1"), ("TMAX", "0"), ("METRICS", "0"))

@@ -13,7 +13,7 @@ class Heartbeat(Part):
     """heartbeat 3 with haresources."""
 
     name = "heartbeat"
-    weakness = "two nodes without fencing: a partition of all paths makes both serve both VIPs"
+    single_point_of_failure = "two nodes without fencing: a partition of all paths makes both serve both VIPs"
 
     def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
         """ha.cf, haresources and authkeys, the same on both directors."""
@@ -50,7 +50,7 @@ class Heartbeat(Part):
         """On the directors."""
         return ("heartbeat",) if machine.role == "director" else ()
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """Whether the daemon runs, and what it says of its peer."""
         if machine.role != "director":
             return ""
@@ -62,14 +62,14 @@ class Heartbeat(Part):
         directors = [machine.name for machine in seen.topology.of_role("director")]
         answers = seen.answers.get(self.name, {})
         says = {name: ([*answers.get(name, "").split("\n"), ""])[:2] for name in seen.running(directors)}
-        trouble = []
+        problems = []
         for name, (daemon, peer) in says.items():
             other = next(director for director in directors if director != name)
             if "is running" not in daemon:
-                trouble.append(f"heartbeat does not run on {name}")
+                problems.append(f"heartbeat does not run on {name}")
             elif peer.strip() != "active" and other in says:
-                trouble.append(f"{name} sees {other} as {peer.strip() or 'unknown'}")
+                problems.append(f"{name} sees {other} as {peer.strip() or 'unknown'}")
         line = ", ".join(f"{name} sees its peer {peer.strip() or 'not'}" for name, (_, peer) in says.items())
         return Report(
-            line or "no director runs", tuple(trouble), {"peers": {n: p.strip() for n, (_, p) in says.items()}}
+            line or "no director runs", tuple(problems), {"peers": {n: p.strip() for n, (_, p) in says.items()}}
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Part, Report, Secrets, Seen, Witness, log_of
+from topology.parts.part import Collector, Part, Report, Secrets, Seen, log_of
 from topology.parts.virtual_service import tables
 
 
@@ -27,11 +27,11 @@ class Ldirectord(Part):
         """On the directors."""
         return ("ldirectord",) if machine.role == "director" else ()
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """Whether the daemon runs."""
         return "pgrep -c -f /usr/sbin/ldirectord" if machine.role == "director" else ""
 
-    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
         """Its log."""
         if machine.role == "director":
             yield log_of("ldirectord", "/var/log/ldirectord.log")
@@ -39,17 +39,17 @@ class Ldirectord(Part):
     def judge(self, seen: Seen) -> Report:
         """It runs on both, and has put every real server into every table."""
         answers = seen.answers.get(self.name, {})
-        trouble, served = [], {}
+        problems, served = [], {}
         web = [machine.name for machine in seen.topology.of_role("web")]
         for director, table in tables(seen).items():
             if not answers.get(director, "").strip().strip("0").isdigit():
-                trouble.append(f"ldirectord does not run on {director}")
+                problems.append(f"ldirectord does not run on {director}")
             for vip in seen.topology.vips:
                 weights = {server.node: server.weight for server in table.get(f"{vip.address}:80", ())}
                 missing = [name for name in web if not weights.get(name)]
                 served[director, str(vip.address)] = len(web) - len(missing)
                 if missing:
-                    trouble.append(f"{director} sends nothing for {vip.address} to {', '.join(missing)}")
+                    problems.append(f"{director} sends nothing for {vip.address} to {', '.join(missing)}")
         least = min(served.values(), default=0)
-        line = f"{least} of {len(web)} real servers in" + ("" if not trouble else " the shortest table")
-        return Report(line, tuple(trouble), {"serving": {f"{d} {v}": n for (d, v), n in served.items()}})
+        line = f"{least} of {len(web)} real servers in" + ("" if not problems else " the shortest table")
+        return Report(line, tuple(problems), {"serving": {f"{d} {v}": n for (d, v), n in served.items()}})

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.protocols import PartStatus, Power
+from harness.records import PartStatus, Power
 from topology.files import File
 from topology.model import Machine, Topology
 
@@ -62,8 +62,8 @@ class Secrets:
     database: str
 
 
-Witness = Mapping[str, Any]
-"""``what``, ``every_s`` and more, as JSON could hold it: the settings of one of ``images/node/machine/witness.py``."""
+Collector = Mapping[str, Any]
+"""``what``, ``every_s`` and more, as in JSON: one entry for ``images/node/machine/collector.py``."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Report:
     """What a part says of itself: one line, what is wrong, and the facts behind it as JSON could hold them."""
 
     seen: str
-    trouble: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -80,10 +80,10 @@ class Part(ABC):
 
     name: str
     """Of its row."""
-    weakness: str = ""
+    single_point_of_failure: str = ""
     """What the original cannot do by itself here, in one sentence; empty when it has a stand-in for everything."""
 
-    def there(self, topology: Topology) -> bool:
+    def enabled(self, topology: Topology) -> bool:
         """False when the topology leaves it out."""
         return True
 
@@ -103,11 +103,11 @@ class Part(ABC):
         """Its disk on a node, if it has one there."""
         return None
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """A shell command whose output on a node tells how it does; empty where there is nothing to ask."""
         return ""
 
-    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
         """What is watched for it on a node during a run."""
         yield from ()
 
@@ -118,10 +118,10 @@ class Part(ABC):
     def status(self, seen: Seen) -> PartStatus:
         """Its row."""
         report = self.judge(seen)
-        return PartStatus(self.name, report.seen, report.trouble, self.weakness, report.facts)
+        return PartStatus(self.name, report.seen, report.problems, self.single_point_of_failure, report.facts)
 
 
-def log_of(service: str, path: str) -> Witness:
+def log_of(service: str, path: str) -> Collector:
     """What a service adds to its log."""
     return {"what": "log", "every_s": 0.25, "service": service, "path": path}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Part, Report, Secrets, Seen, Witness, json_object, log_of
+from topology.parts.part import Collector, Part, Report, Secrets, Seen, json_object, log_of
 
 SITE = "/srv/site"
 UPLOADS = "/srv/uploads"
@@ -32,7 +32,7 @@ class RealServers(Part):
         """Apache."""
         return ("apache",) if machine.role == "web" else ()
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """Each real server asks its own site after its database; the client asks it through each VIP.
 
         Not after its uploads: with their server down the question would stay in an Apache process until that is back,
@@ -50,7 +50,7 @@ class RealServers(Part):
             return f"python3 -S /usr/lib/monkeywrench/site.py http {topology.site} {vips}"
         return ""
 
-    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
         """Apache's errors."""
         if machine.role == "web":
             yield log_of("apache", "/var/log/apache2/error.log")
@@ -60,16 +60,16 @@ class RealServers(Part):
         answers = {node: json_object(text) for node, text in seen.answers.get(self.name, {}).items()}
         client = seen.topology.of_role("client")[0].name
         web = [machine.name for machine in seen.topology.of_role("web")]
-        trouble, fit = [], 0
+        problems, fit = [], 0
         for node in seen.running(web):
             says = answers.get(node, {}).get("database", "no answer")
             if says in ("ok", "none"):
                 fit += 1
             else:
-                trouble.append(f"the site on {node} says of its database: {says}")
+                problems.append(f"the site on {node} says of its database: {says}")
         vips = {str(vip.address): answers.get(client, {}).get(str(vip.address)) for vip in seen.topology.vips}
-        trouble += [f"the site does not answer at {vip}" for vip, node in sorted(vips.items()) if not node]
-        return Report(f"{fit} of {len(web)} serve the site", tuple(trouble), {"served by": vips})
+        problems += [f"the site does not answer at {vip}" for vip, node in sorted(vips.items()) if not node]
+        return Report(f"{fit} of {len(web)} serve the site", tuple(problems), {"served by": vips})
 
 
 def own_site(topology: Topology, machine: Machine) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Disk, Part, Report, Secrets, Seen, Witness, mounted
+from topology.parts.part import Collector, Disk, Part, Report, Secrets, Seen, mounted
 from topology.parts.real_servers import UPLOADS
 
 BACKUP = "/srv/backup/uploads"
@@ -30,9 +30,9 @@ class VariableData(Part):
     """NFS server, clients, and the backup."""
 
     name = "variable data"
-    weakness = "one NFS server: while it is down, uploads wait"
+    single_point_of_failure = "one NFS server: while it is down, uploads wait"
 
-    def there(self, topology: Topology) -> bool:
+    def enabled(self, topology: Topology) -> bool:
         """As the topology says."""
         return topology.variable_data is not None
 
@@ -76,7 +76,7 @@ class VariableData(Part):
         wanted = topology.variable_data
         return Disk("uploads", wanted.disk_mib) if wanted and machine.name == wanted.master else None
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """statfs, which an NFS client always asks the server; and the age of the backup where it is kept."""
         wanted = topology.variable_data
         if wanted is None or machine.role != "web":
@@ -84,7 +84,7 @@ class VariableData(Part):
         ask = f"timeout -s KILL {ANSWER_S} stat -f -c %T {UPLOADS} || echo silent"
         return f"{ask}; {backup_question(BACKUP)}" if machine.name == wanted.backup_on else ask
 
-    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
         """A round trip on each mount, and the age of the backup where it is kept."""
         wanted = topology.variable_data
         if wanted is None or machine.role != "web":
@@ -100,18 +100,18 @@ class VariableData(Part):
         answers = seen.answers.get(self.name, {})
         assert wanted is not None
         web = [machine.name for machine in seen.topology.of_role("web")]
-        trouble, mounted = [], []
+        problems, mounted = [], []
         for node in seen.running(web):
             kind = answers.get(node, "").partition("\n")[0].strip()
             if kind == ("ext2/ext3" if node == wanted.master else "nfs"):
                 mounted.append(node)
             else:
-                trouble.append(f"{node}: {UPLOADS} is {kind if kind not in ('', 'silent') else 'not answering'}")
+                problems.append(f"{node}: {UPLOADS} is {kind if kind not in ('', 'silent') else 'not answering'}")
         backup = parse_backup(answers.get(wanted.backup_on, "").partition("\n")[2])
         problem = backup_problem(backup, wanted.backup_every_s)
-        trouble += [f"the backup of the uploads on {wanted.backup_on} {problem}"] if problem else []
+        problems += [f"the backup of the uploads on {wanted.backup_on} {problem}"] if problem else []
         line = f"served by {wanted.master}, mounted on {len(mounted)} of {len(web)}; {backup_line(backup)}"
-        return Report(line, tuple(trouble), {"mounted": mounted, "backup": backup})
+        return Report(line, tuple(problems), {"mounted": mounted, "backup": backup})
 
 
 LATE = 3

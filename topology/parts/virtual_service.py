@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from harness.protocols import RealServer
+from harness.records import RealServer
 from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Part, Report, Secrets, Seen, Witness
+from topology.parts.part import Collector, Part, Report, Secrets, Seen
 
 FORWARDS = {"masq": "Masq", "gate": "Route", "ipip": "Tunnel"}
 """As ``ipvsadm -Ln`` calls them."""
@@ -41,11 +41,11 @@ class VirtualService(Part):
             return "ip_vs", f"ip_vs_{topology.service.scheduler}", "nf_conntrack"
         return ("ipip",) if machine.role == "web" and topology.service.forwarding == "ipip" else ()
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """The table and the sync daemons of a director."""
         return f"ipvsadm -Ln; echo {SYNC}; ipvsadm -L --daemon" if machine.role == "director" else ""
 
-    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
         """The table of each director."""
         if machine.role == "director":
             yield {"what": "table", "every_s": 0.5, "nodes": real_servers(topology)}
@@ -53,15 +53,15 @@ class VirtualService(Part):
     def judge(self, seen: Seen) -> Report:
         """Each director has every service with the scheduler, persistence and forwarding of the topology, and syncs."""
         topology, answers = seen.topology, seen.answers.get(self.name, {})
-        trouble = []
+        problems = []
         for director in seen.running(machine.name for machine in topology.of_role("director")):
             answer = answers.get(director, "")
-            trouble += [f"{director}: {problem}" for problem in _problems(topology, answer)]
+            problems += [f"{director}: {problem}" for problem in _problems(topology, answer)]
         wanted = topology.service
         sticky = f", persistent for {wanted.persistence_s} s" if wanted.persistence_s else ""
         sync = "connections synced" if topology.directors.connection_sync else "no connection sync"
         line = f"{wanted.forwarding}, {wanted.scheduler}{sticky}; {sync}; {len(topology.vips)} VIPs"
-        return Report(line, tuple(trouble), {"tables": answers})
+        return Report(line, tuple(problems), {"tables": answers})
 
 
 def _problems(topology: Topology, answer: str) -> Iterator[str]:

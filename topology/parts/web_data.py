@@ -8,7 +8,7 @@ from typing import Any
 
 from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Part, Report, Secrets, Seen, Witness, json_object
+from topology.parts.part import Collector, Part, Report, Secrets, Seen, json_object
 from topology.parts.real_servers import SITE
 
 STATE = "/run/monkeywrench/replicate.json"
@@ -18,9 +18,9 @@ class WebData(Part):
     """``replicate`` on the master, an rsync daemon on each other real server."""
 
     name = "web data"
-    weakness = "one master: while it is down the site is served, but not changed"
+    single_point_of_failure = "one master: while it is down the site is served, but not changed"
 
-    def there(self, topology: Topology) -> bool:
+    def enabled(self, topology: Topology) -> bool:
         """As the topology says."""
         return topology.web_data is not None
 
@@ -44,7 +44,7 @@ class WebData(Part):
             return ()
         return ("replicate",) if machine.name == topology.web_data.master else ("rsyncd",)
 
-    def question(self, topology: Topology, machine: Machine) -> str:
+    def probe_command(self, topology: Topology, machine: Machine) -> str:
         """A fingerprint of the folder (what rsync compares: names, sizes, times), and the master's own account."""
         if topology.web_data is None or machine.role != "web":
             return ""
@@ -52,7 +52,7 @@ class WebData(Part):
         account = f"; cat {STATE}" if machine.name == topology.web_data.master else ""
         return f"({print_all}) | sort | md5sum | cut -c 1-32{account}"
 
-    def witnesses(self, topology: Topology, machine: Machine) -> Iterator[Witness]:
+    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
         """The content of the folder, at each change."""
         if topology.web_data is not None and machine.role == "web":
             yield {"what": "docroot", "every_s": 0.5, "at_least_every_s": 5, "folder": SITE}
@@ -67,14 +67,14 @@ class WebData(Part):
         if master not in prints:
             return Report(f"the master {master} does not answer", (f"web data: the master {master} does not answer",))
         behind = [node for node in seen.running(web) if prints.get(node) != prints[master]]
-        trouble = [f"{', '.join(behind)}: the site's folder is not as on {master}"] if behind else []
-        trouble += [f"replication: {account['trouble']}"] if account.get("trouble") else []
+        problems = [f"{', '.join(behind)}: the site's folder is not as on {master}"] if behind else []
+        problems += [f"replication: {account['trouble']}"] if account.get("problems") else []
         lag_s = account.get("lag_s")
         line = f"{len(prints) - len(behind)} of {len(web)} as on {master}"
         line += f", last change everywhere within {lag_s:.1f} s" if lag_s is not None else ""
-        return Report(line, tuple(trouble), {"behind": behind, "replication": account})
+        return Report(line, tuple(problems), {"behind": behind, "replication": account})
 
 
 def _account(answer: str) -> dict[str, Any]:
     found = json_object(answer.partition("\n")[2])
-    return found or {"trouble": "the script on the master gives no account of itself"}
+    return found or {"problems": "the script on the master gives no account of itself"}

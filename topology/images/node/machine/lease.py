@@ -83,7 +83,7 @@ class Lease:
         self.began = self.deadline = time.monotonic()
         self.steps: Steps | None = None
         self.again: Steps | None = None
-        self.ending, self.how, self.tries, self.trouble = False, "", 0, ""
+        self.ending, self.how, self.tries, self.problems = False, "", 0, ""
         self.waiting: list[tuple[Client, int]] = []
         self.renew()
 
@@ -106,16 +106,16 @@ class Lease:
         self.steps = Steps(self.chassis, self.undo_steps, self.undone)
         self.steps.go_on()
 
-    def undone(self, trouble: str) -> None:
+    def undone(self, problems: str) -> None:
         """The undo came to its end."""
-        self.steps, self.trouble = None, trouble
-        if not trouble:
+        self.steps, self.problems = None, problems
+        if not problems:
             self.chassis.leases.over(self)
             return
         if self.tries < TRIES:
             self.deadline = time.monotonic() + RETRY_S
         else:
-            self.answer({"error": f"{self.fault} could not be undone: {trouble}"})
+            self.answer({"error": f"{self.fault} could not be undone: {problems}"})
 
     def answer(self, message: Message) -> None:
         """To all that wait for its end."""
@@ -131,9 +131,9 @@ class Lease:
             if steps is not None:
                 steps.go_on()
 
-    def done_again(self, trouble: str) -> None:
+    def done_again(self, problems: str) -> None:
         """After a reboot the fault is in again, or it is not, which whoever asks is told."""
-        self.again, self.trouble = None, trouble
+        self.again, self.problems = None, problems
         if self.ending:
             self.end(self.how)
 
@@ -150,7 +150,7 @@ class Lease:
             "state": state,
             "age_ms": round((now - self.began) * 1000),
             "left_ms": round((self.deadline - now) * 1000) if state == "held" else 0,
-            "trouble": self.trouble,
+            "problems": self.problems,
         }
 
 

@@ -37,7 +37,7 @@ ETH_P_IP = 0x0800
 SO_MARK = 36
 """asm-generic/socket.h."""
 MARK = 0x10000
-"""A bit of the mark of what the middlebox sends; the lower ones are other faults' (faults/nft.py)."""
+"""A bit of the mark of what the middlebox sends; the lower ones are other faults' (faults/network/nft.py)."""
 SOL_PACKET = 263
 PACKET_AUXDATA = 8
 TP_STATUS_CSUMNOTREADY = 8

@@ -74,14 +74,14 @@ class Account:
     def words(self) -> dict[str, Any]:
         """As JSON, with its trouble in a sentence."""
         failed = [f"{name} ({why})" for name, why in sorted(self.failed.items())]
-        trouble = self.refused or (f"not reached: {', '.join(failed)}" if failed else "")
+        problems = self.refused or (f"not reached: {', '.join(failed)}" if failed else "")
         return {
             "rounds": self.rounds,
             "transfers": self.transfers,
             "pending": self.pending_s is not None,
             "lag_s": None if self.lag_s is None else round(self.lag_s, 3),
             "failed": sorted(self.failed),
-            "trouble": trouble,
+            "problems": problems,
         }
 
 

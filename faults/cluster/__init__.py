@@ -1,0 +1,1 @@
+"""Faults of the directors as a pair."""

@@ -1,0 +1,1 @@
+"""Faults of the data: NFS, replication, the database, backups."""

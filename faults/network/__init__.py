@@ -1,0 +1,1 @@
+"""Faults of the network: cables, traffic, packet filters, ARP."""

@@ -1,0 +1,306 @@
+"""The history of a run: ops in Jepsen's terms, one JSON line each, written as they come and read back as they were.
+
+Whatever a run decides is decided from its history alone, so the file must survive the run that wrote it: a line is
+flushed before ``record`` returns, and a run that was killed leaves at most one torn line, at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, overload
+
+from harness.errors import UserError
+from harness.records import Cluster, Entry
+
+TYPES = frozenset({"invoke", "ok", "fail", "info"})
+"""``info`` means that nobody knows (a timeout), and is the type of all that no client asked for."""
+
+
+class HistoryError(UserError):
+    """A history that cannot be read, or that lacks what was asked of it. The message says where."""
+
+
+@dataclass(frozen=True)
+class Op:
+    """One line of a history. ``time`` is in ns since the run's start, on the lab's clock."""
+
+    index: int
+    time: int
+    process: str
+    type: str
+    f: str
+    value: Any = None
+    error: str | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        """The field ``key`` of the value. Raises HistoryError when there is none."""
+        if not isinstance(self.value, dict) or key not in self.value:
+            raise HistoryError(f"op {self.index} ({self.f}): its value has no {key!r}")
+        return self.value[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The field ``key`` of the value, or ``default``."""
+        return self.value.get(key, default) if isinstance(self.value, dict) else default
+
+    def line(self) -> str:
+        """The op as one line of JSON, without its newline. Raises TypeError or ValueError for what JSON cannot say."""
+        fields = {
+            "index": self.index,
+            "time": self.time,
+            "process": self.process,
+            "type": self.type,
+            "f": self.f,
+            "value": self.value,
+        }
+        if self.error is not None:
+            fields["error"] = self.error
+        # ASCII only: a log line may hold bytes that are no UTF-8, which decode to surrogates that no encoder takes.
+        return json.dumps(fields, separators=(",", ":"), allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An invocation and what came of it; no completion means that the run ended first."""
+
+    invoke: Op
+    completion: Op | None
+
+    @property
+    def ok(self) -> bool:
+        """True when it certainly happened."""
+        return self.completion is not None and self.completion.type == "ok"
+
+
+class History(Sequence[Op]):
+    """The ops of one run, in the order in which they were recorded, which is only nearly the order of their times."""
+
+    def __init__(self, ops: Iterable[Op]) -> None:
+        self._ops = tuple(ops)
+
+    @overload
+    def __getitem__(self, place: int) -> Op: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Op, ...]: ...
+    def __getitem__(self, place: int | slice) -> Op | tuple[Op, ...]:
+        return self._ops[place]
+
+    def __len__(self) -> int:
+        return len(self._ops)
+
+    def __iter__(self) -> Iterator[Op]:
+        return iter(self._ops)
+
+    def __repr__(self) -> str:
+        return f"<History of {len(self)} ops>"
+
+    @cached_property
+    def _by_f(self) -> dict[str, tuple[Op, ...]]:
+        groups: dict[str, list[Op]] = defaultdict(list)
+        for op in self._ops:
+            groups[op.f].append(op)
+        return {f: tuple(ops) for f, ops in groups.items()}
+
+    @cached_property
+    def _by_index(self) -> dict[int, Op]:
+        return {op.index: op for op in self._ops}
+
+    @cached_property
+    def _by_time(self) -> History:
+        return History(sorted(self._ops, key=lambda op: (op.time, op.index)))
+
+    def by_time(self) -> History:
+        """The same ops sorted by time; equal times keep the order of recording."""
+        return self._by_time
+
+    def of(self, f: str) -> tuple[Op, ...]:
+        """All ops of that ``f``."""
+        return self._by_f.get(f, ())
+
+    def seen(self, f: str) -> tuple[Op, ...]:
+        """The ops of that ``f`` that carry an observation: a line that a feed could not read carries an error."""
+        return tuple(op for op in self.of(f) if op.error is None and isinstance(op.value, dict))
+
+    def process(self, prefix: str) -> tuple[Op, ...]:
+        """All ops whose process starts with ``prefix``."""
+        return tuple(op for op in self._ops if op.process.startswith(prefix))
+
+    def op(self, index: int) -> Op:
+        """The op with that index. Raises HistoryError when there is none."""
+        try:
+            return self._by_index[index]
+        except KeyError:
+            raise HistoryError(f"there is no op {index}") from None
+
+    def pairs(self, f: str) -> tuple[Pair, ...]:
+        """Each invocation of ``f`` with its completion, by time of the invocation.
+
+        A process has one op outstanding. One that invokes again without an answer gave the first one up.
+        """
+        pairs: list[Pair] = []
+        outstanding: dict[str, Op] = {}
+        for op in self.of(f):
+            invoke = outstanding.pop(op.process, None)
+            if invoke is not None:
+                pairs.append(Pair(invoke, None if op.type == "invoke" else op))
+            if op.type == "invoke":
+                outstanding[op.process] = op
+        pairs += [Pair(invoke, None) for invoke in outstanding.values()]
+        return tuple(sorted(pairs, key=lambda pair: (pair.invoke.time, pair.invoke.index)))
+
+    @property
+    def start(self) -> Op:
+        """The op that opened the run. Raises HistoryError when the run did not get that far."""
+        for op in self.of("start"):
+            if op.process == "run":
+                return op
+        raise HistoryError("the history has no start: the run ended before anything was recorded")
+
+    @cached_property
+    def cluster(self) -> Cluster:
+        """The cluster that the run was of. MAC addresses are in lower case."""
+        facts = self.start["cluster"]
+        try:
+            return Cluster(
+                site=facts["site"],
+                vips=dict(facts["vips"]),
+                directors=tuple(facts["directors"]),
+                web=tuple(facts["web"]),
+                macs={mac.lower(): node for mac, node in facts["macs"].items()},
+                keepalive_ms=int(facts["keepalive_ms"]),
+                deadtime_ms=int(facts["deadtime_ms"]),
+                resources_per_vip=int(facts.get("resources_per_vip", Cluster.resources_per_vip)),
+                resource_start_ms=int(facts.get("resource_start_ms", Cluster.resource_start_ms)),
+                resolver=str(facts.get("resolver", Cluster.resolver)),
+                **_later_facts(facts),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise HistoryError(f"op {self.start.index} (start): its cluster cannot be read: {error!r}") from error
+
+    @property
+    def scenario(self) -> str:
+        """The name of the scenario."""
+        return str(self.start["scenario"])
+
+    @property
+    def load_only(self) -> bool:
+        """True when it has the ops of a load and nothing else: those of workers, put together."""
+        return any(op.process == "run" and op.get("load_only") is True for op in self.of("start"))
+
+    @property
+    def complete(self) -> bool:
+        """True when the run ended by itself; False when it was killed."""
+        return any(op.process == "run" for op in self.of("end"))
+
+    @property
+    def end_ns(self) -> int:
+        """The time of the latest op; 0 when there is none."""
+        return max((op.time for op in self._ops), default=0)
+
+
+LATER_FACTS: Mapping[str, Callable[[Any], Any]] = {
+    "auto_failback": bool,
+    "check_interval_ms": int,
+    "check_timeout_ms": int,
+    "check_count": int,
+    "failure_count": int,
+    "checktype": str,
+    "quiescent": lambda value: None if value is None else bool(value),
+    "scheduler": str,
+    "persistence_s": int,
+    "connection_sync": bool,
+}
+"""Facts that a history without them may lack: an older run did not record them."""
+
+
+def _later_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: kind(facts[name]) for name, kind in LATER_FACTS.items() if name in facts}
+
+
+class Recorder:
+    """Writes a history. Any thread may record; ops get their index in the order of the calls.
+
+    ``path`` must not exist: two runs never share a history. Raises FileExistsError otherwise.
+    """
+
+    def __init__(self, path: str | Path, origin_ns: int) -> None:
+        self._file = Path(path).open("x", encoding="ascii", newline="\n")  # noqa: SIM115 (closed by close)
+        self._origin_ns = origin_ns
+        self._lock = threading.Lock()
+        self._next = 0
+
+    def record(self, entry: Entry) -> Op:
+        """Write one entry and return its op. Raises HistoryError once closed, TypeError for what JSON cannot say."""
+        with self._lock:
+            if self._file.closed:
+                raise HistoryError("the history is closed")
+            op = Op(
+                index=self._next,
+                time=entry.time_ns - self._origin_ns,
+                process=entry.process,
+                type=entry.type,
+                f=entry.f,
+                value=entry.value,
+                error=entry.error,
+            )
+            # One write and one flush: after that the line belongs to the kernel, and killing this process keeps it.
+            self._file.write(op.line() + "\n")
+            self._file.flush()
+            self._next += 1
+            return op
+
+    def close(self) -> None:
+        """Close the file. Safe to call twice."""
+        with self._lock:
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def load(path: str | Path) -> History:
+    """Read a history back. A torn last line is dropped; anything else that is broken raises HistoryError."""
+    *lines, last = Path(path).read_bytes().split(b"\n")
+    ops = [_parse(line, number) for number, line in enumerate(lines)]
+    if last:
+        with suppress(HistoryError):  # no newline: the writer was killed within this line
+            ops.append(_parse(last, len(lines)))
+    return History(ops)
+
+
+FIELDS: dict[str, Callable[[Any], bool]] = {
+    "index": lambda value: type(value) is int,
+    "time": lambda value: type(value) is int,
+    "process": lambda value: isinstance(value, str),
+    "type": lambda value: value in TYPES,
+    "f": lambda value: isinstance(value, str),
+}
+
+
+def _parse(line: bytes, number: int) -> Op:
+    where = f"line {number + 1}"
+    try:
+        fields = json.loads(line)
+    except ValueError as error:
+        raise HistoryError(f"{where} of the history is no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise HistoryError(f"{where} of the history is no JSON object")
+    for name, fits in FIELDS.items():
+        if name not in fields or not fits(fields[name]):
+            raise HistoryError(f"{where} of the history has no right {name!r}")
+    if fields["index"] != number:
+        raise HistoryError(f"{where} of the history has index {fields['index']}, not {number}: lines are missing")
+    unknown = fields.keys() - FIELDS.keys() - {"value", "error"}
+    if unknown:
+        raise HistoryError(f"{where} of the history has unknown fields: {', '.join(sorted(unknown))}")
+    return Op(**fields)

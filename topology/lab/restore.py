@@ -1,0 +1,297 @@
+"""Proving that a backup of the database restores: a throwaway server starts on it, and its rows are compared.
+
+The server runs in a container of its own beside the lab, without any network, on a copy; so the cluster is not touched,
+and the proof works while the database itself is down.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from harness.interrupts import deferring_signals
+from harness.protocols import Feed, Stream
+from harness.records import Entry, LabError, Line, Power
+from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknown
+from harness.wait import REAL, Clock, NotYet, Timeout, until
+from topology.lab import engine, image
+from topology.lab.docker_lab import DockerLab
+from topology.lab.node import DockerNode
+from topology.model import Database
+from topology.parts.database import BACKUP
+from topology.parts.variable_data import backup_question, parse_backup
+
+FRESH_S = 180
+START_S = 90
+QUERY_S = 60
+MADE_S = 60
+"""Longer than a backup takes to be made, sent and kept."""
+FOLDER, SOCKET, LOG = "/restore", "/run/mysqld/restore.sock", "/var/log/restore.log"
+LEDGER = "SELECT op, player, points FROM site.ledger ORDER BY entry"
+COINS = "SELECT COALESCE(SUM(coins), 0), COUNT(*) FROM site.players"
+TABLES = "CHECK TABLE site.players, site.ledger, site.transfers EXTENDED"
+COINS_EACH = 1000
+"""What each player starts out with (schema.sql); transfers move coins and never make or lose any."""
+
+Rows = Mapping[str, tuple[str, ...]]
+"""The ledger: operation's id -> the rest of its row."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a throwaway server found in a backup; ``error`` when it did not start or could not read."""
+
+    ledger: Rows
+    coins: int = 0
+    players: int = 0
+    damaged: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a backup is compared with."""
+
+    before: Rows | None
+    """What was committed before the backup began, row by row; None when only its number is known."""
+    entries_before: int
+    now: Rows | None
+    """The living database's ledger; None while that is down."""
+
+
+def prove(client: Any, lab: DockerLab, fresh: bool = False) -> Verdict:
+    """Restore the current backup, or a ``fresh`` one, and compare. Raises LabError when there is none to restore."""
+    keeper, database = _places(lab)
+    before = None
+    if fresh:
+        before = ledger(database.exec("mariadb", "-NBe", LEDGER, timeout_s=QUERY_S).stdout)
+        taken = database.exec("/usr/lib/monkeywrench/database-backup", "once", timeout_s=FRESH_S)
+        if not taken.ok:
+            raise LabError(f"no backup could be taken: {taken.stdout.strip() or taken.stderr.strip()}")
+    backup = _current(keeper)
+    if "age_s" not in backup:
+        raise LabError(
+            f"{keeper.name} has no backup of the database yet", "Wait for the first one, or take one: --fresh."
+        )
+    folder = keeper.exec("readlink", "-f", f"{BACKUP}/current").stdout.strip()
+    pieces, _ = keeper.container.get_archive(f"{folder}/.")
+    with _server(client, lab.name, b"".join(pieces)) as container:
+        restored = _read(container)
+    now = None
+    if database.power() is Power.RUNNING:
+        living = database.exec("mariadb", "-NBe", LEDGER, timeout_s=QUERY_S)
+        now = ledger(living.stdout) if living.ok else None
+    return compare(Known(before, _scores_before(backup), now), restored, backup["age_s"])
+
+
+def await_telling(lab: DockerLab, clock: Clock = REAL) -> None:
+    """Wait until there were scores before the current backup began, so that restoring it can tell anything.
+
+    The cluster makes its backups in its own time, and the current one may be older than the first score. A proof that
+    nothing can be said by then is left to :func:`prove`: this gives up without an error after two intervals of the
+    backup and what it takes to make one, and at once where the database itself has no score.
+    """
+    keeper, database = _places(lab)
+    within_s = 2 * _wanted(lab).backup_every_s + MADE_S
+
+    def telling() -> bool:
+        try:
+            return _scores_before(_current(keeper)) > 0 or _has_no_score(database)
+        except LabError as error:  # a machine may be off
+            raise NotYet(str(error)) from error
+
+    with suppress(Timeout):
+        until(telling, within_s, "a backup with scores in it", 1, clock)
+
+
+def _places(lab: DockerLab) -> tuple[DockerNode, DockerNode]:
+    """The node that keeps the backup, and the database. Raises LabError."""
+    return lab.node(_wanted(lab).backup_on), lab.node(lab.topology.of_role("db")[0].name)
+
+
+def _wanted(lab: DockerLab) -> Database:
+    if lab.topology.database is None:
+        raise LabError("this lab has no database", "Boot a topology with the table [database].")
+    return lab.topology.database
+
+
+def _current(keeper: DockerNode) -> dict[str, Any]:
+    return parse_backup(keeper.exec("sh", "-c", backup_question(BACKUP)).stdout)
+
+
+def _scores_before(backup: Mapping[str, Any]) -> int:
+    """How many scores were certainly committed before a backup began, as it says of itself."""
+    return int((backup.get("says") or {}).get("ledger_entries", 0))
+
+
+def _has_no_score(database: DockerNode) -> bool:
+    """Surely none: a database that does not answer may have some."""
+    if database.power() is not Power.RUNNING:
+        return False
+    return database.exec("mariadb", "-NBe", "SELECT COUNT(*) FROM site.ledger", timeout_s=QUERY_S).stdout.strip() == "0"
+
+
+def proofs(lab: DockerLab, checks: Mapping[str, Mapping[str, Any]]) -> list[Feed]:
+    """What a run has to follow at its end, if its checks want a backup to be restored."""
+    return [ProofFeed(engine.connect(), lab)] if checks.get("backup", {}).get("proofs") else []
+
+
+class ProofFeed:
+    """A proof as a feed that ends by itself: one op, from the beginning of a restore to what came of it."""
+
+    name = "prove-backup"
+
+    def __init__(self, client: Any, lab: DockerLab) -> None:
+        self.client, self.lab = client, lab
+
+    def open(self) -> Stream:
+        """Begin."""
+        return _Proof(self.client, self.lab)
+
+    def entries(self, line: Line) -> Iterable[Entry]:
+        """The op of a line."""
+        op = json.loads(line.text)
+        yield Entry(line.time_ns, self.name, op["type"], self.name, op["value"], op.get("error"))
+
+    def ready(self) -> bool:
+        """It needs no node to be up: the backup is kept where a container's files can be read in any state."""
+        return True
+
+
+class _Proof:
+    def __init__(self, client: Any, lab: DockerLab) -> None:
+        self.client, self.lab = client, lab
+
+    def __iter__(self) -> Iterator[Line]:
+        yield self._line("invoke", {"of": "database"})
+        try:
+            await_telling(self.lab)
+            verdict = prove(self.client, self.lab)
+        except LabError as error:
+            yield self._line("info", {"of": "database"}, str(error))
+            return
+        kind = TYPES[verdict.outcome]
+        yield self._line(kind, {"of": "database", **verdict.numbers}, None if kind == "ok" else verdict.summary)
+
+    def _line(self, kind: str, value: Mapping[str, Any], error: str | None = None) -> Line:
+        said = {"type": kind, "value": value, **({"error": error} if error else {})}
+        return Line(self.lab.now_ns(), json.dumps(said))
+
+    def stop(self) -> None:
+        """It ends by itself."""
+
+
+TYPES = {Outcome.VALID: "ok", Outcome.INVALID: "fail", Outcome.UNKNOWN: "info"}
+
+
+@contextmanager
+def _server(client: Any, lab: str, archive: bytes) -> Iterator[Any]:
+    """A container with the backup in it; removed afterwards, and by whatever removes the lab."""
+    with deferring_signals():
+        container = client.containers.run(
+            image.names()["db"],
+            ["sleep", "infinity"],
+            detach=True,
+            init=True,
+            network_mode="none",
+            labels={engine.LABEL: lab},
+        )
+    try:
+        container.exec_run(["mkdir", "-p", FOLDER, "/run/mysqld"])
+        container.put_archive(FOLDER, io.BytesIO(archive))
+        container.exec_run(["chown", "-R", "mysql:", FOLDER, "/run/mysqld"])
+        yield container
+    finally:
+        container.remove(force=True, v=True)
+
+
+def _read(container: Any) -> Restored:
+    command = f"exec mariadbd --user=mysql --datadir={FOLDER} --socket={SOCKET} --skip-networking --skip-grant-tables"
+    container.exec_run(["sh", "-c", f"{command} > {LOG} 2>&1"], detach=True)
+
+    def answers() -> bool:
+        if container.exec_run(["pgrep", "mariadbd"]).exit_code != 0:
+            raise LabError("the server ended")
+        if _query(container, "SELECT 1") != [("1",)]:
+            raise NotYet("the server does not answer")
+        return True
+
+    try:
+        until(answers, START_S, "the throwaway server to answer", 0.2)
+        damaged = [row[0] for row in _query(container, TABLES) if row[2:3] != ("status",) or row[3:] != ("OK",)]
+        ((coins, players),) = _query(container, COINS)
+        rows = {op: tuple(rest) for op, *rest in _query(container, LEDGER)}
+    except (LabError, Timeout, ValueError):
+        errors = [line for line in _text(container, ["cat", LOG]).splitlines() if "[ERROR]" in line]
+        return Restored({}, error=errors[0].partition("[ERROR]")[2].strip() if errors else "no reason in its log")
+    return Restored(rows, int(coins), int(players), tuple(damaged))
+
+
+def _text(container: Any, argv: Sequence[str]) -> str:
+    return str(container.exec_run(list(argv)).output.decode("utf-8", "replace"))
+
+
+def _query(container: Any, statement: str) -> list[tuple[str, ...]]:
+    done = container.exec_run(["mariadb", f"--socket={SOCKET}", "-NBe", statement], demux=True)
+    return [tuple(line.split("\t")) for line in (done.output[0] or b"").decode().splitlines()]
+
+
+def ledger(printed: str) -> Rows:
+    """The ledger as ``mariadb -NBe`` prints it. Pure."""
+    return {op: tuple(rest) for op, *rest in (line.split("\t") for line in printed.splitlines())}
+
+
+def compare(known: Known, restored: Restored, age_s: int) -> Verdict:
+    """Whether a backup is what it should be. Pure.
+
+    The ledger only grows, so a good backup has all that was committed before it began, and nothing that the living
+    database has not.
+    """
+    if restored.error:
+        findings = [invalid(f"The backup does not restore: {restored.error}.")]
+    else:
+        findings = [*_table_findings(restored), *_ledger_findings(known, restored.ledger)]
+    held = f"The backup, {age_s} s old, restores: {len(restored.ledger)} scores"
+    held += f", among them all {len(known.before)} of before it began." if known.before is not None else "."
+    numbers = {"age_s": age_s, "restored": len(restored.ledger), "before": known.entries_before}
+    return conclude("backup", findings, held, numbers)
+
+
+def _table_findings(restored: Restored) -> Iterator[Finding]:
+    if restored.damaged:
+        yield invalid(f"Tables are damaged in the backup: {', '.join(sorted(set(restored.damaged)))}.")
+    right = restored.players * COINS_EACH
+    if restored.coins != right:
+        yield invalid(f"All coins in the backup are {restored.coins}; transfers never change that they are {right}.")
+
+
+def _ledger_findings(known: Known, rows: Rows) -> Iterator[Finding]:
+    if known.before is not None:
+        yield from _lost(known.before, rows, "that were committed before it began")
+        if not known.before:
+            yield unknown("There was no score before the backup began, so nothing was compared.")
+    elif len(rows) < known.entries_before:
+        yield invalid(f"The backup has {len(rows)} scores; {known.entries_before} were committed before it began.")
+    elif not known.entries_before:
+        yield unknown("There was no score before the backup began, so nothing was compared.")
+    if known.now is not None:
+        yield from _lost(rows, known.now, "that the living database does not have")
+
+
+def _lost(wanted: Rows, rows: Rows, which: str) -> Iterator[Finding]:
+    missing = [op for op in wanted if op not in rows]
+    other = [op for op in wanted if op in rows and rows[op] != wanted[op]]
+    if missing:
+        where = "is without" if which.startswith("that were") else "has"
+        yield invalid(f"The backup {where} {len(missing)} scores {which}: {_some(missing)}.")
+    if other:
+        yield invalid(f"The backup has {len(other)} scores with other values: {_some(other)}.")
+
+
+def _some(ops: Iterable[str]) -> str:
+    first = sorted(ops)
+    return ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")

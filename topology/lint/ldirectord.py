@@ -1,0 +1,339 @@
+"""ldirectord's configuration: what it refuses, and what it accepts and does otherwise than meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from topology.lint import sysctl
+from topology.lint.ldirectord_syntax import LdirectordCf, Real, Service, Setting, parse
+from topology.lint.model import Cluster, Config, Finding, Remark, cited, nearest, others, per_node, quoted
+
+DEFAULT_INTERVAL_S = 10
+DEFAULT_CHECK_S = 5
+DEFAULT_NEGOTIATE_S = 30
+"""set_defaults of ldirectord 4.12; the two timeouts are also defaults for each other (ld_setup)."""
+NOTICE_LIMIT_S = 60
+"""A failure that can go unnoticed for longer is reported. A judgement, no limit of ldirectord."""
+
+SQL = frozenset({"mysql", "oracle", "pgsql"})
+"""All go through check_sql, which sets no alarm."""
+RECEIVES = frozenset({"dns", "ftp", "http", "http_proxy", "https", "ldap", "ldaps", "simpletcp"})
+"""The checks that compare the answer with ``receive``."""
+FETCHES = frozenset({"http", "http_proxy", "https"})
+SCHEDULERS = frozenset({"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"})
+"""ipvsadm(8); ldirectord takes any lower case word."""
+BLIND = {
+    "on": "no real server is ever checked, and a dead one is never taken out; use negotiate",
+    "off": "no real server is ever put in; use negotiate",
+    "connect": "a real server whose kernel still accepts connections stays in, whatever it answers; use negotiate",
+    "ping": "a real server whose kernel answers pings stays in, with no web server at all; use negotiate",
+}
+"""Check types that look at no content."""
+
+
+def refused(cf: LdirectordCf) -> Iterator[Remark]:
+    """Lines for which ldirectord does not start."""
+    yield from cf.refused
+
+
+def quiescent_unset(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: the manual and the code disagree."""
+    covered = cf.services and all(service.get("quiescent") for service in cf.services)
+    if cf.get("quiescent") is None and not covered:
+        yield (
+            0,
+            "quiescent is not set: the manual says that it is yes then, the code says no, and a failed real server is "
+            "deleted instead of getting weight 0. Say which [ldirectord(8), set_defaults of "
+            "ldirectord]",
+        )
+
+
+def checkinterval_unset(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: ten seconds between the rounds of checks."""
+    covered = cf.forks and cf.services and all(service.get("checkinterval") for service in cf.services)
+    if cf.get("checkinterval") is None and not covered:
+        yield (
+            0,
+            f"checkinterval is not set: {DEFAULT_INTERVAL_S} s pass between rounds of checks, and clients are sent to "
+            "a dead real server meanwhile. Say how many seconds are right [ldirectord(8)]",
+        )
+
+
+def timeouts_unset(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: half a minute for a real server that hangs."""
+    names = ("checktimeout", "negotiatetimeout")
+    for service in cf.services:
+        timed = service.negotiates and service.service not in SQL | {"none"}
+        if timed and not any(cf.of(service, name) for name in names):
+            yield (
+                service.line,
+                f"Neither negotiatetimeout nor checktimeout is set: a real server that hangs is noticed after "
+                f"{DEFAULT_NEGOTIATE_S} s, and holds up all other checks meanwhile [ldirectord(8)]",
+            )
+
+
+def blind_checktype(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: nobody looks at what the real servers answer."""
+    for service in cf.services:
+        if service.checktype in BLIND:
+            setting = service.get("checktype")
+            yield (
+                setting.line if setting else service.line,
+                f"checktype={service.checktype}: {BLIND[service.checktype]} [ldirectord(8)]",
+            )
+        elif service.negotiates and service.service == "none":
+            setting = service.get("service")
+            yield (
+                setting.line if setting else service.line,
+                "The service is none, which its port implies unless service says otherwise: no real server is checked, "
+                "and a dead one is never taken out [ldirectord(8), check_none of ldirectord]",
+            )
+
+
+def _bare(service: Service, what: str) -> list[Real]:
+    """The real servers without a request or receive of their own."""
+    return [real for real in service.reals if not (real.has_request if what == "request" else real.has_receive)]
+
+
+def no_receive(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: any answer will do."""
+    for service in cf.services:
+        asked = service.negotiates and service.service in RECEIVES
+        if asked and service.get("receive") is None and (_bare(service, "receive") or not service.reals):
+            any_page = ": any page with a 2xx status keeps a real server in, an error page too"
+            what = any_page if service.service in FETCHES else ": any answer keeps a real server in"
+            yield service.line, f"There is no receive to compare the answer with{what} [ldirectord(8)]"
+
+
+def no_request(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: the check fetches the front page."""
+    for service in cf.services:
+        asked = service.negotiates and service.service in FETCHES
+        if asked and service.get("request") is None and (_bare(service, "request") or not service.reals):
+            yield (
+                service.line,
+                "There is no request, so the check fetches the front page: it may come from a cache, or redirect to a "
+                "healthy peer, which counts as up. Ask for a page that is made for the check [ldirectord(8)]",
+            )
+
+
+def head_with_receive(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: an answer to HEAD has nothing that could match."""
+    for service in cf.services:
+        method, receive = service.get("httpmethod"), service.get("receive")
+        if method and method.word.upper() == "HEAD" and receive and service.service in FETCHES:
+            yield (
+                method.line,
+                "httpmethod=HEAD brings no content, so receive never matches and every real server is out. Use GET "
+                "[ldirectord(8)]",
+            )
+
+
+def sql_check(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: one hanging database stops all checks; an incomplete check never lets a server in."""
+    for service in cf.services:
+        if not service.negotiates or service.service not in SQL:
+            continue
+        setting = service.get("service")
+        line = setting.line if setting else service.line
+        yield (
+            line,
+            f"The {service.service} check has no timeout: one database that hangs stops the checks of all real servers "
+            "for as long as it does. Use checktype=external, which checktimeout ends [check_sql of ldirectord]",
+        )
+        missing = [name for name in ("login", "request") if service.get(name) is None]
+        if missing and (missing != ["request"] or _bare(service, "request") or not service.reals):
+            yield (
+                line,
+                f"The {service.service} check lacks {' and '.join(missing)}: without it no real server is ever put in "
+                "[check_sql of ldirectord]",
+            )
+
+
+def port_cannot_change(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: the real server is sent the virtual service's port."""
+    for service in cf.services:
+        for real in service.reals:
+            if service.port and real.port and real.forward != "masq" and real.port != service.port:
+                yield (
+                    real.line,
+                    f"Forwarding {real.forward} cannot rewrite ports: clients of port {service.port} reach port "
+                    f"{service.port} of this real server, not {real.port}. Use the same port, or masq [ldirectord(8)]",
+                )
+
+
+def mixed_forwarding(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: real servers of one service that need different networks."""
+    for service in cf.services:
+        first = service.reals[0].forward if service.reals else ""
+        for real in service.reals:
+            if real.forward != first:
+                yield (
+                    real.line,
+                    f"This real server is forwarded to by {real.forward}, others of the same virtual service by "
+                    f"{first}: they need the VIP and their way back set up differently, and what is right for one "
+                    "loses the replies of the other.",
+                )
+                break
+
+
+def address_without_port(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: an address that is read as a firewall mark."""
+    for service in cf.services:
+        if service.fwmark and "." in service.address:
+            mark = service.address.partition(".")[0]
+            yield (
+                service.line,
+                f"virtual={service.address[:40]} has no port: ldirectord reads it as firewall mark {mark[:10]}, and "
+                "the address is not served. Write address:port [read_config of ldirectord]",
+            )
+
+
+def unknown_scheduler(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: ipvsadm fails, and the virtual service is not there."""
+    for service in cf.services:
+        scheduler = service.get("scheduler")
+        if scheduler and scheduler.word not in SCHEDULERS:
+            yield (
+                scheduler.line,
+                f"There is no scheduler {quoted(scheduler.word)}: ldirectord takes any word, then ipvsadm fails and "
+                f"the virtual service does not exist{nearest(scheduler.word, SCHEDULERS)} [ipvsadm(8)]",
+            )
+
+
+def _number(settings: Sequence[Setting | None], default: int) -> int:
+    return next((setting.number for setting in settings if setting), default)
+
+
+def hung_check_s(cf: LdirectordCf, service: Service) -> int:
+    """How long one check of a real server that hangs takes; 0 where nothing is checked, or without any limit."""
+    check, negotiate = service.get("checktimeout"), service.get("negotiatetimeout")
+    all_check, all_negotiate = cf.get("checktimeout"), cf.get("negotiatetimeout")
+    if service.negotiates:
+        unlimited = service.service in SQL | {"none"}
+        return 0 if unlimited else _number([negotiate, check, all_negotiate, all_check], DEFAULT_NEGOTIATE_S)
+    if service.checktype in {"on", "off"}:
+        return 0
+    attempts = _number([cf.of(service, "checkcount")], 1) if service.checktype == "ping" else 1
+    return attempts * _number([check, negotiate, all_check, all_negotiate], DEFAULT_CHECK_S)
+
+
+def interval_s(cf: LdirectordCf, service: Service) -> int:
+    """The pause between rounds; a virtual service's own counts only with fork=yes."""
+    return _number([service.get("checkinterval") if cf.forks else None, cf.get("checkinterval")], DEFAULT_INTERVAL_S)
+
+
+def _checks(cf: LdirectordCf, services: Sequence[Service]) -> list[int]:
+    """The seconds that each check of a round takes if all real servers hang; a check is not repeated in a round."""
+    seen: dict[object, tuple[int, int]] = {}
+    for service in services:
+        how = [
+            (s.name, s.value) for s in service.settings if s.name in {"checkport", "receive", "request", "virtualhost"}
+        ]
+        for real in service.reals:
+            key = (service.checktype, service.service, str(how), real.text)
+            seen[key] = (hung_check_s(cf, service), real.count)
+    return [check_s for check_s, count in seen.values() for _ in range(min(count, 1000))]
+
+
+def slow_rounds(config: Config, cluster: Cluster) -> Iterator[Finding]:
+    """Accepted: checks run one after another, so real servers that hang delay the notice of the next."""
+    cf = parse(config.text)
+    rounds = [[service] for service in cf.services] if cf.forks else [list(cf.services)]
+    worst_s = 0
+    for services in rounds:
+        checks = _checks(cf, services)
+        # a real server may have an address for each VIP: all checks of one machine hang together
+        machines = min(max(1, cluster.web), len(checks))
+        if services and machines:
+            pause_s = interval_s(cf, services[0])
+            worst_s = max(worst_s, round(sum(checks) * (machines - 1) / machines) + pause_s)
+    if worst_s > NOTICE_LIMIT_S:
+        fork = cf.get("fork")
+        how = "of a virtual service" if cf.forks else "of all virtual services, as fork is not yes,"
+        better = "shorter timeouts help" if cf.forks else "fork=yes and shorter timeouts help"
+        yield Finding(
+            config,
+            fork.line if fork else 0,
+            f"The checks {how} run one after another: when all real servers but one hang, {worst_s} s pass until the "
+            f"failure of the last is noticed; {better} [ldirectord(8)]",
+        )
+
+
+def slow_notice(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: many failures in a row before a real server is taken out."""
+    for service in cf.services:
+        failures = cf.of(service, "failurecount")
+        if failures and failures.number > 1:
+            notice_s = failures.number * (interval_s(cf, service) + hung_check_s(cf, service))
+            if notice_s > NOTICE_LIMIT_S:
+                yield (
+                    failures.line,
+                    f"failurecount={failures.number}: a real server that hangs gets clients for up to {notice_s} s, "
+                    "as every failure takes an interval and a timeout [ldirectord(8)]",
+                )
+
+
+def expiry(config: Config, cluster: Cluster) -> Iterator[Finding]:
+    """Accepted: what IPVS does with the connections of a failed real server, against what quiescent wants."""
+    cf = parse(config.text)
+    template, template_files = sysctl.value(cluster, config.node, sysctl.EXPIRE_TEMPLATE)
+    nodest, nodest_files = sysctl.value(cluster, config.node, sysctl.EXPIRE_NODEST)
+    for service in cf.services:
+        quiescent, persistent = cf.of(service, "quiescent"), service.get("persistent")
+        stays = bool(quiescent and quiescent.value == "yes")
+        if stays and persistent and template in {None, "0"}:
+            yield Finding(
+                config,
+                persistent.line,
+                "quiescent=yes with persistent: a failed real server has weight 0 and still gets the new connections "
+                f"of clients that it had before, unless the sysctl {sysctl.EXPIRE_TEMPLATE} is 1, which it is not "
+                "[ldirectord(8)]",
+                template_files,
+            )
+        if not stays and nodest in {None, "0"}:
+            yield Finding(
+                config,
+                quiescent.line if quiescent else 0,
+                "Without quiescent a failed real server is deleted: the packets of its connections are dropped and "
+                f"clients wait, unless the sysctl {sysctl.EXPIRE_NODEST} is 1, which it is not; then the connections "
+                "expire at once [ipvs-sysctl.rst of Linux]",
+                nodest_files,
+            )
+
+
+def answers_arp(config: Config, cluster: Cluster) -> Iterator[Finding]:
+    """Accepted: with gate and ipip a real server has the VIP too, and unless told otherwise says so."""
+    direct = [real for service in parse(config.text).services for real in service.reals if real.forward != "masq"]
+    for node in cluster.real_servers() if direct else ():
+        if sysctl.value(cluster, node, sysctl.ARP_IGNORE)[0] is None:
+            yield Finding(
+                config,
+                direct[0].line,
+                f"Forwarding {direct[0].forward} needs the VIP on every real server, and there arp_ignore=1 and "
+                "arp_announce=2: no sysctl file there says so, and real servers would take the VIP from the director "
+                "by ARP [ip-sysctl.rst of Linux]",
+                sysctl.files(cluster, node),
+                (node,),
+            )
+
+
+def files_differ(configs: Sequence[Config], cluster: Cluster) -> Iterator[Finding]:
+    """Accepted: a takeover changes what is served."""
+    for path in sorted({config.path for config in configs}):
+        same = [config for config in configs if config.path == path and cluster.is_director(config.node)]
+        meanings = {config: repr(parse(config.text).meaning()) for config in same}
+        if len(set(meanings.values())) > 1:
+            here = cited(same)
+            counts = per_node((config.node, f"{_real_count(config)} real servers") for config in same)
+            yield Finding(
+                here,
+                0,
+                f"{path} is not the same on all directors ({counts}): after a takeover the same VIP is served "
+                "otherwise. Both need the same.",
+                others(here, same),
+            )
+
+
+def _real_count(config: Config) -> int:
+    return sum(real.count for service in parse(config.text).services for real in service.reals)

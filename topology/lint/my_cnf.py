@@ -1,0 +1,174 @@
+"""MariaDB's option files: settings with which an acknowledged transaction can be lost. The value in force is judged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from topology.lint.model import Cluster, Config, Finding, by_node, numbered, others
+
+PATHS = ("/etc/my.cnf", "/etc/mysql/*.cnf")
+
+GROUP = re.compile(r"(?:server|mysqld|mariadb|mariadbd)(?:-[0-9]+(?:\.[0-9]+)?)?")
+"""The groups that the server reads."""
+OFF = frozenset({"0", "off", "false"})
+DATADIR = "/var/lib/mysql"
+POWER = "a power cut loses transactions that were acknowledged"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the server; ``value`` is None for a bare name."""
+
+    line: int
+    name: str
+    value: str | None
+
+    @property
+    def word(self) -> str:
+        """The value in lower case; a bare name switches on."""
+        return "on" if self.value is None else self.value.lower()
+
+
+Placed = tuple[Config, Option]
+
+
+@lru_cache(maxsize=64)
+def parse(text: str) -> tuple[Option, ...]:
+    """The server's options: ``-`` is ``_``, ``loose-`` is dropped, ``skip-`` and ``disable-`` are 0."""
+    return tuple(_options(text))
+
+
+def _options(text: str) -> Iterator[Option]:
+    of_server = False
+    for number, raw in numbered(text):
+        line = _uncommented(raw).strip()
+        group = re.fullmatch(r"\[([^\]]*)\].*", line)
+        if group:
+            of_server = GROUP.fullmatch(group[1].strip()) is not None
+        elif line and of_server and not line.startswith("!"):
+            name, equals, value = line.partition("=")
+            yield _option(number, name.strip().replace("-", "_"), _unquoted(value.strip()) if equals else None)
+
+
+def _uncommented(line: str) -> str:
+    """Without a comment: ``;`` only starts a line, ``#`` may stand anywhere but in quotes."""
+    if line.lstrip().startswith(";"):
+        return ""
+    found = re.match(r"""(?:[^#"']|"[^"]*"|'[^']*'|["'])*""", line)
+    return found[0] if found else ""
+
+
+def _unquoted(value: str) -> str:
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'" else value
+
+
+def _option(number: int, name: str, value: str | None) -> Option:
+    name = name.removeprefix("loose_")
+    for prefix, meaning in (("skip_", "0"), ("disable_", "0"), ("enable_", "1")):
+        if name.startswith(prefix) and value is None:
+            return Option(number, name.removeprefix(prefix), meaning)
+    return Option(number, name, value)
+
+
+def in_order(configs: Iterable[Config]) -> list[Config]:
+    """As MariaDB reads them: the files that include folders, then the folders' files, each by name."""
+    return sorted(configs, key=lambda config: (config.path.count("/"), config.path))
+
+
+def effective(configs: Iterable[Config]) -> dict[str, Placed]:
+    """The options in force; a later one replaces an earlier one. Files that anybody can write are not read."""
+    readable = [config for config in in_order(configs) if not config.mode & 0o002]
+    return {option.name: (config, option) for config in readable for option in parse(config.text)}
+
+
+def datadirs(cluster: Cluster) -> frozenset[str]:
+    """Debian's data folder, and those that are set anywhere."""
+    options = [option for config in cluster.matching(*PATHS) for option in parse(config.text)]
+    return frozenset(
+        {DATADIR} | {option.value.rstrip("/") for option in options if option.name == "datadir" and option.value}
+    )
+
+
+def in_datadir(path: str, cluster: Cluster) -> bool:
+    """True for a data folder or what is in it, whichever host is named before it."""
+    local = path.rpartition(":")[2].rstrip("/")
+    return any(folder and (local == folder or local.startswith(folder + "/")) for folder in datadirs(cluster))
+
+
+def world_writable(config: Config, _: Cluster) -> Iterator[Finding]:
+    """Accepted: the whole file is ignored."""
+    if config.mode & 0o002:
+        yield Finding(
+            config,
+            0,
+            f"Its mode is {config.mode & 0o777:o}: MariaDB ignores a file that anybody can write, with all that it "
+            "sets. 644 is right [my_default.c of MariaDB]",
+        )
+
+
+def _judge(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
+    for rule in (_trx_commit, _binlog, _flush_method, _doublewrite, _engine):
+        yield from rule(options)
+
+
+def _trx_commit(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
+    found = options.get("innodb_flush_log_at_trx_commit")
+    if found and found[1].word == "0":
+        yield (
+            found,
+            "innodb_flush_log_at_trx_commit=0: a crash of the server alone loses transactions of up to a second",
+        )
+    elif found and found[1].word == "2":
+        yield found, f"innodb_flush_log_at_trx_commit=2: {POWER}, those of up to a second (a kill -9 does not)"
+
+
+def _binlog(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
+    binlog, sync = options.get("log_bin"), options.get("sync_binlog")
+    if binlog is None or binlog[1].value == "0":
+        return
+    if sync is None:
+        yield (
+            binlog,
+            f"log_bin without sync_binlog, whose default is 0: {POWER}, even with innodb_flush_log_at_trx_commit=1, as "
+            "MariaDB recovers by the binary log",
+        )
+    elif sync[1].word.strip("0") == "":
+        yield (
+            sync,
+            f"sync_binlog=0 with log_bin: {POWER}, even with innodb_flush_log_at_trx_commit=1, as MariaDB recovers by "
+            "the binary log",
+        )
+
+
+def _flush_method(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
+    found = options.get("innodb_flush_method")
+    if found and found[1].word in {"nosync", "littlesync"}:
+        yield found, f"innodb_flush_method={found[1].value}: InnoDB does not flush, and {POWER}"
+
+
+def _doublewrite(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
+    found = options.get("innodb_doublewrite")
+    if found and found[1].word in OFF:
+        yield found, "innodb_doublewrite is off: a power cut leaves torn pages, which InnoDB cannot recover"
+
+
+def _engine(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
+    found = options.get("default_storage_engine") or options.get("storage_engine")
+    if found and found[1].word in {"myisam", "aria"}:
+        yield found, f"New tables are {found[1].value}: {POWER}. Use InnoDB"
+
+
+def not_durable(configs: Sequence[Config], _: Cluster) -> Iterator[Finding]:
+    """Accepted: each of these trades acknowledged transactions for speed."""
+    for on_node in by_node(configs).values():
+        for (config, option), reason in _judge(effective(on_node)):
+            yield Finding(
+                config,
+                option.line,
+                f"{reason} [Server System Variables of MariaDB]",
+                # a missing sync_binlog may be added to any of them
+                others(config, on_node) if option.name == "log_bin" else (),
+            )
