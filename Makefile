@@ -1,10 +1,7 @@
 # One target a habit. `make demo` and `make test` set everything up by themselves.
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
-# these tests wait more than they work
-BESIDE := -n 3 --dist worksteal
-
-.PHONY: help setup browser demo test lint unit lab chaos soak bench lock down clean
+.PHONY: help setup browser demo test lint fast unit lab chaos soak bench lock down clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
@@ -19,24 +16,22 @@ demo: setup ## boot a lab, cut a director's power under load, and judge: exit 0 
 	@.venv/bin/monkeywrench run director-power-cut
 
 test: setup browser ## everything: style, types, unit tests, and the tests on a real lab
-	@$(MAKE) --no-print-directory lint
-	@.venv/bin/monkeywrench build
-	@$(PYTHON) -m pytest $(BESIDE) tests/unit tests/plugin
-	@$(PYTHON) -m pytest -m "chaos or not chaos" tests/chaos tests/lab
+	@$(PYTHON) -m tests.groups
 
 lint: setup ## style and types
-	@.venv/bin/ruff format --check .
-	@.venv/bin/ruff check .
-	@.venv/bin/mypy
+	@$(PYTHON) -m tests.groups style
+
+fast: setup ## style, types, and the tests without a lab, a browser and Locust
+	@MONKEYWRENCH_FEW_EXAMPLES=1 $(PYTHON) -m tests.groups style fast
 
 unit: setup browser ## the tests that need no lab
-	@$(PYTHON) -m pytest $(BESIDE) tests/unit tests/plugin
+	@$(PYTHON) -m tests.groups fast load
 
 lab: setup ## the tests of the lab itself
-	@$(PYTHON) -m pytest tests/lab
+	@$(PYTHON) -m tests.groups images lab
 
 chaos: setup ## the scenarios
-	@$(PYTHON) -m pytest -m chaos tests/chaos
+	@$(PYTHON) -m tests.groups images scenarios
 
 soak: setup ## long tests on a real lab: faults of the cluster as a whole, workers, all profiles (40 min)
 	@$(PYTHON) -m pytest -o norecursedirs=.git tests/soak

@@ -50,7 +50,7 @@ environment() {
     printf '%s' "$wanted" > "$stamp"
 }
 
-answers() { .venv/bin/python -c 'from topology.engine import connect; connect()' 2> /dev/null; }
+answers() { .venv/bin/python -c 'from topology.lab.engine import connect; connect()' 2> /dev/null; }
 
 start_engine() {
     if [ -d /run/systemd/system ]; then
@@ -75,7 +75,7 @@ engine() {
     .venv/bin/python -c '
 from harness.protocols import LabError
 from harness.wait import NotYet, until
-from topology.engine import connect
+from topology.lab.engine import connect
 
 def up():
     try:

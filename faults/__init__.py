@@ -1,24 +1,24 @@
-"""The faults there are, by name. To add one: a class with settings and ``changes``, and one line here."""
+"""All faults by name. To add one, write a class with settings and ``changes``, and add a line here."""
 
 from collections.abc import Callable, Mapping
 
 from faults import dns, heartbeat, node, process, real_server
-from faults.cluster import partition, rolling
-from faults.data import backup, database, nfs
+from faults.cluster import config, operator, partition, rolling
+from faults.data import backup, database, nfs, replication
 from faults.network import arp, cables, traffic
 from harness.protocols import Fault
 
 __all__ = ["FAULTS"]
 
 FAULTS: Mapping[str, Callable[..., Fault]] = {
-    "cluster.authkeys-changed": partition.AuthkeysChanged,
+    "cluster.authkeys-changed": config.AuthkeysChanged,
     "cluster.both-directors": partition.BothDirectors,
-    "cluster.configuration-drift": partition.ConfigurationDrift,
+    "cluster.configuration-drift": config.ConfigurationDrift,
     "cluster.failback-during-recovery": partition.FailbackDuringRecovery,
     "cluster.one-path-cut": partition.OnePathCut,
     "cluster.rolling-maintenance": rolling.RollingMaintenance,
     "cluster.rolling-restart": rolling.RollingRestart,
-    "cluster.settle": partition.Settle,
+    "cluster.settle": operator.Settle,
     "cluster.split-brain": partition.SplitBrain,
     "data.backup-corrupted": backup.BackupCorrupted,
     "data.backup-target-full": backup.BackupTargetFull,
@@ -33,8 +33,8 @@ FAULTS: Mapping[str, Callable[..., Fault]] = {
     "data.nfs-other-fsid": nfs.NfsOtherFsid,
     "data.nfs-restarted": nfs.NfsRestarted,
     "data.nfs-stalled": nfs.NfsStalled,
-    "data.replication-interrupted": nfs.ReplicationInterrupted,
-    "data.replication-source-empty": nfs.ReplicationSourceEmpty,
+    "data.replication-interrupted": replication.ReplicationInterrupted,
+    "data.replication-source-empty": replication.ReplicationSourceEmpty,
     "dns.frozen-order": dns.FrozenOrder,
     "dns.huge-ttl": dns.HugeTtl,
     "dns.one-address": dns.OneAddress,

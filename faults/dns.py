@@ -1,7 +1,7 @@
-"""Faults of the site's resolver as those see them who ask it: what it answers, when, and whether at all.
+"""Faults of the resolver's answers: what it answers, when, and whether it answers at all.
 
-A proxy in the resolver's node takes its port, asks it, and spoils the answers: see ``take-port`` and ``dns-proxy``
-among the programs of the nodes. Faults that decide different things of an answer compose; others exclude each other.
+A proxy on the resolver's node takes over its port, asks it, and changes the answers (programs ``take-port`` and
+``dns-proxy``). Faults of different properties of an answer can be combined; others exclude each other.
 """
 
 from __future__ import annotations
@@ -14,38 +14,37 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from faults.fault import Change, NodeFault, must, running, sh
-from faults.node import needs_own_kernel
+from faults.fault import Change, NodeFault, must, require_own_kernel, running, sh
+from faults.programs import LIBRARY, PROGRAMS, SETTINGS, STATE
 from harness.protocols import Lab, Node
-from harness.records import LabError, Undo
+from harness.records import EffectKind, LabError, Undo
 from harness.wait import NotYet
 
-PROGRAMS = "/usr/lib/monkeywrench/faults"
-FOLDER = "/run/monkeywrench/faults/dns"
+FOLDER = f"{STATE}/dns"
 
 PATIENCE_S = 1.0
-"""The resolver answers within milliseconds; silence this long is taken for silence."""
+"""The resolver answers within milliseconds; after this long it counts as silent."""
 
 PROOF_WITHIN_S = 30.0
-"""To see that the resolver is silent takes seconds by itself, and the proxy some to start on a crowded machine."""
+"""It takes seconds to see that the resolver is silent, and the proxy takes some to start on a crowded machine."""
 
 SERVFAIL, REFUSED = 2, 5
 """RFC 1035 4.1.1."""
 
 WEEK_S = 604_800
-"""RFC 8767 4: the longest that a resolver should believe."""
+"""RFC 8767 4: the longest time to live that a resolver should accept."""
 
-NOBODY = "192.0.2.1"
-"""RFC 5737: an address for documentation, which nobody has."""
+UNUSED = "192.0.2.1"
+"""RFC 5737: an address for documentation, which no host has."""
 
 PROXY = f"^/usr/bin/python3 -I {PROGRAMS}/dns-proxy "
-"""Its command line, and no shell's that has it in its script."""
+"""Matches its command line, but not that of a shell whose script contains it."""
 
-LOCKED = """
-exec 9< /etc/monkeywrench/zone.toml && flock 9 || exit 1
+LOCKED = f"""
+exec 9< {SETTINGS}/zone.toml && flock 9 || exit 1
 folder=$1 file=$1/$2.json
 """
-"""Two faults that come or go at the same time do so one after another. The lock is on a file that is there anyway."""
+"""2 faults that begin or end at the same time do so one after the other. The lock is on a file that always exists."""
 
 BEGIN = f"""{LOCKED}
 mkdir -p "$folder"
@@ -59,56 +58,14 @@ rm -f "$file"
 rmdir "$folder" 2> /dev/null && pkill -KILL -f '{PROXY}'
 true
 """
-"""The last one ends the proxy."""
+"""The last fault ends the proxy."""
 
-ASK = """
-import json, socket, struct, sys, time
-resolver, name, kind, times, patience_s = sys.argv[1:]
-labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-
-def receive(asked, length):
-    data = b""
-    while len(data) < length and (more := asked.recv(length - len(data))):
-        data += more
-    return data
-
-def ask(number):
-    query = struct.pack(">HHHHHH", number, 0x100, 1, 0, 0, 0) + labels + struct.pack(">BHH", 0, 1, 1)
-    with socket.socket(type=socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM) as asked:
-        asked.settimeout(float(patience_s))
-        asked.connect((resolver, 53))
-        asked.sendall((struct.pack(">H", len(query)) if kind == "tcp" else b"") + query)
-        if kind == "udp":
-            data = asked.recv(65535)
-        else:
-            data = receive(asked, int.from_bytes(receive(asked, 2), "big"))
-    if not data:
-        return {"end": "closed"}
-    flags, _, count = struct.unpack(">HHH", data[2:8])
-    records = data[len(query):].split(bytes.fromhex("c00c00010001"))[1:]
-    pairs = [(socket.inet_ntoa(each[6:10]), int.from_bytes(each[:4], "big")) for each in records]
-    return {"end": "answered", "rcode": flags & 15, "truncated": bool(flags & 0x200), "records": pairs}
-
-def timed(number):
-    began = time.monotonic()
-    try:
-        said = ask(number)
-    except TimeoutError:
-        said = {"end": "silent"}
-    except ConnectionRefusedError:
-        said = {"end": "refused"}
-    except ConnectionError:
-        said = {"end": "reset"}
-    return {**said, "ms": round((time.monotonic() - began) * 1000)}
-
-print(json.dumps([timed(number + 1) for number in range(int(times))]))
-"""
-"""RFC 1035: a query for the name's addresses; in the answer its name is a pointer to the question (4.1.4)."""
+DNSQUERY = f"{LIBRARY}/dnsquery.py"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What one query came to. ``end`` is ``answered``, ``silent``, ``refused``, ``reset`` or ``closed``."""
+    """The outcome of one query. ``end`` is ``answered``, ``silent``, ``refused``, ``reset`` or ``closed``."""
 
     end: str
     ms: int
@@ -124,8 +81,8 @@ class Answer:
         return f"rcode {self.rcode}{cut}, {' '.join(self.addresses) or 'no address'} after {self.ms} ms"
 
 
-def parse(said: str) -> tuple[Answer, ...]:
-    """What the client printed. Pure."""
+def parse(printed: str) -> tuple[Answer, ...]:
+    """The answers that ``ASK`` printed. Pure."""
     return tuple(
         Answer(
             each["end"],
@@ -135,52 +92,53 @@ def parse(said: str) -> tuple[Answer, ...]:
             tuple(address for address, _ in each.get("records", ())),
             tuple(ttl_s for _, ttl_s in each.get("records", ())),
         )
-        for each in json.loads(said)
+        for each in json.loads(printed)
     )
 
 
 def ask(lab: Lab, kind: str = "udp", times: int = 1, patience_s: float = PATIENCE_S) -> tuple[Answer, ...]:
-    """What the client gets when it asks the resolver for the site's addresses, over ``udp`` or ``tcp``."""
+    """Let the client ask the resolver for the site's addresses over ``udp`` or ``tcp``. Raises LabError."""
     clients = lab.nodes("client")
     if not clients:
-        raise LabError("there is no client that could ask the resolver")
+        raise LabError("this lab has no client to ask the resolver")
     arguments = (lab.cluster.resolver, lab.cluster.site, kind, str(times), str(patience_s))
-    said = must(clients[0], "python3", "-IS", "-c", ASK, *arguments, timeout_s=10 + times * patience_s * 3)
-    return parse(said.stdout)
+    done = must(clients[0], "python3", "-IS", DNSQUERY, *arguments, timeout_s=10 + times * patience_s * 3)
+    return parse(done.stdout)
 
 
 class _Dns(NodeFault):
     """A fault of the resolver's answers."""
 
-    node: str = Field("resolver", min_length=1, description="The name of the resolver's node")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.CHANGES_ANSWERS,)
+    node: str = Field("resolver", min_length=1, description="Name of the resolver's node")
     claim: ClassVar[str]
-    """What of an answer it decides."""
+    """The property of an answer that it decides."""
 
-    def possible(self, node: Node) -> str | None:
-        """Needs the resolver, with a kernel of its own."""
+    def require(self, node: Node) -> None:
+        """The resolver, with a kernel of its own."""
         if node.role != "resolver":
-            return f"{node.name} is no resolver, but a {node.role}"
-        return needs_own_kernel(node, "cannot give a port of its own to another program")
+            raise LabError(f"{node.name} is not a resolver: its role is {node.role}")
+        require_own_kernel(node, "cannot give one of its ports to another program")
 
     def settings(self, lab: Lab) -> dict[str, Any]:
-        """What the proxy is told besides the kind."""
+        """The proxy's settings besides the kind."""
         return {}
 
     def look(self, lab: Lab) -> tuple[Answer, ...]:
-        """What the client asks to see it."""
+        """The answers that can show the fault."""
         return ask(lab)
 
     @abstractmethod
     def shows(self, answers: tuple[Answer, ...]) -> bool:
-        """Whether that shows the fault."""
+        """Whether they show the fault."""
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: what the proxy does to answers."""
+        """What the proxy does to answers."""
         node, kind = running(lab.node(self.node)), self.name.partition(".")[2]
-        told = json.dumps({"kind": kind, **self.settings(lab)}, sort_keys=True)
-        begin = sh(BEGIN, FOLDER, kind, told)
+        settings = json.dumps({"kind": kind, **self.settings(lab)}, sort_keys=True)
+        begin = sh(BEGIN, FOLDER, kind, settings)
 
-        def spoilt() -> str:
+        def changed() -> str:
             answers = self.look(lab)
             if not self.shows(answers):
                 raise NotYet("; ".join(map(str, answers)))
@@ -194,158 +152,159 @@ class _Dns(NodeFault):
         again = (Undo(begin),)
         return [
             Change(
-                node, self.claim, lambda: must(node, *begin), undo, spoilt, sound, again, proof_within_s=PROOF_WITHIN_S
+                node, self.claim, lambda: must(node, *begin), undo, changed, sound, again, proof_within_s=PROOF_WITHIN_S
             )
         ]
 
 
 class Silent(_Dns):
-    """Answer nothing, over UDP or TCP."""
+    """Make the resolver silent, over UDP and TCP."""
 
     name: ClassVar[str] = "dns.silent"
     claim: ClassVar[str] = "DNS: whether it answers"
 
     def look(self, lab: Lab) -> tuple[Answer, ...]:
-        """Both ways."""
+        """Over UDP and TCP."""
         return ask(lab) + ask(lab, "tcp")
 
     def shows(self, answers: tuple[Answer, ...]) -> bool:
-        """Silence."""
+        """No answer comes."""
         return all(answer.end == "silent" for answer in answers)
 
 
 class Servfail(_Dns):
-    """Answer SERVFAIL, as a resolver does that has lost its zone."""
+    """Answer SERVFAIL, as a resolver without its zone does."""
 
     name: ClassVar[str] = "dns.servfail"
     claim: ClassVar[str] = "DNS: whether it answers"
 
     def shows(self, answers: tuple[Answer, ...]) -> bool:
-        """SERVFAIL."""
+        """The code is SERVFAIL."""
         return answers[0].rcode == SERVFAIL
 
 
 class Refused(_Dns):
-    """Answer REFUSED, as a resolver does that this client is not allowed to ask."""
+    """Answer REFUSED, as a resolver does to a client that may not ask it."""
 
     name: ClassVar[str] = "dns.refused"
     claim: ClassVar[str] = "DNS: whether it answers"
 
     def shows(self, answers: tuple[Answer, ...]) -> bool:
-        """REFUSED."""
+        """The code is REFUSED."""
         return answers[0].rcode == REFUSED
 
 
 class Truncated(_Dns):
-    """Answer over UDP that the answer is too long for it (TC): the client has to ask again over TCP."""
+    """Truncate every UDP answer (TC), so that the client must ask again over TCP."""
 
     name: ClassVar[str] = "dns.truncated"
     claim: ClassVar[str] = "DNS: whether it answers"
-    tcp: Literal["answers", "resets", "silent"] = Field("answers", description="What it does over TCP")
+    tcp: Literal["answers", "resets", "silent"] = Field("answers", description="What the resolver does over TCP")
 
     def settings(self, lab: Lab) -> dict[str, Any]:
-        """What TCP does."""
+        """The behaviour over TCP."""
         return {"tcp": self.tcp}
 
     def look(self, lab: Lab) -> tuple[Answer, ...]:
-        """Both ways."""
+        """Over UDP and TCP."""
         return ask(lab) + ask(lab, "tcp")
 
     def shows(self, answers: tuple[Answer, ...]) -> bool:
-        """TC without an address, and over TCP what was wanted."""
+        """TC without an address over UDP, and the chosen behaviour over TCP."""
         ends = {"answers": "answered", "resets": "reset", "silent": "silent"}
         udp, tcp = answers
         return udp.truncated and not udp.addresses and tcp.end == ends[self.tcp]
 
 
 class Slow(_Dns):
-    """Answer late."""
+    """Delay every answer of the resolver."""
 
     name: ClassVar[str] = "dns.slow"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.SLOWS,)
     claim: ClassVar[str] = "DNS: when it answers"
-    delay_ms: int = Field(1000, ge=50, le=30_000, description="Before each answer")
+    delay_ms: int = Field(1000, ge=50, le=30_000, description="Delay of each answer, in ms")
 
     def settings(self, lab: Lab) -> dict[str, Any]:
         """The delay."""
         return {"delay_ms": self.delay_ms}
 
     def look(self, lab: Lab) -> tuple[Answer, ...]:
-        """With patience."""
+        """It waits for the delay, too."""
         return ask(lab, patience_s=PATIENCE_S + self.delay_ms / 1000)
 
     def shows(self, answers: tuple[Answer, ...]) -> bool:
-        """An answer, late."""
+        """An answer comes, after the delay."""
         return answers[0].end == "answered" and answers[0].ms >= self.delay_ms
 
 
 class OneAddress(_Dns):
-    """Answer with one of the site's addresses only: all new clients come to one VIP."""
+    """Answer with only one of the site's addresses, so that all new clients use one VIP."""
 
     name: ClassVar[str] = "dns.one-address"
     claim: ClassVar[str] = "DNS: which addresses"
-    vip: int = Field(0, ge=0, description="Which one, counted from 0 in the order of the topology")
+    vip: int = Field(0, ge=0, description="Index of the VIP in the topology, from 0")
 
-    def available(self, lab: Lab) -> str | None:
-        """Needs more than one address."""
-        if reason := super().available(lab):
-            return reason
+    def target(self, lab: Lab) -> Node:
+        """The resolver of a site with more than one address."""
         count = len(lab.cluster.vips)
-        return (
-            None if self.vip < count and count > 1 else f"there are {count} VIPs: none to leave out, or no {self.vip}"
-        )
+        if count < 2 or self.vip >= count:
+            raise LabError(
+                f"no VIP can be chosen by index {self.vip}: the site has {count} VIPs, and the fault needs at least 2"
+            )
+        return super().target(lab)
 
     def settings(self, lab: Lab) -> dict[str, Any]:
         """The address."""
         return {"address": list(lab.cluster.vips)[self.vip]}
 
     def shows(self, answers: tuple[Answer, ...]) -> bool:
-        """One address."""
+        """A single address comes."""
         return len(answers[0].addresses) == 1
 
 
 class FrozenOrder(_Dns):
-    """Answer with the addresses in the same order always: clients that take the first all come to one VIP."""
+    """Answer with the addresses always in the same order, so that clients of the first one all use one VIP."""
 
     name: ClassVar[str] = "dns.frozen-order"
     claim: ClassVar[str] = "DNS: in which order"
 
     def look(self, lab: Lab) -> tuple[Answer, ...]:
-        """Often enough that a rotation would show."""
+        """Often enough for a rotation to show."""
         return ask(lab, times=2 * len(lab.cluster.vips) + 1)
 
     def shows(self, answers: tuple[Answer, ...]) -> bool:
-        """One order of several addresses."""
+        """All answers have the same order of several addresses."""
         orders = {answer.addresses for answer in answers}
         return len(orders) == 1 and len(answers[0].addresses) > 1
 
 
 class WrongAddress(_Dns):
-    """Answer with an address that is not the site's."""
+    """Answer with an address that does not belong to the site."""
 
     name: ClassVar[str] = "dns.wrong-address"
     claim: ClassVar[str] = "DNS: which addresses"
-    address: str = Field(NOBODY, pattern=r"^\d{1,3}(\.\d{1,3}){3}$", description="The address")
+    address: str = Field(UNUSED, pattern=r"^\d{1,3}(\.\d{1,3}){3}$", description="Address to answer with")
 
     def settings(self, lab: Lab) -> dict[str, Any]:
         """The address."""
         return {"address": self.address}
 
     def shows(self, answers: tuple[Answer, ...]) -> bool:
-        """That address."""
+        """The wrong address comes alone."""
         return answers[0].addresses == (self.address,)
 
 
 class HugeTtl(_Dns):
-    """Answer with records that live for long: who has one does not ask again, whatever becomes of the address."""
+    """Answer with a very long time to live, so that clients with an answer do not ask again."""
 
     name: ClassVar[str] = "dns.huge-ttl"
     claim: ClassVar[str] = "DNS: for how long"
-    ttl_s: int = Field(WEEK_S, ge=60, le=2**31 - 1, description="For every record")
+    ttl_s: int = Field(WEEK_S, ge=60, le=2**31 - 1, description="Time to live of every record, in s")
 
     def settings(self, lab: Lab) -> dict[str, Any]:
         """The time to live."""
         return {"ttl_s": self.ttl_s}
 
     def shows(self, answers: tuple[Answer, ...]) -> bool:
-        """That time."""
+        """Every record has that time to live."""
         return bool(answers[0].ttls_s) and set(answers[0].ttls_s) == {self.ttl_s}

@@ -1,8 +1,8 @@
-"""Faults of heartbeat's messages: chosen ones are dropped, delayed, duplicated, reordered, replayed, or wrongly signed.
+"""Faults of heartbeat messages: chosen ones are dropped, delayed, duplicated, reordered, replayed, or wrongly signed.
 
-The messages of one director to its peer on one path are taken off the peer's cable in the switch, and a middlebox there
-decides over each (``topology/images/switch/heartbeat``); all other traffic is left alone. What is chosen depends on the
-settings, the seed and the message's sequence number only, so the same settings choose the same messages again.
+The switch takes one director's messages to its peer on one path off the peer's cable, and a middlebox there decides on
+each (``topology/images/switch/heartbeat``). All other traffic passes unchanged. The choice depends only on the
+settings, the seed and the message's sequence number, so the same settings choose the same messages again.
 """
 
 from __future__ import annotations
@@ -17,127 +17,112 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from faults.fault import EVERY_S, PROOF_WITHIN_S, Change, SimpleFault, must, running, seen, sh
+from faults.programs import PROGRAMS, STATE
+from harness.formats import ha_cf
 from harness.protocols import Lab, Node
-from harness.records import Cable, LabError, Proof, Undo
+from harness.records import Cable, EffectKind, LabError, Proof, Undo
 from harness.wait import NotYet, until
 
-INTERCEPT = "/usr/lib/monkeywrench/faults/heartbeat/intercept"
-STATE = "/run/monkeywrench/faults"
-
-HA_CF = "/etc/ha.d/ha.cf"
-PORT = 694
-"""heartbeat's ``udpport`` where ha.cf has none (ha.cf(5))."""
+INTERCEPT = f"{PROGRAMS}/heartbeat/intercept"
 
 STARTS_WITHIN_S = 30.0
-"""Loading scapy takes 0.3 s of a processor, and ten times as long on a crowded machine."""
+"""Loading scapy takes 0.3 s of CPU time, and 10 times as long on a crowded machine."""
 
 MISSES = 7
-"""That none of 7/rate messages is chosen has a chance of one in a thousand (exp(-7))."""
+"""The probability that none of 7/rate messages is chosen is 1 in 1,000 (exp(-7))."""
 
 LOG = 'cat "$1/log" 2> /dev/null; if [ -e "$1/ended" ]; then echo ended; tail -n 3 "$1/error"; fi'
 
 
 EGRESS = 'table netdev monkeywrench { chain egress { type filter hook egress device "lo" priority 0; }; }'
-"""Where a middlebox takes messages off a cable."""
+"""The hook by which a middlebox takes messages off a cable."""
 
 
-def no_egress(switch: Node) -> str | None:
-    """None, or why nothing can be taken off a cable. Asks the kernel, and changes nothing (nft -c)."""
-    if switch.exec("nft", "--check", EGRESS).ok:
-        return None
-    return "this machine's kernel cannot filter what leaves an interface (NETFILTER_EGRESS, since Linux 5.16)"
+def require_egress(switch: Node) -> None:
+    """Raises LabError if the switch cannot take frames off a cable. Asks the kernel and changes nothing (nft -c)."""
+    if not switch.exec("nft", "--check", EGRESS).ok:
+        raise LabError("this machine's kernel cannot filter what leaves an interface (NETFILTER_EGRESS, Linux 5.16)")
 
 
 @dataclass(frozen=True)
 class Interception:
-    """One director's messages to another on one path, led through a middlebox of their own."""
+    """One director's messages to another on one path, which pass through a middlebox of their own."""
 
     sender: str
     receiver: str
     path: str
     cable: str
-    """The receiver's, as the switch calls it."""
+    """The receiver's cable, by its name in the switch."""
     source: str
-    """The sender's address there."""
-    port: int = PORT
+    """The sender's address on the path."""
+    port: int = ha_cf.DEFAULT_PORT
 
     @property
     def claim(self) -> str:
-        """What nobody else may intercept meanwhile."""
+        """The claim: one middlebox at a time may intercept these messages."""
         return f"heartbeat messages from {self.sender} to {self.where}"
 
     @property
     def where(self) -> str:
-        """Where they arrive."""
+        """The receiver and the path."""
         return f"{self.receiver} on {self.path}"
 
     @property
     def key(self) -> str:
-        """The name of all that belongs to it; names of interfaces have 15 characters at most."""
+        """The name of its table, interfaces and folder; an interface's name has at most 15 characters."""
         return "hb-" + hashlib.blake2b(self.claim.encode(), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True)
 class Log:
-    """What a middlebox has logged so far."""
+    """The log of a middlebox so far."""
 
     in_ns: int = 0
-    """Since when it gets the messages, in the lab's time; 0 while it does not."""
+    """When it began to get the messages (ns of the lab's clock); 0 before."""
     decisions: tuple[dict[str, Any], ...] = ()
-    """``t`` (ns), ``type``, ``seq``, and ``decision`` or ``effect`` or both, in the order in which they came."""
+    """``t`` (ns), ``type``, ``seq``, and ``decision``, ``effect`` or both, in order of arrival."""
     problems: str = ""
-    """Why it ended by itself."""
+    """Why it ended on its own; empty while it runs."""
 
     @property
     def effects(self) -> list[dict[str, Any]]:
-        """What has come about."""
+        """The decisions that have taken effect."""
         return [line for line in self.decisions if line.get("effect")]
 
 
-def parse_log(said: str) -> Log:
-    """The log as the switch printed it. Pure."""
-    lines = said.splitlines()
+def parse_log(printed: str) -> Log:
+    """A middlebox's log as the switch printed it. Pure."""
+    lines = printed.splitlines()
     end = lines.index("ended") if "ended" in lines else len(lines)
     found = [json.loads(line) for line in lines[:end]]
     in_ns = next((line["in"] for line in found if "in" in line), 0)
-    problems = " ".join(lines[end + 1 :]) or "without a word" if end < len(lines) else ""
+    problems = " ".join(lines[end + 1 :]) or "no output" if end < len(lines) else ""
     return Log(in_ns, tuple(line for line in found if "in" not in line), problems)
 
 
 def read(switch: Node, key: str) -> Log:
-    """A middlebox's log now."""
+    """A middlebox's log at this moment."""
     return parse_log(switch.exec(*sh(LOG, f"{STATE}/{key}")).stdout)
-
-
-def media(ha_cf: str) -> tuple[tuple[str, ...], int]:
-    """The interfaces on which ha.cf lets heartbeat send datagrams, and the port (ha.cf(5)). Pure."""
-    interfaces: list[str] = []
-    port = PORT
-    for words in (line.partition("#")[0].split() for line in ha_cf.splitlines()):
-        match words:
-            case ["udpport", number]:
-                port = int(number)
-            case ["ucast" | "mcast", interface, *_]:
-                interfaces.append(interface)
-            case ["bcast", *several]:
-                interfaces += several
-    return tuple(dict.fromkeys(interfaces)), port
 
 
 class _Messages(SimpleFault):
     """A fault of chosen messages of one director."""
 
-    sender: str = Field(min_length=1, description="The director whose messages are meant")
-    paths: tuple[str, ...] = Field((), description="Segments; none: all that its ha.cf uses")
-    types: tuple[str, ...] = Field((), description="Such as status, resource or ask_resources; none: all")
-    first_seq: int | None = Field(None, ge=1, description="The first sequence number that is meant")
-    last_seq: int | None = Field(None, ge=1, description="The last sequence number that is meant")
-    rate: float = Field(1.0, gt=0, le=1, description="The share of them that is chosen, by sequence number and seed")
-    seed: int = Field(0, description="Where rate is below 1, another seed chooses others")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.IMPAIRS_PATH,)
+
+    sender: str = Field(min_length=1, description="Director whose messages are affected")
+    paths: tuple[str, ...] = Field((), description="Segments (default: all in the director's ha.cf)")
+    types: tuple[str, ...] = Field(
+        (), description="Message types, such as status, resource or ask_resources (default: all)"
+    )
+    first_seq: int | None = Field(None, ge=1, description="First affected sequence number")
+    last_seq: int | None = Field(None, ge=1, description="Last affected sequence number")
+    rate: float = Field(1.0, gt=0, le=1, description="Share of these messages to choose")
+    seed: int = Field(0, description="Seed for choosing messages when rate < 1")
     rare: bool = Field(
         False,
-        description="It may be long until a message is chosen: the fault is in when messages go through the middlebox, "
-        "and fails at its end if none was",
+        description="For messages that are rare: accept traffic through the middlebox as proof, and fail at the end "
+        "if no message was chosen",
     )
 
     @model_validator(mode="after")
@@ -148,31 +133,33 @@ class _Messages(SimpleFault):
 
     @property
     def verb(self) -> dict[str, Any]:
-        """What is done to the chosen ones: the settings of the middlebox's ``decide.Verb``."""
+        """What happens to chosen messages: the settings of the middlebox's ``decide.Verb``."""
         return {"name": self.name.rpartition(".")[2]}
+
+    def affected(self, lab: Lab) -> tuple[str, ...]:
+        """The sender."""
+        return (self.sender,)
 
     @property
     def takes_s(self) -> float:
-        """From a chosen message to its effect."""
+        """The time from a chosen message to its effect."""
         return 0.0
 
-    def available(self, lab: Lab) -> str | None:
-        """None, or the reason why this lab cannot do it."""
-        try:
-            self.interceptions(lab)
-            return no_egress(lab.switch)
-        except LabError as error:
-            return str(error)
+    def target(self, lab: Lab) -> list[Interception]:
+        """The messages to intercept."""
+        found = self.interceptions(lab)
+        require_egress(lab.switch)
+        return found
 
     def interceptions(self, lab: Lab) -> list[Interception]:
-        """One for each path, and each director that hears the sender there. Raises LabError."""
+        """One for each path and each director that receives there. Raises LabError."""
         node = lab.node(self.sender)
         if node.name not in lab.cluster.directors:
-            raise LabError(f"{self.sender} is no director, so it sends no heartbeat messages")
-        interfaces, port = media(must(running(node), "cat", HA_CF).stdout)
-        used = [cable for cable in lab.cables if cable.node == node.name and cable.interface in interfaces]
+            raise LabError(f"{self.sender} is not a director, so it sends no heartbeat messages")
+        config = ha_cf.parse(must(running(node), "cat", ha_cf.PATH).stdout)
+        used = [cable for cable in lab.cables if cable.node == node.name and cable.interface in config.interfaces]
         found = [
-            Interception(cable.node, peer.node, peer.segment, peer.name, cable.addresses[0], port)
+            Interception(cable.node, peer.node, peer.segment, peer.name, cable.addresses[0], config.udpport)
             for cable in used
             for peer in _peers(lab, cable)
         ]
@@ -183,7 +170,7 @@ class _Messages(SimpleFault):
         return [each for each in found if each.path in (self.paths or reached)]
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change for each path: a middlebox in the switch."""
+        """A middlebox in the switch for each path."""
         several = self.interceptions(lab)
         detail = {
             "middleboxes": {each.key: each.where for each in several},
@@ -192,12 +179,12 @@ class _Messages(SimpleFault):
         return [self._change(lab, each, detail, several if each is several[-1] else []) for each in several]
 
     def _change(self, lab: Lab, each: Interception, detail: dict[str, Any], await_: list[Interception]) -> Change:
-        """The last one's ``apply`` waits for all, so that they start at the same time."""
+        """The last one's ``apply`` waits for all of them, so that all paths start together."""
         switch = lab.switch
 
         def apply() -> int | None:
             must(switch, *self.take(each))
-            return min((_in(switch, other) for other in await_), default=None)
+            return min((_began_ns(lab, other) for other in await_), default=None)
 
         def proof() -> str:
             log = read(switch, each.key)
@@ -223,14 +210,14 @@ class _Messages(SimpleFault):
         return (INTERCEPT, "take", each.key, json.dumps(settings))
 
     def shows(self, each: Interception, log: Log) -> str:
-        """The proof in a log. Raises NotYet; LabError when the middlebox is gone. Pure."""
+        """The proof in a log. Raises NotYet; raises LabError when the middlebox has ended. Pure."""
         _must_go_on(each, log.problems)
         if log.effects:
             first = log.effects[0]
             return f"{describe(first)} of {each.sender} to {each.where} {first['effect']}"
         if self.rare and log.decisions:
             return f"{describe(log.decisions[0])} of {each.sender} to {each.where} went through the middlebox"
-        raise NotYet(f"of {len(log.decisions)} {each.claim} none was chosen, and had its effect")
+        raise NotYet(f"{len(log.decisions)} {each.claim} so far; none was chosen and had its effect")
 
     def patience_s(self, lab: Lab) -> float:
         """How long to wait for the first effect."""
@@ -238,9 +225,9 @@ class _Messages(SimpleFault):
 
     @contextmanager
     def inject(self, lab: Lab) -> Iterator[Proof]:
-        """As any fault; at its end ``detail["decisions"]`` has all decisions, by receiver and path.
+        """As for any fault. At the end, ``detail["decisions"]`` has all decisions, by receiver and path.
 
-        Raises LabError at its end when a middlebox ended before, or no message was chosen.
+        Raises LabError at the end if a middlebox ended early, or no message was chosen.
         """
         with super().inject(lab) as proof:
             logs: dict[str, Log] = {}
@@ -248,32 +235,37 @@ class _Messages(SimpleFault):
                 yield proof
             finally:
                 for key, where in proof.detail["middleboxes"].items():
-                    # a message between the last look and the end would be chosen, and nobody would know
+                    # without a stop, a message after the last look would be chosen and not recorded
                     must(lab.switch, INTERCEPT, "stop", key)
                     logs[where] = read(lab.switch, key)
                     proof.detail["decisions"][where] = list(logs[where].decisions)
         for where, log in logs.items():
             if log.problems:
-                raise LabError(f"{where}: the middlebox ended by itself, and messages passed: {log.problems}")
+                raise LabError(
+                    f"{where}: the middlebox ended on its own, and messages passed unchanged: {log.problems}"
+                )
             if not log.effects:
-                raise LabError(f"{where}: {self.name} had no effect: no message was chosen")
+                raise LabError(f"{where}: {self.name} had no effect, because no message was chosen")
 
 
 class Drop(_Messages):
-    """Chosen messages do not arrive. Undone by letting all pass."""
+    """Drop chosen heartbeat messages of a director. Undone by letting all pass."""
 
     name: ClassVar[str] = "heartbeat.drop"
 
 
 class Delay(_Messages):
-    """Chosen messages arrive late. Undone by letting all pass; what is still held back arrives then."""
+    """Delay chosen heartbeat messages of a director.
+
+    Undone by letting all pass; messages that are still held back arrive then.
+    """
 
     name: ClassVar[str] = "heartbeat.delay"
-    delay_ms: int = Field(2000, ge=10, le=600_000, description="How late")
+    delay_ms: int = Field(2000, ge=10, le=600_000, description="Delay of each chosen message, in ms")
 
     @property
     def verb(self) -> dict[str, Any]:
-        """With the delay."""
+        """The delay, too."""
         return {**super().verb, "delay_ms": self.delay_ms}
 
     @property
@@ -283,26 +275,31 @@ class Delay(_Messages):
 
 
 class Duplicate(_Messages):
-    """Chosen messages arrive more than once, at the same time. Undone by letting all pass."""
+    """Deliver chosen heartbeat messages several times at once. Undone by letting all pass once."""
 
     name: ClassVar[str] = "heartbeat.duplicate"
-    copies: int = Field(1, ge=1, le=100, description="How many more than one")
+    copies: int = Field(1, ge=1, le=100, description="Number of extra copies")
 
     @property
     def verb(self) -> dict[str, Any]:
-        """With the number of copies."""
+        """The number of copies, too."""
         return {**super().verb, "copies": self.copies}
 
 
 class Reorder(_Messages):
-    """Chosen messages arrive after later ones; one at a time. Undone by letting all pass; what is held arrives then."""
+    """Deliver chosen heartbeat messages after later ones, one at a time.
+
+    Undone by letting all pass; a message that is still held back arrives then.
+    """
 
     name: ClassVar[str] = "heartbeat.reorder"
-    behind: int = Field(1, ge=1, le=9, description="How many later messages overtake each; it waits 5 s at most")
+    behind: int = Field(
+        1, ge=1, le=9, description="Number of later messages that overtake each chosen one (within 5 s)"
+    )
 
     @property
     def verb(self) -> dict[str, Any]:
-        """With the number of messages that overtake."""
+        """The number of messages that overtake, too."""
         return {**super().verb, "copies": self.behind}
 
     @property
@@ -312,31 +309,31 @@ class Reorder(_Messages):
 
 
 class Replay(_Messages):
-    """Chosen messages arrive, and again later, when they are old. Undone by letting all pass."""
+    """Deliver chosen heartbeat messages a second time, when they are old. Undone by letting all pass once."""
 
     name: ClassVar[str] = "heartbeat.replay"
-    after_ms: int = Field(2000, ge=10, le=600_000, description="How much later")
+    after_ms: int = Field(2000, ge=10, le=600_000, description="Time until the second delivery, in ms")
 
     @property
     def verb(self) -> dict[str, Any]:
-        """With the delay of the second arrival."""
+        """The time until the second delivery, too."""
         return {**super().verb, "delay_ms": self.after_ms}
 
     @property
     def takes_s(self) -> float:
-        """Until the second arrival."""
+        """Until the second delivery."""
         return self.after_ms / 1000
 
 
 class Corrupt(_Messages):
-    """Chosen messages arrive with a wrong signature, as if signed with another key. Undone by letting all pass."""
+    """Give chosen heartbeat messages a wrong signature, as with another key. Undone by letting all pass unchanged."""
 
     name: ClassVar[str] = "heartbeat.corrupt"
 
 
 def describe(line: dict[str, Any]) -> str:
-    """A message as the middlebox logged it, in words. Pure."""
-    return " ".join(str(line[name]) for name in ("type", "seq") if name in line) or "an unread message"
+    """The type and number of a logged message. Pure."""
+    return " ".join(str(line[name]) for name in ("type", "seq") if name in line) or "an unreadable message"
 
 
 def _peers(lab: Lab, cable: Cable) -> list[Cable]:
@@ -344,15 +341,15 @@ def _peers(lab: Lab, cable: Cable) -> list[Cable]:
     return [each for each in lab.cables if each.node in others and each.segment == cable.segment]
 
 
-def _in(switch: Node, each: Interception) -> int:
-    """Wait until a middlebox gets the messages; since when it does, in the lab's time."""
+def _began_ns(lab: Lab, each: Interception) -> int:
+    """Wait until a middlebox gets the messages. Returns when that began (ns of the lab's clock)."""
 
-    def is_in() -> int:
-        log = read(switch, each.key)
+    def began_ns() -> int:
+        log = read(lab.switch, each.key)
         _must_go_on(each, log.problems)
         return log.in_ns
 
-    return until(is_in, STARTS_WITHIN_S, f"the middlebox for {each.claim}", EVERY_S)
+    return until(began_ns, STARTS_WITHIN_S, f"the middlebox for {each.claim}", EVERY_S, lab.clock)
 
 
 def _must_go_on(each: Interception, problems: str) -> None:
@@ -361,10 +358,10 @@ def _must_go_on(each: Interception, problems: str) -> None:
 
 
 def _gone(switch: Node, each: Interception) -> None:
-    """Its table, its interfaces, its folder and its process."""
+    """See that its table, interfaces, folder and process are gone. Raises NotYet."""
     left = sh(
         'nft list table netdev "$1" || ip link show "$1" || ls -d "$2/$1" || pgrep -f "/middlebox.py $1 "',
         each.key,
         STATE,
     )
-    seen(switch, lambda said: not said.ok, f"{each.claim} pass", *left)
+    seen(switch, lambda done: not done.ok, f"{each.claim} pass", *left)

@@ -1,4 +1,4 @@
-"""Faults of a whole machine: its power, its processor, its clock, its memory, its disk, its name."""
+"""Faults of a whole node: its power, CPU, clock, memory, disk, or name."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from faults.fault import Change, NodeFault, must, running, seen, sh
+from faults.fault import Change, NodeFault, must, require_own_kernel, running, seen, sh
+from faults.programs import PROGRAMS, SERVICES, SETTINGS, detached
 from harness.protocols import Lab, Node
-from harness.records import LabError, Output, Power, Undo
+from harness.records import EffectKind, LabError, Output, Power, Undo
 from harness.wait import NotYet
 
 ANSWER_TIMEOUT_S = 2.0
-"""A machine that runs answers ``true`` in milliseconds; silence this long is taken for death."""
+"""A running node answers ``true`` within milliseconds; after this long it counts as silent."""
 
 BOOT = Undo(("boot",), "power")
 
 
 class _Power(NodeFault):
-    """A fault after which the machine takes no command."""
+    """A fault after which the node executes no command."""
 
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.NODE_DOWN,)
     leaves: ClassVar[Power]
     undo: ClassVar[Undo] = BOOT
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: the machine's power."""
+        """The node's power."""
         node = running(lab.node(self.node))
         return [
             Change(
@@ -42,82 +44,84 @@ class _Power(NodeFault):
 
     @abstractmethod
     def strike(self, node: Node) -> int | None:
-        """Do it; returns when, where the chassis says so."""
+        """Do it; returns the time (ns) where the chassis reports it."""
 
     def silent(self, node: Node) -> str:
-        """Two witnesses: the chassis says so, and the machine is silent."""
+        """The chassis reports the power state, and the node is silent."""
         if node.power() is not self.leaves:
             raise NotYet(f"{node.name} is {node.power()}")
         try:
             node.exec("true", timeout_s=ANSWER_TIMEOUT_S)
         except LabError as silence:
             return f"{node.name} is {self.leaves} and takes no command: {silence}"
-        raise LabError(f"no effect: the chassis says {node.name} is {self.leaves}, but it still takes commands")
+        raise LabError(f"no effect: the chassis reports {node.name} as {self.leaves}, but it still takes commands")
 
 
 class PowerOff(_Power):
-    """Cut the power of a machine: nothing is flushed, nothing is said. Undone by powering it on."""
+    """Cut the power of a node: nothing is flushed, and no goodbye is sent. Undone by powering it on."""
 
     name: ClassVar[str] = "node.power-off"
     leaves: ClassVar[Power] = Power.OFF
 
     def strike(self, node: Node) -> int:
-        """Cut."""
+        """Cut the power."""
         return node.power_off()
 
 
 class Freeze(_Power):
-    """Stop a machine's processors: it keeps its memory and connections, and does nothing. Undone by thawing it."""
+    """Freeze a node: it keeps its memory and connections, but executes nothing. Undone by thawing it."""
 
     name: ClassVar[str] = "node.freeze"
     leaves: ClassVar[Power] = Power.FROZEN
     undo: ClassVar[Undo] = Undo(("thaw",), "power")
 
     def strike(self, node: Node) -> None:
-        """Stop."""
+        """Freeze it."""
         node.freeze()
 
 
 class Panic(_Power):
-    """Make a machine's kernel panic: it stops at once, and does not come back by itself. Undone by booting it."""
+    """Make a node's kernel panic: it stops at once and does not reboot on its own. Undone by booting it."""
 
     name: ClassVar[str] = "node.panic"
     leaves: ClassVar[Power] = Power.PANICKED
 
-    def possible(self, node: Node) -> str | None:
-        """Needs a kernel of its own."""
-        return needs_own_kernel(node, "cannot panic")
+    def require(self, node: Node) -> None:
+        """A kernel of its own."""
+        require_own_kernel(node, "cannot panic")
 
     def strike(self, node: Node) -> None:
-        """Panic (sysrq-trigger, c)."""
+        """Write c to sysrq-trigger."""
         node.panic()
 
 
 class Shutdown(_Power):
-    """Shut a machine down in order: services are stopped, file systems flushed. Undone by booting it."""
+    """Shut a node down cleanly: its services stop, its file systems are flushed. Undone by booting it."""
 
     name: ClassVar[str] = "node.shutdown"
     leaves: ClassVar[Power] = Power.OFF
 
     def strike(self, node: Node) -> None:
-        """Ask its init."""
+        """Ask its init to shut down."""
         node.shutdown()
 
 
 class Reboot(NodeFault):
-    """Shut a machine down in order and boot it again. There is nothing to undo: it is in once the machine is back.
+    """Shut a node down cleanly and boot it again.
 
-    It is back within seconds, so a director may be back while its peer still takes over; see docs/how-it-works.md.
+    The injection ends when the node is up again, so there is nothing to undo. It is up within seconds: a director may
+    be up while its peer is still taking over (see docs/how-it-works.md).
     """
 
     name: ClassVar[str] = "node.reboot"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.RESTARTS,)
 
-    def possible(self, node: Node) -> str | None:
-        """Needs a kernel of its own."""
-        return needs_own_kernel(node, "cannot be booted by itself")
+    def require(self, node: Node) -> None:
+        """A kernel of its own."""
+        require_own_kernel(node, "cannot be booted on its own")
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: another boot."""
+        """A shutdown and a boot."""
         node = running(lab.node(self.node))
         before = _boot_id(node)
 
@@ -127,57 +131,61 @@ class Reboot(NodeFault):
 
         def booted() -> str:
             if (now := _boot_id(node)) == before:
-                raise NotYet("it is the same boot")
-            return f"{node.name} booted anew (boot_id {now})"
+                raise NotYet("the boot_id has not changed")
+            return f"{node.name} rebooted (boot_id {now})"
 
         return [Change(node, "power", again, (BOOT,), booted, lambda: answers(node))]
 
 
 class Slow(NodeFault):
-    """Give a machine a part of a processor only, as a crowded host does. Undone by giving it all."""
+    """Give a node only a share of a CPU, as a crowded host does. Undone by giving it all."""
 
     name: ClassVar[str] = "node.slow"
-    share: float = Field(0.2, ge=0.02, le=0.5, description="Of a processor's time, in periods of 100 ms")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.SLOWS,)
+    share: float = Field(0.2, ge=0.02, le=0.5, description="Share of one CPU's time, in periods of 100 ms")
 
-    def possible(self, node: Node) -> str | None:
-        """Needs a kernel of its own."""
-        return needs_own_kernel(node, "has no processor of its own to slow down")
+    def require(self, node: Node) -> None:
+        """A kernel of its own."""
+        require_own_kernel(node, "has no CPU of its own to slow down")
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: the chassis stops and continues the whole machine in turn."""
+        """The chassis stops and continues the whole machine in turn."""
         node = running(lab.node(self.node))
         before_ms = work_ms(lab, node)
 
         def slower() -> str:
             now_ms = work_ms(lab, node)
             if now_ms < before_ms / self.share / 2:
-                raise NotYet(f"the work that took {before_ms} ms takes {now_ms} ms")
-            return f"the work that took {node.name} {before_ms} ms takes {now_ms} ms"
+                raise NotYet(f"work that took {before_ms} ms takes {now_ms} ms")
+            return f"work that took {before_ms} ms on {node.name} now takes {now_ms} ms"
 
         def quick() -> None:
             if (now_ms := work_ms(lab, node)) > before_ms / self.share / 2:
-                raise NotYet(f"the work that took {before_ms} ms takes {now_ms} ms")
+                raise NotYet(f"work that took {before_ms} ms takes {now_ms} ms")
 
         undo = (Undo(("unthrottle",), "power"),)
         return [Change(node, "processor", lambda: node.throttle(self.share), undo, slower, quick)]
 
 
 class ClockJump(NodeFault):
-    """Set a machine's clock wrong at one stroke. Undone by setting it right.
+    """Set a node's clock forward or back. Undone by setting it to the right time.
 
-    gmond plans what it sends by that clock: after a jump forward and back it would be silent until the time that it had
-    already seen. So it is started anew, as an operator would do.
+    gmond schedules by that clock: after a jump forward and back it would be silent until the time that it has already
+    seen. The undo restarts it, as an operator would.
     """
 
     name: ClassVar[str] = "node.clock-jump"
-    by_s: int = Field(3600, description="Forward, or with a minus sign back")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.CHANGES_CLOCK,)
+    by_s: int = Field(3600, description="Seconds to jump forward; negative: back")
 
-    def possible(self, node: Node) -> str | None:
-        """Needs a kernel of its own, and a jump that can be told from noise."""
-        return f"a jump of {self.by_s} s cannot be told from noise" if abs(self.by_s) < 5 else _own_clock(node)
+    def require(self, node: Node) -> None:
+        """A clock of its own, and a jump that is larger than the error of the measurement."""
+        if abs(self.by_s) < 5:
+            raise LabError(f"a jump of {self.by_s} s is too small to prove; use 5 s or more")
+        _require_own_clock(node)
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: CLOCK_REALTIME of the machine's kernel."""
+        """CLOCK_REALTIME of the node's kernel."""
         node = running(lab.node(self.node))
         before_s = clock_s(lab, node)
         apply = sh('date -s "@$(( $(date +%s) + $1 ))"', str(self.by_s))
@@ -192,21 +200,26 @@ class ClockJump(NodeFault):
         return [Change(node, "clock", lambda: must(node, *apply), undo, jumped, lambda: _right(lab, node, before_s))]
 
 
-GMOND = "/run/service/gmond"
+GMOND = f"{SERVICES}/gmond"
 
 
 class ClockDrift(NodeFault):
-    """Let a machine's clock run fast or slow. Undone by the right pace and the right time."""
+    """Make a node's clock run fast or slow. Undone by restoring its rate and setting the time."""
 
     name: ClassVar[str] = "node.clock-drift"
-    ppm: int = Field(50_000, ge=-100_000, le=100_000, description="Parts per million; 10000 is 36 s an hour")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.CHANGES_CLOCK,)
+    ppm: int = Field(
+        50_000, ge=-100_000, le=100_000, description="Parts per million (10000: 36 s per hour); negative: slow"
+    )
 
-    def possible(self, node: Node) -> str | None:
-        """Needs a kernel of its own, and a drift that can be measured within seconds."""
-        return "a drift below 10000 ppm takes too long to prove" if abs(self.ppm) < 10_000 else _own_clock(node)
+    def require(self, node: Node) -> None:
+        """A clock of its own, and a drift that can be measured within seconds."""
+        if abs(self.ppm) < 10_000:
+            raise LabError(f"a drift of {self.ppm} ppm takes too long to prove; use 10000 ppm or more")
+        _require_own_clock(node)
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: the length of the machine's tick, 10000 us at 100 Hz (adjtimex(8))."""
+        """The length of the kernel's tick, 10,000 us at 100 Hz (adjtimex(8))."""
         node = running(lab.node(self.node))
         before_s = clock_s(lab, node)
         tick = ("adjtimex", "--tick", str(10_000 + self.ppm // 100))
@@ -232,69 +245,86 @@ class ClockDrift(NodeFault):
 
 
 DRIFT_SEEN_S = 0.08
-"""Four times what asking a node for its time takes."""
+"""4 times as long as it takes to read a node's clock."""
 
 
 class OutOfMemory(NodeFault):
-    """Fill a machine's memory until its kernel has to kill, and keep it full. Undone by freeing it.
+    """Fill a node's memory until its kernel kills processes, and keep it full. Undone by freeing it.
 
-    The filler is the last that the kernel would choose; init and the control channel are left out.
+    The kernel would kill the filling program last. It never kills init or the control channel.
     """
 
     name: ClassVar[str] = "node.out-of-memory"
-    kills: int = Field(1, ge=1, le=50, description="How many processes the kernel has to kill before it is enough")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.EXHAUSTS,)
+    kills: int = Field(
+        1, ge=1, le=50, description="Number of processes that the kernel must kill before the filling stops"
+    )
 
-    def possible(self, node: Node) -> str | None:
-        """Needs a kernel of its own."""
-        return needs_own_kernel(node, "shares its memory with this machine")
+    def require(self, node: Node) -> None:
+        """A kernel of its own."""
+        require_own_kernel(node, "shares this machine's memory")
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: a process that takes all there is."""
+        """A program that takes all free memory."""
         node = running(lab.node(self.node))
         before = _oom_kills(node)
-        fill = ("/usr/lib/monkeywrench/detach", "/usr/lib/monkeywrench/faults/fill-memory", str(self.kills))
+        fill = detached(f"{PROGRAMS}/fill-memory", str(self.kills))
 
         def killed() -> str:
             count = _oom_kills(node) - before
             if count < self.kills:
-                raise NotYet(f"the kernel has killed {count} processes")
+                raise NotYet(f"killed so far: {count} of {self.kills}")
             victims = node.exec(
                 "sh", "-c", "dmesg | sed -n 's/.*Killed process [0-9]* (\\([^)]*\\)).*/\\1/p' | tail -5"
             )
             return f"the kernel of {node.name} has killed {' '.join(victims.stdout.split())}"
 
         def gone() -> None:
-            seen(node, lambda said: not said.ok, "nothing fills it", "pgrep", "-x", "fill-memory")
+            seen(node, lambda done: not done.ok, "nothing fills it", "pgrep", "-x", "fill-memory")
 
         undo = (Undo(sh("pkill -KILL -x fill-memory; true")),)
         return [Change(node, "memory", lambda: must(node, *fill), undo, killed, gone, (Undo(fill),), proof_within_s=60)]
 
 
 class _OnDisk(NodeFault):
-    """A fault of the node's disk: of a node that has one beside its root."""
+    """A fault of a node's disk, for nodes that have one besides their root file system."""
 
-    def possible(self, node: Node) -> str | None:
-        """Needs a disk."""
+    def require(self, node: Node) -> None:
+        """A disk."""
         if not node.exec("test", "-f", DISK).ok:
-            return f"{node.name} has no disk of its own in this lab"
-        return None
+            raise LabError(f"{node.name} has no disk of its own in this lab")
+
+    def change(
+        self,
+        node: Node,
+        apply: tuple[str, ...],
+        undo: tuple[Undo, ...],
+        proof: Callable[[], str],
+        undone: Callable[[], object],
+    ) -> list[Change]:
+        """The change of a disk, which is made again after each boot."""
+        return [Change(node, "disk", lambda: must(node, *apply), undo, proof, undone, again=(Undo(apply),))]
 
     def folder(self, node: Node) -> str:
-        """Where the disk is mounted."""
+        """The mount point of the disk."""
         return must(running(node), "cut", "-d", " ", "-f", "2", DISK).stdout.strip()
 
 
-DISK = "/etc/monkeywrench/disk.mount"
+DISK = f"{SETTINGS}/disk.mount"
 MAPPED = "/dev/mapper/disk"
 
 
 class DiskFull(_OnDisk):
-    """Fill a node's disk to the last block. Undone by removing the one file that fills it."""
+    """Fill a node's disk to the last block. Undone by removing the file that fills it."""
 
     name: ClassVar[str] = "node.disk-full"
+    does: ClassVar[tuple[EffectKind, ...]] = (
+        EffectKind.EXHAUSTS,
+        EffectKind.FAILS_WRITES,
+    )
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: a file."""
+        """A file that takes all free blocks."""
         node = lab.node(self.node)
         folder = self.folder(node)
         file = f"{folder}/{FULL}"
@@ -308,7 +338,7 @@ class DiskFull(_OnDisk):
         def full() -> str:
             return seen(
                 node,
-                lambda said: "No space left" in said.stderr,
+                lambda done: "No space left" in done.stderr,
                 f"a write to {folder} of {node.name} fails: no space left on device",
                 *write(folder),
             )
@@ -323,35 +353,26 @@ FULL = ".monkeywrench-full"
 
 
 class DiskReadOnly(_OnDisk):
-    """Make a node's file system read-only under its users, as a kernel does after an error. Undone by remounting it."""
+    """Make a node's file system read-only, as a kernel does after an error. Undone by remounting it."""
 
     name: ClassVar[str] = "node.disk-read-only"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.FAILS_WRITES,)
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: the emergency remount (sysrq-trigger, u), taken back at once for all other file systems."""
+        """The emergency remount (sysrq-trigger, u), reverted at once for all other file systems."""
         node = lab.node(self.node)
         folder = self.folder(node)
 
         def read_only() -> str:
             return seen(
                 node,
-                lambda said: "Read-only" in said.stderr,
+                lambda done: "Read-only" in done.stderr,
                 f"a write to {folder} of {node.name} fails: read-only file system",
                 *write(folder),
             )
 
         apply, undo = sh(REMOUNT, folder), (Undo(("mount", "-o", "remount,rw", folder)),)
-        return [
-            Change(
-                node,
-                "disk",
-                lambda: must(node, *apply),
-                undo,
-                read_only,
-                lambda: writable(node, folder),
-                again=(Undo(apply),),
-            )
-        ]
+        return self.change(node, apply, undo, read_only, lambda: writable(node, folder))
 
 
 REMOUNT = """
@@ -363,46 +384,38 @@ for other in $writable; do [ "$other" = "$1" ] || mount -o remount,rw "$other"; 
 
 
 class DiskErrors(_OnDisk):
-    """Let a node's disk fail at every request. Undone by a sound disk and a reboot, which repairs the file system."""
+    """Make every request to a node's disk fail. Undone by a reboot, which repairs the file system."""
 
     name: ClassVar[str] = "node.disk-errors"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.FAILS_WRITES,)
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: device-mapper's flakey target, always down (dm-flakey in the kernel's documentation)."""
+        """device-mapper's flakey target, always down (dm-flakey in the kernel's documentation)."""
         node = lab.node(self.node)
         folder = self.folder(node)
 
         def fails() -> str:
             return seen(
                 node,
-                lambda said: "Input/output error" in said.stderr,
+                lambda done: "Input/output error" in done.stderr,
                 f"reading the disk of {node.name} fails: input/output error",
                 *READ,
             )
 
         undo = (Undo(mapped("linear $loop 0")), Undo(("reboot",), "power"))
         apply = mapped("flakey $loop 0 0 3600")
-        return [
-            Change(
-                node,
-                "disk",
-                lambda: must(node, *apply),
-                undo,
-                fails,
-                lambda: writable(node, folder),
-                again=(Undo(apply),),
-            )
-        ]
+        return self.change(node, apply, undo, fails, lambda: writable(node, folder))
 
 
 class DiskSlow(_OnDisk):
-    """Let every request to a node's disk take longer. Undone by the disk as it was."""
+    """Delay every request to a node's disk. Undone by removing the delay."""
 
     name: ClassVar[str] = "node.disk-slow"
-    delay_ms: int = Field(500, ge=50, le=10_000, description="For each request")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.SLOWS,)
+    delay_ms: int = Field(500, ge=50, le=10_000, description="Delay of each request, in ms")
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: device-mapper's delay target."""
+        """device-mapper's delay target."""
         node = lab.node(self.node)
         self.folder(node)
         apply = mapped(f"delay $loop 0 {self.delay_ms}")
@@ -410,32 +423,22 @@ class DiskSlow(_OnDisk):
         def slow() -> str:
             return seen(
                 node,
-                lambda said: _dd_ms(said) >= self.delay_ms,
-                f"reading a block of the disk of {node.name} takes {self.delay_ms} ms or longer",
+                lambda done: _dd_ms(done) >= self.delay_ms,
+                f"reading a block from the disk of {node.name} takes {self.delay_ms} ms or longer",
                 *READ,
             )
 
         def quick() -> None:
-            seen(node, lambda said: _dd_ms(said) < self.delay_ms, "quick", *READ)
+            seen(node, lambda done: _dd_ms(done) < self.delay_ms, "quick", *READ)
 
-        return [
-            Change(
-                node,
-                "disk",
-                lambda: must(node, *apply),
-                (Undo(mapped("linear $loop 0")),),
-                slow,
-                quick,
-                again=(Undo(apply),),
-            )
-        ]
+        return self.change(node, apply, (Undo(mapped("linear $loop 0")),), slow, quick)
 
 
 READ = ("dd", f"if={MAPPED}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct")
 
 
 def mapped(target: str) -> tuple[str, ...]:
-    """The command that puts another target under the file system while it is in use."""
+    """The command that swaps the device-mapper target under a mounted file system."""
     return sh(
         f"""[ -e {MAPPED} ] || exit 0
         for module in dm-flakey dm-delay; do modprobe $module; done
@@ -447,30 +450,33 @@ def mapped(target: str) -> tuple[str, ...]:
     )
 
 
-def _dd_ms(said: Output) -> float:
-    """How long dd(1) says that it took."""
+def _dd_ms(done: Output) -> float:
+    """The duration that dd(1) reports."""
     try:
-        return float(said.stderr.rpartition(" s, ")[0].split()[-1]) * 1000
+        return float(done.stderr.rpartition(" s, ")[0].split()[-1]) * 1000
     except (IndexError, ValueError):
-        raise NotYet(said.stderr.strip()) from None
+        raise NotYet(done.stderr.strip()) from None
 
 
 class HostName(NodeFault):
-    """Change a machine's host name, which heartbeat and others know themselves by. Undone by the old one."""
+    """Change a node's host name, by which heartbeat identifies itself. Undone by the old name."""
 
     name: ClassVar[str] = "node.host-name"
-    to: str = Field("localhost", pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$", description="The new name (RFC 1123)")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.CHANGES_CONFIG,)
+    to: str = Field(
+        "localhost", pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,62}$", description="The new host name (RFC 1123)"
+    )
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: the kernel's host name."""
+        """The kernel's host name."""
         node = running(lab.node(self.node))
         before = must(node, "hostname").stdout.strip()
         if before == self.to:
-            raise LabError(f"{node.name} has that host name already")
+            raise LabError(f"the host name of {node.name} is already {self.to!r}")
 
         def named(name: str) -> Callable[[], str]:
             return lambda: seen(
-                node, lambda said: said.stdout.strip() == name, f"{node.name} calls itself {name}", "hostname"
+                node, lambda done: done.stdout.strip() == name, f"the host name of {node.name} is {name}", "hostname"
             )
 
         apply = ("hostname", self.to)
@@ -488,20 +494,15 @@ class HostName(NodeFault):
 
 
 def answers(node: Node) -> None:
-    """See that the machine runs and takes commands."""
+    """See that the node runs and executes commands."""
     if node.power() is not Power.RUNNING:
-        raise NotYet(f"it is {node.power()}")
+        raise NotYet(f"{node.name} is {node.power()}")
     if not node.exec("true").ok:
-        raise LabError(f"{node.name} runs, but fails at the command true", "See its console.")
+        raise LabError(f"{node.name} runs, but the command `true` fails on it", "Look at its console.")
 
 
-def needs_own_kernel(node: Node, why: str) -> str | None:
-    """None, or the reason: a fault of the kernel would be one of this machine's."""
-    return None if node.kernel == "uml" else f"{node.name} is on the host's kernel, so it {why}"
-
-
-def _own_clock(node: Node) -> str | None:
-    return needs_own_kernel(node, "has this machine's clock")
+def _require_own_clock(node: Node) -> None:
+    require_own_kernel(node, "shares this machine's clock")
 
 
 def _boot_id(node: Node) -> str:
@@ -509,19 +510,19 @@ def _boot_id(node: Node) -> str:
 
 
 def clock_s(lab: Lab, node: Node) -> float:
-    """A node's clock, less the lab's: as the quickest of three answers has it."""
+    """A node's clock minus the lab's clock, from the quickest of 3 answers."""
 
-    def when_ready() -> tuple[int, float]:
+    def measured() -> tuple[int, float]:
         before_ns = lab.now_ns()
         there_s = float(must(node, "date", "+%s.%N").stdout)
         after_ns = lab.now_ns()
         return after_ns - before_ns, there_s - (before_ns + after_ns) / 2e9
 
-    return min(when_ready() for _ in range(3))[1]
+    return min(measured() for _ in range(3))[1]
 
 
 RIGHT_S = 3
-"""As the audit has it: between reading the right time and setting it a machine may stand still."""
+"""The audit's tolerance: a machine may be paused between reading the right time and setting it."""
 
 
 def _right(lab: Lab, node: Node, before_s: float) -> None:
@@ -530,18 +531,18 @@ def _right(lab: Lab, node: Node, before_s: float) -> None:
 
 
 WORK = "i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done"
-"""Plain computation: it takes about 50 ms on the machine that these numbers are from."""
+"""Plain computation; it took about 50 ms where this was measured."""
 
 
 def work_ms(lab: Lab, node: Node) -> int:
-    """How long a piece of work takes on a node, the best of three."""
+    """How long ``WORK`` takes on a node: the best of 3."""
 
-    def when_ready() -> int:
+    def measured() -> int:
         began_ns = lab.now_ns()
         must(node, "sh", "-c", WORK, timeout_s=60)
         return (lab.now_ns() - began_ns) // 1_000_000
 
-    return max(1, min(when_ready() for _ in range(3)))
+    return max(1, min(measured() for _ in range(3)))
 
 
 def _oom_kills(node: Node) -> int:
@@ -549,7 +550,7 @@ def _oom_kills(node: Node) -> int:
 
 
 def write(folder: str) -> tuple[str, ...]:
-    """The command that writes a block into a folder for good, and takes it back."""
+    """The command that writes a block to disk in a folder, and deletes it."""
     return sh(
         'f="$1/.monkeywrench-probe.$$"; dd if=/dev/zero of="$f" bs=4096 count=1 conv=fsync; e=$?; rm -f "$f"; exit $e',
         folder,
@@ -557,5 +558,5 @@ def write(folder: str) -> tuple[str, ...]:
 
 
 def writable(node: Node, folder: str) -> str:
-    """See that a write to a folder succeeds."""
-    return seen(node, lambda said: said.ok, f"{folder} of {node.name} can be written", *write(folder))
+    """See that a write to a folder succeeds. Raises NotYet."""
+    return seen(node, lambda done: done.ok, f"a write to {folder} of {node.name} succeeds", *write(folder))

@@ -1,4 +1,4 @@
-"""What a lab needs of a machine: looked at, never changed."""
+"""Whether a machine can run a lab. Changes nothing."""
 
 from __future__ import annotations
 
@@ -8,37 +8,48 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from harness.records import LabError
 
+if TYPE_CHECKING:
+    from topology.model import Topology
+
 DISK_GIB = 6
-"""Images of all roles, their build layers, and some room."""
+"""For the images of all roles and their build layers, with a reserve."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at."""
+    """The result of one question."""
 
     what: str
     ok: bool
     seen: str
     next_step: str = ""
     warning: bool = False
-    """Nothing is missing, but this is known to bite."""
+    """Nothing is missing, but this is a known cause of trouble."""
 
 
-def examine(topology: str) -> list[Finding]:
-    """All findings for a topology on this machine and its Docker Engine."""
-    questions: list[tuple[str, Callable[[], Finding]]] = [
-        ("processor", _processor),
-        ("engine", _engine),
-        ("disk", _disk),
+Question: TypeAlias = tuple[str, Callable[[], Finding]]
+
+
+def examine(name: str) -> list[Finding]:
+    """All findings for the topology with that name (or file) on this machine and its Docker Engine."""
+    from topology.load import load  # the harness knows no topology but here
+
+    machine: list[Question] = [("processor", _processor), ("engine", _engine), ("disk", _disk), ("images", _images)]
+    findings = [_answer(*question) for question in machine]
+    try:
+        topology = load(name)
+    except LabError as error:
+        return [*findings, Finding("topology", False, str(error), error.next_step)]
+    lab: list[Question] = [
         ("topology", lambda: _topology(topology)),
         ("memory", lambda: _memory(topology)),
         ("kernels", lambda: _kernels(topology)),
-        ("images", _images),
     ]
-    return [_answer(what, question) for what, question in questions] + _pitfalls(topology)
+    return findings + [_answer(*question) for question in lab] + _lint(topology)
 
 
 def _answer(what: str, question: Callable[[], Finding]) -> Finding:
@@ -51,10 +62,8 @@ def _answer(what: str, question: Callable[[], Finding]) -> Finding:
 def _processor() -> Finding:
     machine = platform.machine()
     if machine in ("x86_64", "amd64"):
-        return Finding("processor", True, f"{machine}, {os.cpu_count()} cores: nodes can have kernels of their own")
-    return Finding(
-        "processor", True, f"{machine}: User-Mode Linux does not exist for it, nodes share the host's kernel"
-    )
+        return Finding("processor", True, f"{machine}, {os.cpu_count()} cores: nodes can run their own kernels")
+    return Finding("processor", True, f"{machine}: User-Mode Linux does not support it; nodes share the host's kernel")
 
 
 def _engine() -> Finding:
@@ -69,65 +78,61 @@ def _disk() -> Finding:
 
     root = Path(engine.connect().info()["DockerRootDir"])
     if not root.exists():
-        return Finding("disk", True, f"the engine keeps its data at {root} on another machine; not looked at")
+        return Finding("disk", True, f"not checked: the engine keeps its data at {root} on another machine")
     free_gib = shutil.disk_usage(root).free / 2**30
-    next_step = "" if free_gib >= DISK_GIB else f"Free some space at {root}."
-    return Finding("disk", free_gib >= DISK_GIB, f"{free_gib:.0f} GiB free at {root}, {DISK_GIB} wanted", next_step)
-
-
-def _topology(name: str) -> Finding:
-    from topology import model
-
-    topology = model.load(name)
-    return Finding("topology", True, f"{topology.name}: {len(topology.machines)} nodes, {len(topology.vips)} VIPs")
-
-
-def _pitfalls(name: str) -> list[Finding]:
-    """What is known to bite in the user's own files, as the nodes would have them."""
-    from topology import lint, model, render
-
-    try:
-        topology = model.load(name)
-        configs = [
-            lint.Config(machine.name, file.path, file.data.decode("utf-8", "replace"), file.mode, file.source)
-            for machine in topology.machines
-            for file in render.files(topology, machine, "doctor", "doctor")
-        ]
-    except LabError:
-        return []  # the question about the topology says so
-    found = lint.examine(configs, web=len(topology.of_role("web")))
-    return [
-        Finding(
-            f"{pitfall.file}:{pitfall.line}" if pitfall.line else pitfall.file,
-            True,
-            f"{pitfall.reason} (on {', '.join(pitfall.nodes)})",
-            warning=True,
-        )
-        for pitfall in found
-    ]
-
-
-def _memory(name: str) -> Finding:
-    from topology import model
-    from topology.lab import engine, kernel
-
-    wanted_mib = sum(m.memory_mib + kernel.OVERHEAD_MIB for m in model.load(name).machines if m.kernel == "uml")
-    have_mib = engine.connect().info()["MemTotal"] // 2**20
-    next_step = "" if have_mib >= wanted_mib else "Lower memory_mib or count in the topology."
+    next_step = "" if free_gib >= DISK_GIB else f"Free at least {DISK_GIB - free_gib:.0f} GiB at {root}."
     return Finding(
-        "memory", have_mib >= wanted_mib, f"{have_mib} MiB in all, {wanted_mib} MiB wanted at most", next_step
+        "disk", free_gib >= DISK_GIB, f"{free_gib:.0f} GiB free at {root} ({DISK_GIB} GiB needed)", next_step
     )
 
 
-def _kernels(name: str) -> Finding:
-    from topology import model
+def _topology(topology: Topology) -> Finding:
+    return Finding("topology", True, f"{topology.name}: {len(topology.machines)} nodes, {len(topology.vips)} VIPs")
+
+
+def _lint(topology: Topology) -> list[Finding]:
+    """What the lint rules find in the nodes' files, overlays included."""
+    from topology import lint
+    from topology.files import files_of
+
+    configs = [
+        lint.Config(machine.name, file.path, file.data.decode("utf-8", "replace"), file.mode, file.source)
+        for machine in topology.machines
+        for file in files_of(topology, machine, "doctor", "doctor")
+    ]
+    found = lint.examine(configs, web=len(topology.of_role("web")))
+    return [
+        Finding(
+            f"{rule.file}:{rule.line}" if rule.line else rule.file,
+            True,
+            f"{rule.reason} (on {', '.join(rule.nodes)})",
+            warning=True,
+        )
+        for rule in found
+    ]
+
+
+def _memory(topology: Topology) -> Finding:
     from topology.lab import engine, kernel
 
+    wanted_mib = sum(m.memory_mib + kernel.OVERHEAD_MIB for m in topology.machines if m.kernel == "uml")
+    have_mib = engine.connect().info()["MemTotal"] // 2**20
+    next_step = "" if have_mib >= wanted_mib else "Lower memory_mib or count in the topology."
+    return Finding(
+        "memory",
+        have_mib >= wanted_mib,
+        f"{have_mib} MiB installed (the lab needs at most {wanted_mib} MiB)",
+        next_step,
+    )
+
+
+def _kernels(topology: Topology) -> Finding:
+    from topology.lab import engine, kernel
+    from topology.model import needs_own_kernel
+
     architecture = engine.connect().version().get("Arch", "")
-    topology = model.load(name)
     choices = {
-        m.name: kernel.choose(m, architecture, lambda _: True, model.needs_own_kernel(topology, m))
-        for m in topology.machines
+        m.name: kernel.choose(m, architecture, lambda _: True, needs_own_kernel(topology, m)) for m in topology.machines
     }
     kinds = {choice: [node for node, of in choices.items() if of == choice] for choice in set(choices.values())}
     seen = "; ".join(
@@ -142,5 +147,5 @@ def _images() -> Finding:
     client = engine.connect()
     missing = [role for role, name in image.names().items() if not image.exists(client, name)]
     if missing:
-        return Finding("images", True, f"to be built at the first `up`, from Debian's packages: {', '.join(missing)}")
+        return Finding("images", True, f"not built yet; the first `monkeywrench up` builds them: {', '.join(missing)}")
     return Finding("images", True, "all built")

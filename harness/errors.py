@@ -1,10 +1,10 @@
-"""What every error has in common that a user sees."""
+"""The base of all errors that a user sees."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something that cannot be done, told to a person: one sentence, and in ``next_step`` what they can do about it."""
+    """An error for a person: one sentence about what is wrong, and in ``next_step`` what to do about it."""
 
     def __init__(self, sentence: str, next_step: str = "") -> None:
         super().__init__(sentence)

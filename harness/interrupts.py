@@ -1,4 +1,4 @@
-"""Work that must not be broken off in its middle: Ctrl-C and SIGTERM wait for its end."""
+"""Work that must not be interrupted halfway: Ctrl-C and SIGTERM wait for its end."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from contextlib import contextmanager
 
 __all__ = ["deferring_signals"]
 
-HELD_BACK = (signal.SIGINT, signal.SIGTERM)
+DEFERRED = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
 def deferring_signals() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back until the block ends: half of what it does could be neither used nor repaired.
+    """Defer Ctrl-C and SIGTERM until the block ends, because half of its work could neither be used nor repaired.
 
-    Handlers are replaced, not signals blocked: a signal that the main thread blocks goes to another thread, and Python
-    then runs its handler in the main thread all the same.
+    This replaces handlers and does not block signals: a signal that the main thread blocks is delivered to another
+    thread, and Python then runs its handler in the main thread all the same.
     """
-    held: list[int] = []
+    deferred: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
-    before = {each: signal.signal(each, lambda number, _: held.append(number)) for each in HELD_BACK}
+    before = {each: signal.signal(each, lambda number, _: deferred.append(number)) for each in DEFERRED}
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-        for number in held[:1]:
+        for number in deferred[:1]:
             signal.raise_signal(number)

@@ -1,4 +1,4 @@
-"""From a scenario to the steps that a run carries out. Pure: the same scenario and seed give the same steps."""
+"""The steps that a run of a scenario carries out. Pure: the same scenario and seed give the same steps."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from harness.scenario import Scenario, ScenarioError, StepTable, suggestion
+from harness.mistakes import suggestion
+from harness.scenario import Scenario, ScenarioError, StepTable
 
 __all__ = ["Condition", "Heal", "Inject", "Step", "plan"]
 
 
 @dataclass(frozen=True)
 class Inject:
-    """Inject the fault of that name in the registry. The label is what heals it."""
+    """Inject the fault of that name in the registry. A heal refers to it by its label."""
 
     fault: str
     label: str
@@ -31,25 +32,34 @@ class Heal:
 
 @dataclass(frozen=True)
 class Condition:
-    """What to wait for: the cluster steady, or (with ``owners``) each VIP held by that node alone, or all asked."""
+    """What to wait for: a steady cluster, or (with ``owners``) each VIP on that node alone, or (``asked``) the load."""
 
     within_s: float
     owners: Mapping[str, str] = field(default_factory=dict)
     asked: bool = False
-    """The load has asked all that it had planned, whatever came of it."""
+    """The load has sent all its planned requests, whether they succeeded or not."""
 
     def __str__(self) -> str:
         """Completes "until ..."."""
         if self.asked:
-            return "all that was planned is asked"
+            return "every planned request is sent"
         if not self.owners:
             return "the cluster is steady"
         return " and ".join(f"{vip} is held by {node} alone" for vip, node in sorted(self.owners.items()))
 
+    @property
+    def goal(self) -> str:
+        """Completes "waiting for ..."."""
+        if self.asked:
+            return "every planned request to be sent"
+        if not self.owners:
+            return "the cluster to be steady"
+        return " and ".join(f"{vip} to be held by {node} alone" for vip, node in sorted(self.owners.items()))
+
 
 @dataclass(frozen=True)
 class Step:
-    """Do one thing or nothing, wait for a condition or none, let time pass. In that order."""
+    """Do one thing or nothing, wait for a condition or for none, let time pass. In that order."""
 
     name: str
     action: Inject | Heal | None = None
@@ -58,9 +68,9 @@ class Step:
 
 
 def plan(scenario: Scenario, seed: int) -> list[Step]:
-    """The steps of a scenario, and what ``seed`` draws; and one more for each fault left injected, the latest first.
+    """The steps of a scenario, with what ``seed`` draws, and a final heal of each fault left injected, latest first.
 
-    Raises ScenarioError when a label is given twice, or a heal names no fault that is injected at that point.
+    Raises ScenarioError if a label is used twice, or if a heal refers to a fault that is not injected at that point.
     """
     steps: list[Step] = []
     injected: list[str] = []
@@ -73,13 +83,16 @@ def plan(scenario: Scenario, seed: int) -> list[Step]:
         match step.action:
             case Inject(label=label):
                 if label in used:
-                    raise _wrong(scenario, number, "as", f"{label} is the label of an earlier step: give each its own")
+                    raise _wrong(
+                        scenario, number, "as", f"an earlier step has the label {label!r}; give each fault its own"
+                    )
                 used.add(label)
                 injected.append(label)
             case Heal(label=label):
                 if label not in injected:
+                    known = suggestion(label, injected, "labels at this step")
                     raise _wrong(
-                        scenario, number, "heal", f"{label} is not injected here ({suggestion(label, injected)})"
+                        scenario, number, "heal", f"no fault labelled {label!r} is injected at this step; {known}"
                     )
                 injected.remove(label)
         steps.append(step)
@@ -88,7 +101,7 @@ def plan(scenario: Scenario, seed: int) -> list[Step]:
 
 @dataclass(frozen=True)
 class _Event:
-    """Something that a drawn plan does at a moment, in ms from its beginning."""
+    """An action of a drawn plan, and its time in ms since the plan's beginning."""
 
     at_ms: int
     order: int
@@ -96,42 +109,45 @@ class _Event:
 
 
 def drawn(table: StepTable, seed: int) -> list[Step]:
-    """The steps that a step with ``draw`` comes to: injections with overlaps, each healed. Pure.
+    """The steps that replace a step with ``draw``: overlapping injections, each of them healed. Pure.
 
-    The same fault with the same settings is never in twice at the same time.
+    The same fault with the same settings is never injected twice at the same time.
     """
     chance = random.Random(f"{seed} {table.name}")
     events: list[_Event] = []
-    ends: dict[int, int] = {}  # which of table.draw is in -> until when
+    ends: dict[int, int] = {}  # index in table.draw of each injected fault -> its end
     now_ms = 0
     for number in range(1, table.count + 1):
         now_ms += _span_ms(chance, table.pause_s) if number > 1 else 0
-        if len(ends := {which: end for which, end in ends.items() if end > now_ms}) >= min(
-            table.at_once, len(table.draw)
-        ):
+        ends = _later(ends, now_ms)
+        if len(ends) >= min(table.at_once, len(table.draw)):
             now_ms = min(ends.values())
-            ends = {which: end for which, end in ends.items() if end > now_ms}
-        which = chance.choice([each for each in range(len(table.draw)) if each not in ends])
-        ends[which] = now_ms + max(1, _span_ms(chance, table.each_s))
-        label, fault = f"{table.name} {number}", table.draw[which]
+            ends = _later(ends, now_ms)
+        index = chance.choice([each for each in range(len(table.draw)) if each not in ends])
+        ends[index] = now_ms + max(1, _span_ms(chance, table.each_s))
+        label, fault = f"{table.name} {number}", table.draw[index]
         events.append(_Event(now_ms, 2 * number + 1, Inject(fault.inject, label, fault.settings)))
-        events.append(_Event(ends[which], 2 * number, Heal(label)))
-    # at the same moment, what ends goes before what begins
+        events.append(_Event(ends[index], 2 * number, Heal(label)))
+    # at the same moment, heals come before injections
     events.sort(key=lambda event: (event.at_ms, isinstance(event.action, Inject), event.order))
     holds_ms = [later.at_ms - event.at_ms for event, later in pairwise(events)]
     steps = [
-        Step(_says(event.action), event.action, hold_s=hold / 1000)
-        for event, hold in zip(events, [*holds_ms, 0], strict=True)
+        Step(_title(event.action), event.action, hold_s=hold_ms / 1000)
+        for event, hold_ms in zip(events, [*holds_ms, 0], strict=True)
     ]
     rest = Step(table.name, until=_condition(table), hold_s=table.hold_s or 0.0)
     return [*steps, rest] if rest.until or rest.hold_s else steps
+
+
+def _later(ends: Mapping[int, int], now_ms: int) -> dict[int, int]:
+    return {index: end_ms for index, end_ms in ends.items() if end_ms > now_ms}
 
 
 def _span_ms(chance: random.Random, span_s: tuple[float, float]) -> int:
     return round(1000 * chance.uniform(*span_s))
 
 
-def _says(action: Inject | Heal) -> str:
+def _title(action: Inject | Heal) -> str:
     return f"{action.label}: {action.fault}" if isinstance(action, Inject) else f"{action.label}: heal"
 
 

@@ -1,21 +1,23 @@
-"""The seams of the harness: what a lab, a node, a fault and a feed promise.
+"""The protocols of the harness: what a lab, a node, a fault and a feed have to provide.
 
-``topology`` implements :class:`Lab` and :class:`Node` on Docker, ``harness.fake`` implements them in memory, ``faults``
-and ``loadtests`` are written against them. Nothing here does anything.
+``topology`` implements :class:`Lab` and :class:`Node` on Docker, ``harness.fake`` implements them in memory; ``faults``
+and ``loadtests`` use them. There is no behaviour here.
 
-All times are nanoseconds of **the lab's clock**: the monotonic clock of the machine that runs the client node. No
-node's own clock is ever used, because a node's clock can be what a fault breaks.
+All times are nanoseconds on **the lab's clock**: the monotonic clock of the machine that runs the client node. A node's
+own clock is never used, because faults can change it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from harness.records import (
     Cable,
     Cluster,
+    Effect,
     Entry,
     LeaseStatus,
     Line,
@@ -25,6 +27,10 @@ from harness.records import (
     Status,
     Undo,
 )
+from harness.wait import Clock
+
+if TYPE_CHECKING:
+    from harness.scenario import LoadTable
 
 
 class Stream(Protocol):
@@ -37,18 +43,18 @@ class Stream(Protocol):
 
 
 class Lease(Protocol):
-    """A fault's undo, armed where the fault is: carried out by itself when the harness stops renewing it."""
+    """A fault's undo, armed on the target, which carries it out on its own when nobody renews the lease."""
 
     def release(self) -> None:
-        """Undo now, and wait until that is done. Raises LabError when it could not be, or was undone before."""
+        """Undo now, and wait until that is done. Raises LabError if that fails, or if it was undone before."""
 
 
 class Node(Protocol):
-    """One machine of the cluster. Every power verb is idempotent and returns only when it is so."""
+    """One node of the cluster. Every power verb is idempotent, and returns when the node is in that state."""
 
     @property
     def name(self) -> str:
-        """As the topology calls it."""
+        """Its name in the topology."""
 
     @property
     def role(self) -> str:
@@ -59,16 +65,16 @@ class Node(Protocol):
         """``"uml"`` (a kernel of its own) or ``"host"``."""
 
     def services(self) -> tuple[str, ...]:
-        """What its init supervises, whether the machine runs or not."""
+        """The services that its init supervises, whether the node runs or not."""
 
     def exec(self, *argv: str, timeout_s: float = 10.0) -> Output:
-        """Run a command to its end. Raises LabError when the node is not running or the deadline passes."""
+        """Run a command to its end. Raises LabError if the node is not running or the deadline passes."""
 
     def stream(self, *argv: str) -> Stream:
         """Start a program and follow its standard output line by line."""
 
     def watch(self) -> Stream:
-        """Follow the machine itself, across power cuts.
+        """Follow the node's power and addresses, across power cuts.
 
         Each line is a JSON object: ``{"power": "off"}`` at every change of power, and
         ``{"addresses": ["203.0.113.101", ...]}`` at every change of the node's IPv4 addresses and at least every 500 ms
@@ -79,10 +85,10 @@ class Node(Protocol):
         """Write a file on the node, parents included."""
 
     def power(self) -> Power:
-        """What the machine is doing now."""
+        """The state of its machine now."""
 
     def boot(self) -> None:
-        """Power on, and wait until the machine takes commands."""
+        """Power on, and wait until the node accepts commands."""
 
     def power_off(self) -> int:
         """Cut the power: nothing is flushed. Returns the lab's time of the cut, in ns (now, if it was off already)."""
@@ -91,40 +97,70 @@ class Node(Protocol):
         """Stop all services in order, then power off."""
 
     def freeze(self) -> None:
-        """Stop the whole machine where it is: no instruction runs until ``thaw``."""
+        """Pause the whole machine: no instruction runs until ``thaw``."""
 
     def thaw(self) -> None:
-        """Let a frozen machine go on where it stopped."""
+        """Let a frozen machine continue where it stopped."""
 
     def panic(self) -> None:
         """Make the node's kernel panic. It stays down until ``boot``."""
 
     def throttle(self, share: float) -> None:
-        """Give the machine this share of a processor's time only, in periods of 100 ms; 1 is all of it."""
+        """Limit the machine to this share of one processor's time, in periods of 100 ms; 1 is no limit."""
 
     def lease(self, fault: str, claim: str, undo: Sequence[Undo], again: Sequence[Undo] = ()) -> Lease:
         """Arm the undo of a fault on this node, before the fault is applied; it is renewed until it is released.
 
-        ``claim`` names what the fault takes for itself; the node refuses (LabError) a second lease of the same claim.
-        ``again`` is carried out whenever the machine has booted meanwhile, for what a reboot wipes.
+        ``claim`` names the resource that the fault occupies; the node refuses (LabError) a second lease with the same
+        claim. ``again`` is carried out after each boot while the lease is held, because a reboot wipes some faults.
         """
 
 
 class Feed(Protocol):
-    """Something that goes on beside the run and becomes ops: a probe, the load, a log, an observer."""
+    """A stream of ops that is recorded during a run: a probe, the load, a log, an observer."""
 
     @property
     def name(self) -> str:
-        """What it is told apart by."""
+        """Its name in the history, unique in a run."""
 
     def open(self) -> Stream:
-        """Start it, or start it again after its node came back."""
+        """Start it, or start it again after its node has booted."""
 
     def entries(self, line: Line) -> Iterable[Entry]:
-        """The ops that one line stands for. A line that cannot be read becomes an ``info`` op with ``error`` set."""
+        """The ops in one line. A line that cannot be parsed becomes an ``info`` op with ``error`` set."""
 
     def ready(self) -> bool:
         """True when ``open`` can work: its node is running."""
+
+
+@runtime_checkable
+class PlannedFeed(Feed, Protocol):
+    """A feed that carries out a plan of its own, such as requests at planned times. `until = "asked"` waits for it."""
+
+    def over(self, entry: Entry) -> bool:
+        """Whether this entry of the feed reports that everything planned has been sent."""
+
+
+@runtime_checkable
+class LearningFeed(Feed, Protocol):
+    """A feed of ``Feeds.after`` that needs to know what the run recorded before it opens."""
+
+    def learn(self, entry: Entry) -> None:
+        """Called with each entry of the run as it is recorded, from any thread."""
+
+
+@dataclass(frozen=True)
+class Feeds:
+    """What a run records besides the lab's own observers."""
+
+    before: Sequence[Feed] = ()
+    """Followed to their ends, one after another, before the other feeds start."""
+    during: Sequence[Feed] = ()
+    """Run from before the first step to the end of the run."""
+    writers: Sequence[Feed] = ()
+    """Also run from before the first step, but stop after the last undo: they change what ``after`` reads."""
+    after: Sequence[Feed] = ()
+    """Followed to their ends, one after another, once all faults are undone and the writers have stopped."""
 
 
 class Capture(Protocol):
@@ -139,7 +175,11 @@ class Lab(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is told apart by on its engine."""
+        """Its name, unique on its Docker Engine."""
+
+    @property
+    def clock(self) -> Clock:
+        """The clock for all waits on this lab: real time, or the virtual time of a lab in memory."""
 
     @property
     def cluster(self) -> Cluster:
@@ -149,53 +189,75 @@ class Lab(Protocol):
         """All nodes, or those of one role."""
 
     def node(self, name: str) -> Node:
-        """The node of that name. Raises LabError naming the nodes there are."""
+        """The node of that name. Raises LabError, with the names of all nodes."""
 
     @property
     def switch(self) -> Node:
-        """The switch: every cable ends in it. It is no machine of the cluster and never loses power."""
+        """The switch: every cable ends in it. It is not part of the cluster and never loses power."""
 
     @property
     def cables(self) -> tuple[Cable, ...]:
         """All cables."""
 
     def leases(self) -> list[LeaseStatus]:
-        """All leases of all nodes, the oldest first: what is injected now, by whomever."""
+        """All leases of all nodes, the oldest first: everything that is injected now, by any process."""
 
     def heal(self) -> list[LeaseStatus]:
-        """Undo all that is injected, the newest first, whoever did it. Raises LabError if something sticks."""
+        """Undo everything that is injected, by any process, the newest first. Raises LabError if an undo fails."""
 
     def audit(self) -> Mapping[str, tuple[str, ...]]:
-        """Each node -> all of its state that a fault could leave changed, in lines; empty when it does not run.
+        """Each node -> the state that a fault could leave changed, in lines; empty if the node does not run.
 
-        Two audits of a cluster that is as it was are equal.
+        Two audits of an unchanged cluster are equal.
         """
 
     def now_ns(self) -> int:
         """The lab's clock."""
 
     def owners(self) -> Mapping[str, tuple[str, ...]]:
-        """Each VIP -> the directors that hold it now. Cheap: it can be asked while a takeover needs the directors."""
+        """Each VIP -> the directors that hold it now. Cheap enough to call during a takeover."""
 
     def status(self) -> Status:
-        """The cluster now: every part is asked, which costs the nodes some work."""
+        """The cluster now: every part is queried, which costs the nodes CPU time."""
 
     def observers(self) -> list[Feed]:
-        """Feeds for VIP owners (each director's ``holds`` and ``power``), ARP on the wire, and the directors' logs."""
+        """Feeds for VIP owners (``holds`` and ``power`` of each director), ARP on the wire, and the directors' logs."""
 
     def capture(self, path: str, segments: tuple[str, ...], packet_filter: str) -> Capture:
         """Write a pcapng of whole segments, or of cables named ``node.interface``, to a local file."""
 
 
+@runtime_checkable
+class HasOwnLoad(Protocol):
+    """A lab that simulates the probe and the users itself, because no programs can run on its nodes."""
+
+    def feeds(self, load: LoadTable | None) -> Feeds:
+        """The probe, and the load if there is one."""
+
+
+@runtime_checkable
+class RestoresBackups(Protocol):
+    """A lab that can restore a backup of its database, beside the cluster."""
+
+    def restore_proofs(self) -> Sequence[Feed]:
+        """Feeds that each restore the current backup, compare its rows, and end on their own."""
+
+
 class Fault(Protocol):
-    """Frozen settings plus one verb."""
+    """Frozen settings and one verb."""
 
     @property
     def name(self) -> str:
         """Its name in the registry."""
 
     def available(self, lab: Lab) -> str | None:
-        """None, or the reason why this lab cannot do it."""
+        """None, or the reason why it cannot be injected into this lab."""
+
+    def effects(self, lab: Lab) -> tuple[Effect, ...]:
+        """What it certainly does from its proof to its undo; checks rely on it.
+
+        Ask before the fault is injected: it may read the nodes to find the one that it concerns. Raises LabError.
+        """
 
     def inject(self, lab: Lab) -> AbstractContextManager[Proof]:
-        """Inject on entry, prove it, undo exactly that on exit and verify the undo."""
+        """Inject on entry and prove the effect; undo exactly that on exit and verify the undo."""

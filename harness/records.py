@@ -1,4 +1,4 @@
-"""What passes through the seams of the harness: records, frozen and without behaviour of their own."""
+"""What passes through the protocols of the harness: frozen records without behaviour."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from harness.errors import UserError
 
 
 class LabError(UserError):
-    """The lab cannot do what was asked."""
+    """The lab cannot do what it was asked to do."""
 
 
 class Power(StrEnum):
-    """What a node's machine is doing, as its chassis sees it."""
+    """The state of a node's machine, as its chassis sees it."""
 
     OFF = "off"
     BOOTING = "booting"
@@ -26,7 +26,7 @@ class Power(StrEnum):
 
 @dataclass(frozen=True)
 class Output:
-    """What a finished command left behind."""
+    """The result of a command that has ended."""
 
     exit_code: int
     stdout: str
@@ -40,7 +40,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Line:
-    """One line that a running program printed, stamped with the lab's clock where it was received."""
+    """One line that a running program printed, with the lab's time of its receipt."""
 
     time_ns: int
     text: str
@@ -48,11 +48,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Undo:
-    """One step by which a fault is undone where it is, with or without the harness.
+    """One step of a fault's undo, carried out on the target, with or without the harness.
 
     ``machine`` runs a command on the machine, as soon as it runs; ``chassis`` runs one beside it; ``power`` is one of
-    ``boot``, ``thaw`` and ``unthrottle``. A step must be harmless when there is nothing to undo, and when it is done
-    twice. ``{now}`` in an argument becomes the host's time of day in seconds.
+    ``boot``, ``reboot``, ``thaw`` and ``unthrottle``. A step must be harmless if there is nothing to undo, and if it is
+    carried out twice. ``{now}`` in an argument becomes the host's time of day in seconds.
     """
 
     argv: tuple[str, ...]
@@ -67,12 +67,12 @@ class LeaseStatus:
     name: str
     fault: str
     claim: str
-    """What of the node it has for itself: a second lease with the same claim is refused."""
+    """The resource of the node that it occupies: a second lease with the same claim is refused."""
     state: str
-    """``held``, ``undoing``, or ``stuck``: its undo failed again and again, and ``trouble`` says how."""
+    """``held``, ``undoing``, or ``stuck``: its undo failed again and again, and ``problems`` says how."""
     age_ms: int
     left_ms: int
-    """Until it runs out, unless it is renewed."""
+    """Until it expires, unless it is renewed."""
     problems: str = ""
 
 
@@ -83,39 +83,44 @@ class Cluster:
     site: str
     """The site's DNS name."""
     vips: Mapping[str, str]
-    """Each virtual IP address -> the name of its home director."""
+    """Each virtual IP address -> the name of its home director (the preferred owner)."""
     directors: tuple[str, ...]
     web: tuple[str, ...]
     macs: Mapping[str, str]
     """Each MAC address on the internet segment -> the name of its node."""
     keepalive_ms: int
     deadtime_ms: int
-    """As read back from the directors' own ha.cf."""
+    """Both as read back from the directors' own ha.cf."""
     resources_per_vip: int = 2
-    """haresources resources that a takeover starts, one after another, for each VIP."""
+    """The number of haresources resources that a takeover starts, one after another, for each VIP."""
     resource_start_ms: int = 1500
-    """How long one of them may take on this machine: their scripts are as fast as the machine is, and no configuration
-    file says how fast that is, so a lab measures it while nothing is wrong."""
+    """How long the start of one of them may take on this machine. It depends on the machine and is in no configuration
+    file, so a lab measures it while nothing is wrong."""
     resolver: str = "203.0.113.53"
     """The address of the site's resolver."""
     auto_failback: bool = True
-    """Whether a VIP comes home by itself."""
+    """Whether a VIP fails back to its home director on its own."""
     check_interval_ms: int = 10_000
     check_timeout_ms: int = 30_000
     check_count: int = 1
     failure_count: int = 1
-    """How often ldirectord checks the real servers, how long one check may take, how many tries one is, and how many
-    must fail in a row. All that is of ldirectord is read back from the directors' own ldirectord.cf; the defaults are
-    what ldirectord 4.12 takes where its file says nothing."""
+    """How often ldirectord checks the real servers, how long one check may take, how many tries it has, and how many
+    checks must fail in a row. All of ldirectord's settings are read back from the directors' own ldirectord.cf; the
+    defaults are those of ldirectord 4.12 for keys that its file does not have."""
     checktype: str = "negotiate"
     quiescent: bool | None = None
-    """A failed real server gets weight 0; otherwise it is taken out of the table. None: nobody recorded which."""
+    """True: a failed real server gets weight 0. False: it is removed from the table. None: not recorded."""
     scheduler: str = ""
-    """As ipvsadm(8) calls it; empty: nobody recorded which."""
+    """Its name in ipvsadm(8); empty: not recorded."""
     persistence_s: int = 0
-    """How long a client stays with its real server after its last connection; 0 for not at all."""
+    """How long a client stays with its real server after its last connection; 0: it does not."""
     connection_sync: bool = False
-    """Whether the directors tell each other of their connections."""
+    """Whether the directors synchronize their connection tables."""
+    peer_dead: str = ""
+    """Regular expression of the log line in which a director declares its peer ``{node}`` dead; empty: not recorded."""
+    error_lines: Mapping[str, str] | None = None
+    """Each service -> regular expression of the lines of its log that are errors. A service that marks none is left
+    out. None: not recorded."""
 
 
 @dataclass(frozen=True)
@@ -131,19 +136,20 @@ class RealServer:
 
 @dataclass(frozen=True)
 class StaleNeighbour:
-    """A node that sends what is for an address to another director than the one that has it."""
+    """A stale neighbour (ARP) entry: a node sends packets for an address to a director that does not hold it."""
 
     node: str
     address: str
     other: str
 
     def __str__(self) -> str:
-        return f"{self.node} sends what is for {self.address} to {self.other}, which has not got it"
+        sends = f"it sends packets for {self.address} to {self.other}, which does not hold it"
+        return f"{self.node} has a stale ARP entry: {sends}"
 
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """One node at one moment. ``why`` says why it has the kernel that it has."""
+    """One node at one moment. ``why`` is the reason for its kind of kernel."""
 
     name: str
     role: str
@@ -155,51 +161,51 @@ class NodeStatus:
 
 @dataclass(frozen=True)
 class PartStatus:
-    """One part of the cluster at one moment: a row of what `status` shows."""
+    """One part of the cluster at one moment: a row of the output of `monkeywrench status`."""
 
     name: str
     seen: str
-    """What was seen, in one line."""
+    """Its state, in one line."""
     problems: tuple[str, ...] = ()
-    """All that is not as it should be, in sentences; empty is healthy."""
+    """Everything that is wrong, in sentences; empty when it is healthy."""
     single_point_of_failure: str = ""
-    """What this part cannot do by itself when its one node is down; empty when something stands in for it."""
+    """What fails while the part's only node is down; empty when another node takes over for it."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What the line sums up, as JSON could hold it."""
+    """The values behind ``seen``, as JSON types."""
 
     @property
     def healthy(self) -> bool:
-        """True when nothing is wrong with it."""
+        """True when it has no problems."""
         return not self.problems
 
 
 @dataclass(frozen=True)
 class Status:
-    """The cluster at one moment. ``trouble`` lists, in sentences, all that is not as it should be; empty is healthy."""
+    """The cluster at one moment. ``problems`` has a sentence for everything that is wrong; empty when it is healthy."""
 
     nodes: tuple[NodeStatus, ...]
     owners: Mapping[str, tuple[str, ...]]
-    """Each VIP -> the directors that hold it right now (one, if all is well)."""
+    """Each VIP -> the directors that hold it right now (exactly one in a healthy cluster)."""
     ipvs: Mapping[str, Mapping[str, tuple[RealServer, ...]]]
     """Each director -> each virtual service (``VIP:port``) -> its real servers."""
     problems: tuple[str, ...] = ()
     parts: tuple[PartStatus, ...] = ()
-    """In the order in which they are shown; a part that the topology leaves out has no row."""
+    """In the order in which they are shown; a part that the topology does not have has no row."""
     stale_neighbours: tuple[StaleNeighbour, ...] = ()
-    """Who has missed, or was not told, that an address moved."""
+    """Nodes that missed the announcement that an address moved."""
 
     @property
     def healthy(self) -> bool:
-        """True when nothing is wrong."""
+        """True when there are no problems."""
         return not self.problems
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a feed makes of a line: an op of the history that has not got its index yet.
+    """What a feed makes of a line: an op of the history that does not have its index yet.
 
-    ``time_ns`` is the lab's clock; ``type`` is ``invoke``, ``ok``, ``fail`` or ``info`` (nobody knows; and all that no
-    client asked for: faults, observations, logs, as in Jepsen's nemesis ops).
+    ``time_ns`` is on the lab's clock. ``type`` is ``invoke``, ``ok``, ``fail`` or ``info``: the result is unknown, or
+    no client requested it (faults, observations and logs, as in Jepsen's nemesis ops).
     """
 
     time_ns: int
@@ -212,7 +218,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cable:
-    """A network cable: what joins one interface of a node to a segment. Its name is that of its end in the switch."""
+    """A network cable: it joins one interface of a node to a segment. Its name is that of its end in the switch."""
 
     name: str
     """``node.interface``, such as ``lb-1.eth0``."""
@@ -220,8 +226,53 @@ class Cable:
     interface: str
     segment: str
     addresses: tuple[str, ...]
-    """The node's own IPv4 addresses there; virtual ones come and go."""
+    """The node's own IPv4 addresses on it, without virtual ones."""
     mac: str
+
+
+class EffectKind(StrEnum):
+    """What a fault certainly does, from its proof to its undo."""
+
+    NODE_DOWN = "node-down"
+    """The node does nothing: it is off, frozen or panicked."""
+    SERVICE_DOWN = "service-down"
+    """A service of the node does nothing."""
+    FAILS_CHECK = "fails-check"
+    """The real server fails the directors' health check."""
+    CUTS_PATH = "cuts-path"
+    """The node reaches no other node."""
+    IMPAIRS_PATH = "impairs-path"
+    """Some of the node's traffic is lost, repeated, reordered, damaged or rejected."""
+    MISDIRECTS = "misdirects"
+    """The node, or its neighbours, send traffic for an address to the wrong place."""
+    DOUBLES_ADDRESS = "doubles-address"
+    """The node holds an address that another node holds, too."""
+    SLOWS = "slows"
+    """The node, its traffic, or a service of it is slower."""
+    EXHAUSTS = "exhausts"
+    """Memory, disk space or connections have run out."""
+    FAILS_WRITES = "fails-writes"
+    """Writes fail, or wait."""
+    CHANGES_ANSWERS = "changes-answers"
+    """A service gives other answers than it should, or none."""
+    CHANGES_CLOCK = "changes-clock"
+    """The node's clock is wrong."""
+    CHANGES_CONFIG = "changes-config"
+    """The node's configuration is not what the topology says."""
+    CHANGES_DATA = "changes-data"
+    """Data that the site serves, copies or keeps is not what it was."""
+    RESTARTS = "restarts"
+    """The node or a service of it restarts, once or repeatedly."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One thing that a fault certainly does to one node."""
+
+    kind: EffectKind
+    node: str
+    service: str = ""
+    """The service that it concerns; empty: the node as a whole."""
 
 
 @dataclass(frozen=True)

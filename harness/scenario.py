@@ -1,22 +1,19 @@
-"""A scenario: what happens to the lab, in which order, and what a right cluster does. Read from a TOML file.
+"""A scenario: what happens to the lab, in which order, and what a healthy cluster is expected to do. A TOML file.
 
-``Scenario.model_json_schema()`` is the published schema of the file.
+``catalogue.scenario_schema`` is the published schema of the file: these tables, and the settings of faults and checks.
 """
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
-from harness.checks import CHECKS
 from harness.errors import UserError
+from harness.mistakes import first_mistake, unknown
 
 __all__ = [
     "CaptureTable",
@@ -26,24 +23,28 @@ __all__ = [
     "ScenarioError",
     "ScenarioTable",
     "StepTable",
-    "first_mistake",
+    "find",
     "load",
     "parse",
-    "suggestion",
+    "shipped",
+    "under",
 ]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=60)]
-"""A name that can be part of a directory's name and of a command line."""
+"""A name that fits into the name of a directory and on a command line."""
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
+PACKAGE = Path(__file__).parent
+SHIPPED = (PACKAGE / "scenarios", PACKAGE.parent / "loadtests" / "profiles")
+"""The folders of the scenarios and the load profiles that come with monkeywrench.
 
-NEAR = 0.7
-"""How much alike two words must be to be taken for each other (difflib's ratio): more than lb-1 and web-1."""
+``harness/scenarios`` is a link to ``tests/chaos`` in the repository, and a folder in an installed package.
+"""
 
 
 class ScenarioError(UserError):
-    """The scenario is not right. One sentence: the file, the key, its place, and what would be right."""
+    """A scenario that cannot be used: the file, the place in it, what is wrong, and what would be right."""
 
 
 class _Table(BaseModel):
@@ -51,21 +52,25 @@ class _Table(BaseModel):
 
 
 class ScenarioTable(_Table):
-    """``[scenario]``: what it is called and what it promises."""
+    """``[scenario]``: its name, and what it expects of the cluster."""
 
     name: Name
-    title: str = Field(min_length=1)
-    topology: str = "ultramonkey"
-    seed: int = Field(default=1, ge=0)
-    expectation: str = Field(min_length=1, description="What a right cluster does, in words")
+    title: str = Field(min_length=1, description="Headline of the report")
+    topology: str = Field(default="ultramonkey", description="Name of a shipped topology, or path of a TOML file")
+    seed: int = Field(default=1, ge=0, description="Seed for everything that a run draws at random")
+    expectation: str = Field(min_length=1, description="What a healthy cluster does, in words")
 
 
 class PhaseTable(_Table):
-    """One of the phases of open arrivals."""
+    """One phase of open arrivals."""
 
-    per_s: float = Field(ge=0, le=10_000, description="Ops a second")
-    to_per_s: float | None = Field(default=None, ge=0, le=10_000, description="At its end, evenly from the one rate on")
-    for_s: float | None = Field(default=None, gt=0, description="How long; the last phase may go on to the end")
+    per_s: float = Field(ge=0, le=10_000, description="Ops per second")
+    to_per_s: float | None = Field(
+        default=None, ge=0, le=10_000, description="Rate at the end of the phase; it changes evenly"
+    )
+    for_s: float | None = Field(
+        default=None, gt=0, description="Length; the last phase may leave it out and last to the end"
+    )
 
 
 PlayerOp = Literal[
@@ -80,158 +85,165 @@ PlayerOp = Literal[
     "download",
     "session",
 ]
-"""What players can do: the ops of the locustfile's mix."""
+"""The ops of players, as in the locustfile's mix."""
 
 
 class LoadTable(_Table):
-    """``[load]``: users of the site. Without this table there are none."""
+    """``[load]``: simulated users of the site. Without this table there are none."""
 
     persona: Literal["visitors", "players", "uploaders", "administrators", "everyone", "log"] = Field(
         default="visitors",
-        description="Visitors read the front page; players do all that the site can; uploaders upload and download; "
-        "administrators change the site's content; everyone: all of these, 5, 12, 2 and 1 of 20 users. What was "
-        "written is read at the end, for the checks of data. log: whoever is in an access log asks for the same pages "
-        "at the same times",
+        description="What the users do. visitors read the front page; players use everything that the site offers; "
+        "uploaders upload and download; administrators change the site's content; everyone is a mix of these (5, 12, "
+        "2 and 1 of 20 users). What users wrote is read back at the end of the run, for the checks of data. log: "
+        "replay the requests of an access log",
     )
     log: str | None = Field(
         default=None,
         min_length=1,
-        description="An access log of Apache, in the Common Log Format or one that begins like it; its path from the "
-        "folder that the command is run in",
+        description="Path of an Apache access log, relative to the current directory, in the Common Log Format or a "
+        "format that begins with it",
     )
-    speed: float = Field(default=1, gt=0, description="How many times as fast a log is played")
+    speed: float = Field(default=1, gt=0, description="Replay speed of the log: 2 is twice as fast")
     mix: Mapping[PlayerOp, Annotated[int, Field(ge=0)]] = Field(
-        default={}, description="What players do, by weight, such as { page = 8, score = 2 }; empty: the usual mix"
+        default={},
+        description="Weights of the ops of players, for example { page = 8, score = 2 }; empty: the usual mix",
     )
-    users: int = Field(default=10, ge=1, le=10_000, description="How many are there at once, at most")
-    spawn_per_s: float = Field(default=10, gt=0, description="How many come a second, until all are there")
+    users: int = Field(default=10, ge=1, le=10_000, description="Number of simulated users")
+    spawn_per_s: float = Field(default=10, gt=0, description="Users started per second, until all run")
     client: Literal["browser", "first-address", "keep-alive", "new-connections"] = Field(
         default="browser",
-        description="What they ask with. browser: a connection for some ops, then another one; where an address takes "
-        "none, the next one of the answer is asked at once. first-address: the same, and no other is asked. "
-        "keep-alive: one connection for good; new-connections: one for each op",
+        description="How users reuse connections and addresses. browser: reuse a connection for several ops, and try "
+        "the next address of the DNS answer if one does not accept. first-address: the same, but only the first "
+        "address. keep-alive: one connection for the whole run. new-connections: one connection per op",
     )
     workers: int = Field(
         default=0,
         ge=0,
         le=32,
-        description="How many processes share the users, on the client nodes in turn: Locust's own workers, and a "
-        "master; 0: one process has them all",
+        description="Number of Locust worker processes that share the users, spread over the client nodes; 0: a single "
+        "process without workers",
     )
-    think_ms: int = Field(default=100, ge=0, description="How long each pauses after an op; not with open arrivals")
+    think_ms: int = Field(default=100, ge=0, description="Pause of each user after an op; unused with open arrivals")
     warm_up_s: float = Field(
         default=0,
         ge=0,
-        description="What is asked in so many first seconds does not count where runs are compared: caches are cold",
+        description="Comparisons of runs ignore the ops of this first part of a run, when caches are cold",
     )
     connections: int = Field(
         default=0,
         ge=0,
         le=100,
-        description="How many answers that go on and on are under way from each virtual IP, beside the users",
+        description="Number of long downloads held open to each virtual IP, in addition to the users",
     )
     arrivals: Literal["closed", "constant", "poisson"] = Field(
         default="closed",
-        description="closed: each user waits for the answer, and thinks. constant and poisson are open arrivals: ops "
-        "are planned at a rate, evenly or by chance, whether answers come or not, and their times count from there",
+        description="closed: each user waits for the answer, then for think_ms. constant and poisson are open "
+        "arrivals: ops are planned at a rate (evenly spaced or random), whether answers arrive or not, and response "
+        "times count from the planned time",
     )
     phases: tuple[PhaseTable, ...] = Field(
-        default=(), description="The rate of open arrivals, one phase after another; then nobody comes any more"
+        default=(), description="Rates of open arrivals, one phase after another; after the last phase no op is planned"
     )
 
     @model_validator(mode="after")
     def _rate(self) -> LoadTable:
-        """A rate is what open arrivals have, and users who wait have not; a log has its own times."""
+        """Open arrivals need a rate; closed ones and a log must not have one."""
         if (self.persona == "log") != (self.log is not None):
-            raise ValueError("persona = 'log' needs log, a file, and no others do")
+            raise ValueError("persona = 'log' and log = FILE go together: give both or neither")
         if self.mix and (self.persona != "players" or not any(self.mix.values())):
-            raise ValueError(
-                "mix is what players do, and they must do something: persona = 'players', a weight above 0"
-            )
+            raise ValueError("mix needs persona = 'players' and at least 1 weight above 0")
         if self.persona == "log" and self.arrivals != "closed":
-            raise ValueError("arrivals: a log has its own times")
+            raise ValueError("arrivals cannot be combined with a log, which has its own times")
         if (self.arrivals == "closed") == bool(self.phases):
-            raise ValueError(f"arrivals = {self.arrivals!r} with {len(self.phases)} phases: open arrivals have phases")
+            if self.phases:
+                raise ValueError("phases need open arrivals: give arrivals = 'constant' or 'poisson'")
+            raise ValueError(f"arrivals = {self.arrivals!r} needs phases: give at least 1")
         if any(phase.for_s is None for phase in self.phases[:-1]):
-            raise ValueError("phases: only the last one may go on to the end, without for_s")
+            raise ValueError("only the last phase may leave out for_s")
         return self
 
     @property
     def planned(self) -> bool:
-        """Whether ops have their times, whatever becomes of the ones before."""
+        """Whether each op has a planned time, however slow the ops before it are."""
         return self.persona == "log" or self.arrivals != "closed"
 
     @property
     def ends(self) -> bool:
-        """Whether a time comes when all is asked that was planned."""
+        """Whether the load ends on its own, after its last planned op."""
         return self.planned and all(phase.for_s is not None for phase in self.phases)
 
 
 class CaptureTable(_Table):
-    """``[capture]``: record packets to ``capture.pcapng`` in the run directory. Without this table none are."""
+    """``[capture]``: record packets to ``capture.pcapng`` in the run directory. Optional."""
 
-    segments: tuple[str, ...] = Field(default=("internet", "heartbeat", "lan"), min_length=1)
-    filter: str = Field(default="", description="A filter in the language of pcap-filter(7); empty records all")
+    segments: tuple[str, ...] = Field(
+        default=("internet", "heartbeat", "lan"), min_length=1, description="Segments whose packets are recorded"
+    )
+    filter: str = Field(default="", description="A pcap-filter(7) expression; empty records everything")
 
 
 class DrawTable(_Table):
-    """One of the faults that a step may draw."""
+    """A fault that a step may draw."""
 
-    inject: str = Field(min_length=1, description="The fault, such as process.kill")
-    settings: Mapping[str, Any] = Field(default={}, alias="with", description="Its settings")
+    inject: str = Field(min_length=1, description="Fault to inject, for example process.kill")
+    settings: Mapping[str, Any] = Field(default={}, alias="with", description="Settings of the fault")
 
 
-Span = Annotated[tuple[float, float], Field(description="The least and the most, in seconds")]
+Span = Annotated[tuple[float, float], Field(description="Minimum and maximum, in seconds")]
 
 
 class StepTable(_Table):
-    """One of ``[[steps]]``: at most one verb, then perhaps a condition to wait for, then perhaps time that passes."""
+    """One of ``[[steps]]``: at most 1 verb, then optionally a condition to wait for, then optionally a pause."""
 
     name: str = Field(min_length=1)
-    inject: str | None = Field(default=None, description="The fault to inject, such as node.power-off")
-    settings: Mapping[str, Any] = Field(default={}, alias="with", description="The settings of the injected fault")
-    label: Name | None = Field(default=None, alias="as", description="What heal calls the injected fault")
-    heal: str | None = Field(default=None, description="The label of the injected fault to undo")
+    inject: str | None = Field(default=None, description="Fault to inject, for example node.power-off")
+    settings: Mapping[str, Any] = Field(default={}, alias="with", description="Settings of the injected fault")
+    label: Name | None = Field(default=None, alias="as", description="Label of the injected fault, for heal")
+    heal: str | None = Field(default=None, description="Label of the injected fault to undo")
     until: Literal["steady", "owned", "asked"] | None = Field(
         default=None,
-        description="The condition to wait for: steady, that nothing is wrong in the lab; owned, that owners hold the "
-        "virtual IPs; asked, that the load has asked all that it had planned",
+        description="Condition to wait for. steady: the lab has no problems; owned: the directors in owners hold the "
+        "virtual IPs; asked: the load has issued its last planned op",
     )
-    owners: Mapping[str, str] | None = Field(default=None, description="For owned: each virtual IP -> its director")
-    within_s: Seconds | None = Field(default=None, description="How long the condition may take, in seconds")
-    hold_s: Seconds | None = Field(default=None, description="Time to let pass under load and probes, in seconds")
-    draw: tuple[DrawTable, ...] = Field(default=(), description="Faults to draw from, by the run's seed")
-    count: int = Field(default=5, ge=1, le=1000, description="For draw: how many faults to inject")
-    at_once: int = Field(default=1, ge=1, le=20, description="For draw: at most so many at the same time")
-    each_s: Span = Field(default=(2.0, 10.0), description="For draw: how long each stays in")
-    pause_s: Span = Field(default=(1.0, 5.0), description="For draw: the time between two injections")
+    owners: Mapping[str, str] | None = Field(default=None, description="For owned: virtual IP -> director")
+    within_s: Seconds | None = Field(default=None, description="Deadline of the condition, in seconds")
+    hold_s: Seconds | None = Field(default=None, description="Pause under load and probes, in seconds")
+    draw: tuple[DrawTable, ...] = Field(default=(), description="Faults to draw from, by the seed of the run")
+    count: int = Field(default=5, ge=1, le=1000, description="For draw: number of injections")
+    at_once: int = Field(default=1, ge=1, le=20, description="For draw: most faults at the same time")
+    each_s: Span = Field(default=(2.0, 10.0), description="For draw: how long each fault is held")
+    pause_s: Span = Field(default=(1.0, 5.0), description="For draw: time between two injections")
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> Self:
         for wrong, sentence in (
-            (self.inject and self.heal, "inject and heal are two verbs: make them two steps"),
+            (self.inject and self.heal, "inject and heal are two verbs: use two steps"),
             (
                 not (self.inject or self.heal or self.until or self.hold_s or self.draw),
-                "does nothing: give inject, heal, draw, until or hold_s",
+                "the step does nothing: give inject, heal, draw, until or hold_s",
             ),
-            (self.draw and (self.inject or self.heal), "draw is a verb of its own: make it a step of its own"),
+            (
+                self.draw and (self.inject or self.heal),
+                "draw cannot be combined with inject or heal: use separate steps",
+            ),
             (
                 not self.draw and self.model_fields_set & {"count", "at_once", "each_s", "pause_s"},
-                "count, at_once, each_s and pause_s go with draw only",
+                "count, at_once, each_s and pause_s need draw",
             ),
             (
                 any(not 0 <= least <= most <= 3600 for least, most in (self.each_s, self.pause_s)),
-                "each_s and pause_s are the least and the most, in seconds, at most 3600",
+                "each_s and pause_s are [minimum, maximum] in seconds, from 0 to 3600",
             ),
-            (self.settings and not self.inject, "with gives the settings of a fault: give inject too"),
-            (self.label and not self.inject, "as labels an injected fault: give inject too"),
+            (self.settings and not self.inject, "with needs inject: it holds the settings of the fault"),
+            (self.label and not self.inject, "as needs inject: it labels the fault"),
             (self.until and self.within_s is None, "until needs a deadline: give within_s, in seconds"),
-            (self.within_s is not None and not self.until, "within_s is the deadline of a condition: give until too"),
+            (self.within_s is not None and not self.until, "within_s needs until: it is the deadline of the condition"),
             (
                 self.until == "owned" and not self.owners,
-                'until = "owned" needs owners: give each virtual IP\'s director',
+                'until = "owned" needs owners: give the director of each virtual IP',
             ),
-            (self.owners is not None and self.until != "owned", 'owners goes with until = "owned" only'),
+            (self.owners is not None and self.until != "owned", 'owners needs until = "owned"'),
         ):
             if wrong:
                 raise ValueError(sentence)
@@ -250,25 +262,39 @@ class Scenario(_Table):
     @model_validator(mode="after")
     def _has_an_end(self) -> Self:
         if any(step.until == "asked" for step in self.steps) and not (self.load and self.load.ends):
-            raise ValueError(
-                'until = "asked" never comes: give a load that is planned to its end, by a log or by for_s'
-            )
+            raise ValueError('until = "asked" needs a load that ends: replay a log, or give for_s in every phase')
         return self
 
     @property
     def name(self) -> str:
-        """Its name, part of the run directory's name."""
+        """Its name, which is part of the run directory's name."""
         return self.scenario.name
 
     @property
     def title(self) -> str:
-        """Its headline in the report."""
+        """The headline of the report."""
         return self.scenario.title
 
     @property
     def expectation(self) -> str:
-        """What a right cluster does, in words."""
+        """What a healthy cluster does, in words."""
         return self.scenario.expectation
+
+
+def shipped() -> dict[str, Path]:
+    """The scenarios and load profiles that come with monkeywrench, by name."""
+    return {path.stem: path for folder in SHIPPED for path in sorted(folder.glob("*.toml"))}
+
+
+def find(name_or_path: str) -> Path:
+    """The file of a shipped scenario or load profile, by its name, or a TOML file. Raises ScenarioError."""
+    known = shipped()
+    path = known.get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise ScenarioError(
+            unknown("scenario", name_or_path, known), "Give the path of a TOML file, or the name of a shipped scenario."
+        )
+    return path
 
 
 def load(path: Path | str) -> Scenario:
@@ -277,9 +303,9 @@ def load(path: Path | str) -> Scenario:
     try:
         tables = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ScenarioError(f"{file}: cannot be read: {error.strerror}") from error
+        raise ScenarioError(f"cannot read {str(file)!r}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{file}: is not TOML: {error}") from error
+        raise ScenarioError(f"{file}: invalid TOML: {error}") from error
     return parse(tables, str(file))
 
 
@@ -287,15 +313,22 @@ def under(wanted: Scenario, profile: Path | str) -> Scenario:
     """The same scenario under the load of another one. Raises ScenarioError."""
     load_of = load(profile).load
     if load_of is None:
-        raise ScenarioError(f"{profile}: there is no [load] in it")
+        raise ScenarioError(f"{profile}: missing table [load]")
     try:
         return Scenario.model_validate({**dict(wanted), "load": load_of})
     except ValidationError as error:
         raise ScenarioError(f"{profile}: {first_mistake(error, Scenario)}") from error
 
 
+def seeded(wanted: Scenario, seed: int | None) -> Scenario:
+    """The same scenario with another seed; None leaves it as it is."""
+    if seed is None:
+        return wanted
+    return wanted.model_copy(update={"scenario": wanted.scenario.model_copy(update={"seed": seed})})
+
+
 def parse(tables: Mapping[str, Any], origin: str) -> Scenario:
-    """The scenario that these tables are; ``origin`` begins every error. Raises ScenarioError."""
+    """The scenario in these tables; every error begins with ``origin``. Raises ScenarioError."""
     try:
         scenario = Scenario.model_validate(tables)
     except ValidationError as error:
@@ -306,72 +339,12 @@ def parse(tables: Mapping[str, Any], origin: str) -> Scenario:
 
 
 def _check_settings(name: str, settings: Mapping[str, Any], origin: str) -> None:
+    from harness.checks import CHECKS  # see catalogue: they load numpy
+
     if name not in CHECKS:
-        raise ScenarioError(f"{origin}: checks.{name}: there is no such check ({suggestion(name, CHECKS)})")
+        raise ScenarioError(f"{origin}: checks.{name}: {unknown('check', name, CHECKS)}")
     model = CHECKS[name].settings
     try:
         model.model_validate(settings)
     except ValidationError as error:
         raise ScenarioError(f"{origin}: {first_mistake(error, model, under=('checks', name))}") from error
-
-
-def first_mistake(error: ValidationError, model: type[BaseModel], under: tuple[str | int, ...] = ()) -> str:
-    """The first of pydantic's errors as a clause: the place, what is wrong and what would be right.
-
-    ``under`` is the place of the validated model in its file. Unknown keys come first: a misspelt key often makes
-    another one missing.
-    """
-    errors = error.errors()
-    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return f"{_place((*under, *first['loc']))}: {_what(first, model)}{more}"
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """``did you mean ...?`` where a known word is near, and in any case all known words."""
-    words = sorted(known)
-    near = difflib.get_close_matches(word, words, n=1, cutoff=NEAR)
-    meant = f"did you mean {near[0]}? " if near else ""
-    return f"{meant}known: {', '.join(words) or 'none'}"
-
-
-def _place(loc: tuple[str | int, ...]) -> str:
-    """``("steps", 2, "within_s")`` -> ``steps[2].within_s``, counted from 0."""
-    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
-    return text.removeprefix(".") or "the file"
-
-
-def _what(error: ErrorDetails, model: type[BaseModel]) -> str:
-    if error["type"] == "extra_forbidden":
-        key = str(error["loc"][-1])
-        return f"there is no such key ({suggestion(key, _keys(_model_at(model, error['loc'][:-1])))})"
-    if error["type"] == "missing":
-        return "is required, and missing"
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    message = error["msg"]
-    return f"{message[0].lower()}{message[1:]}, not {error['input']!r}"
-
-
-def _keys(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _model_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> type[BaseModel]:
-    """The model of the table at a place, found by walking the annotations."""
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        fields = {field.alias or name: field for name, field in model.model_fields.items()}
-        if part in fields:
-            model = next(iter(_models_in(fields[part].annotation)), model)
-    return model
-
-
-def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in {tuple, list, Union, UnionType}:
-        for inner in get_args(annotation):
-            if inner is not NoneType:
-                yield from _models_in(inner)

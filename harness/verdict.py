@@ -1,4 +1,4 @@
-"""What a check says, and what a run comes to."""
+"""The verdict of a check, and the outcome of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Outcome(StrEnum):
-    """The three honest answers. ``unknown`` is never rounded up to ``valid``."""
+    """The 3 outcomes. ``unknown`` is never rounded up to ``valid``."""
 
     VALID = "valid"
     INVALID = "invalid"
@@ -18,7 +18,7 @@ class Outcome(StrEnum):
 
     @property
     def exit_code(self) -> int:
-        """0 valid, 1 invalid, 3 unknown (2 and 4 are the command line's: usage, lab error)."""
+        """0 valid, 1 invalid, 3 unknown (the command line also uses 2 for usage errors and 4 for lab errors)."""
         return EXIT_CODES[self]
 
 
@@ -26,26 +26,28 @@ EXIT_CODES = {Outcome.VALID: 0, Outcome.INVALID: 1, Outcome.UNKNOWN: 3}
 
 
 class Finding(BaseModel):
-    """One reason why a check does not say ``valid``."""
+    """One reason why a check is not ``valid``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    outcome: Outcome
-    sentence: str
-    evidence: tuple[int, ...] = ()
+    outcome: Outcome = Field(description="invalid or unknown.")
+    sentence: str = Field(description="The reason in one sentence.")
+    evidence: tuple[int, ...] = Field(default=(), description="Indexes of the ops that show it.")
 
 
 class Verdict(BaseModel):
-    """What one check says about one history."""
+    """The verdict of one check on one history."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     check: str = Field(description="Name of the check.")
     outcome: Outcome
-    summary: str = Field(description="One sentence that a person understands.")
-    numbers: dict[str, Any] = Field(default_factory=dict, description="What was measured; durations end in _ms.")
-    findings: tuple[Finding, ...] = Field(default=(), description="All that stands in the way of valid, worst first.")
-    evidence: tuple[int, ...] = Field(default=(), description="Indexes of the ops that the verdict rests on.")
+    summary: str = Field(description="One sentence for a person.")
+    numbers: dict[str, Any] = Field(default_factory=dict, description="Measured values; names of durations end in _ms.")
+    findings: tuple[Finding, ...] = Field(
+        default=(), description="Every reason why the outcome is not valid, worst first."
+    )
+    evidence: tuple[int, ...] = Field(default=(), description="Indexes of the ops that support the verdict.")
 
 
 class Judgement(BaseModel):
@@ -53,13 +55,13 @@ class Judgement(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scenario: str
-    outcome: Outcome
-    verdicts: tuple[Verdict, ...]
+    scenario: str = Field(description="Name of the scenario.")
+    outcome: Outcome = Field(description="Outcome of the run: the worst of its verdicts.")
+    verdicts: tuple[Verdict, ...] = Field(description="The verdict of each check.")
 
 
 def overall(verdicts: Iterable[Verdict]) -> Outcome:
-    """Any invalid makes the run invalid, else any unknown makes it unknown. No verdict at all is unknown."""
+    """Invalid if any verdict is invalid, else unknown if any is unknown or there are none, else valid."""
     outcomes = {verdict.outcome for verdict in verdicts}
     if Outcome.INVALID in outcomes:
         return Outcome.INVALID
@@ -69,48 +71,48 @@ def overall(verdicts: Iterable[Verdict]) -> Outcome:
 def conclude(
     check: str,
     findings: Sequence[Finding],
-    held: str,
+    success: str,
     numbers: Mapping[str, Any] | None = None,
     evidence: Iterable[int] = (),
 ) -> Verdict:
-    """Make a verdict of a check's findings; ``held`` is the sentence to say when there are none."""
+    """Make a verdict of a check's findings; ``success`` is its sentence when there are none."""
     worst_first = sorted(findings, key=lambda finding: finding.outcome != Outcome.INVALID)
     indexes = {index for finding in findings for index in finding.evidence} | set(evidence)
     return Verdict(
         check=check,
         outcome=worst_first[0].outcome if worst_first else Outcome.VALID,
-        summary=_summary(worst_first, held),
+        summary=_summary(worst_first, success),
         numbers=_plain(dict(numbers or {})),
         findings=tuple(worst_first),
         evidence=tuple(sorted(indexes)),
     )
 
 
-def _summary(worst_first: Sequence[Finding], held: str) -> str:
+def _summary(worst_first: Sequence[Finding], success: str) -> str:
     if not worst_first:
-        return held
+        return success
     more = len(worst_first) - 1
     sentence = worst_first[0].sentence
     return f"{sentence.removesuffix('.')} (and {more} more)." if more else sentence
 
 
 def invalid(sentence: str, *evidence: int) -> Finding:
-    """A promise that was certainly broken."""
+    """An expectation that was certainly not met."""
     return Finding(outcome=Outcome.INVALID, sentence=_text(sentence), evidence=evidence)
 
 
 def unknown(sentence: str, *evidence: int) -> Finding:
-    """A reason why nobody can tell."""
+    """A reason why it cannot be decided whether an expectation was met."""
     return Finding(outcome=Outcome.UNKNOWN, sentence=_text(sentence), evidence=evidence)
 
 
 def _text(sentence: str) -> str:
-    """A sentence may quote a log line with bytes that are no UTF-8; a verdict is for every reader of JSON."""
+    """Replace lone surrogates: a quoted log line may have bytes that are not UTF-8, and JSON readers refuse those."""
     return sentence.encode("utf-8", "replace").decode("utf-8")
 
 
 def _plain(value: Any) -> Any:
-    """The same with every text in it as ``_text`` has it."""
+    """The same value with ``_text`` applied to every string in it."""
     match value:
         case str():
             return _text(value) if type(value) is str else value

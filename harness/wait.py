@@ -1,4 +1,4 @@
-"""Waiting: the one poll loop of the code base. Every wait is a condition with a deadline; nothing else sleeps.
+"""The only poll loop of the code base. Every wait is a condition with a deadline; nothing else sleeps.
 
 >>> until(lambda: "up", within_s=1.0, what="the node to boot")
 'up'
@@ -20,20 +20,20 @@ __all__ = ["REAL", "Clock", "NotYet", "Timeout", "never", "pass_time", "until"]
 T = TypeVar("T")
 
 LEAST_S = 0.001
-"""A shorter remainder counts as nothing: rounded away by a coarse clock, it would be slept for ever."""
+"""A shorter remainder counts as 0: a coarse clock would round it away, and the wait would never end."""
 
 
-class NotYet(Exception):  # noqa: N818 - it is no error
-    """What a condition raises instead of returning something falsy, to say why it does not hold yet."""
+class NotYet(Exception):  # noqa: N818 - it is not an error
+    """Raised by a condition, instead of returning something falsy, to give the reason why it is not true yet."""
 
 
 class Timeout(LabError):  # noqa: N818 - the common name of it
-    """A condition did not come true in time: what was waited for, how long, and what was seen last."""
+    """A condition did not become true in time; the sentence names it, the time and the last state."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Something that tells the time in seconds, from any origin, and lets it pass. Tests give a virtual one."""
+    """The time in seconds, from any origin, and a way to let it pass. Tests use a virtual one."""
 
     now: Callable[[], float]
     sleep: Callable[[float], None]
@@ -43,7 +43,7 @@ REAL = Clock(time.monotonic, time.sleep)
 
 
 def never() -> bool:
-    """The interruption that does not come."""
+    """No interruption."""
     return False
 
 
@@ -52,9 +52,9 @@ def until(
 ) -> T:
     """Poll ``condition`` until it returns something truthy, and return that.
 
-    ``what`` completes the sentence "waited for ...". The condition is tried at once, then every ``every_s`` seconds,
-    and for the last time at the deadline, so that a wait of 0 s is one try. Raises :class:`Timeout`; an exception from
-    the condition other than :class:`NotYet` passes through at once.
+    ``what`` completes the sentence "timed out waiting for ...". The condition is tried at once, then every ``every_s``
+    seconds, and for the last time at the deadline, so that a wait of 0 s is one try. Raises :class:`Timeout`; an
+    exception from the condition other than :class:`NotYet` passes through at once.
     """
     started = clock.now()
 
@@ -62,7 +62,7 @@ def until(
         return started + within_s - clock.now()
 
     def give_up(state: RetryCallState) -> T:
-        raise Timeout(f"waited {within_s:g} s for {what}, in vain; last seen: {_last_seen(state)}")
+        raise Timeout(f"timed out after {within_s:g} s waiting for {what}; last state: {_last_state(state)}")
 
     return Retrying(
         retry=retry_if_exception_type(NotYet) | retry_if_result(lambda seen: not seen),
@@ -76,7 +76,7 @@ def until(
 def pass_time(
     seconds: float, interrupted: Callable[[], bool] = never, every_s: float = 0.1, clock: Clock = REAL
 ) -> bool:
-    """Let time pass; True when all of it did, False when ``interrupted`` came true before."""
+    """Let time pass; True when all of it did, False if ``interrupted`` became true before."""
     try:
         until(interrupted, seconds, "an interruption", every_s, clock)
     except Timeout:
@@ -84,7 +84,7 @@ def pass_time(
     return False
 
 
-def _last_seen(state: RetryCallState) -> str:
+def _last_state(state: RetryCallState) -> str:
     outcome = state.outcome
     if outcome is None:
         return "nothing"

@@ -1,5 +1,5 @@
-"""Load and probes: the programs that run on the client node, and the feeds that turn their lines into ops.
+"""Load for the site: virtual users, probes and connections, and how their ops become part of a run's history.
 
-``probe`` and ``locustfile`` stand alone: they are copied to the client node and import nothing of this project.
-Never import ``locustfile`` into the harness: Locust patches the interpreter it is imported into.
+``probe``, ``connections`` and ``locustfile`` are copied to the client node and import nothing of this project but
+``lib``. Never import ``locustfile`` into the harness: Locust patches the interpreter it is imported into.
 """

@@ -1,4 +1,4 @@
-"""Yesterday's visitors: when they asked for what, from Apache's access log. Pure."""
+"""The requests in one of Apache's access logs, and when they came. Pure."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from dataclasses import dataclass
 from datetime import datetime
 
 LINE = re.compile(r'\S+ \S+ \S+ \[(?P<time>[^\]]+)\] "(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" \d{3} ')
-"""The Common Log Format, and whatever comes after it (mod_log_config, LogFormat)."""
+"""The Common Log Format, with or without more fields after it (mod_log_config, LogFormat)."""
 
 TIME = "%d/%b/%Y:%H:%M:%S %z"
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What is to be asked, and when, in seconds after the first; ``broken`` lines could not be read, ``skipped`` were
-    no GET: what they wrote is not in a log."""
+    """The GET requests of a log: seconds after the first second, and path."""
 
-    asks: tuple[tuple[float, str], ...]
+    requests: tuple[tuple[float, str], ...]
     broken: int
+    """Lines that cannot be read."""
     skipped: int
+    """Requests other than GET: a log does not have what they wrote."""
 
 
 def read(lines: Iterable[str], speed: float = 1.0) -> Replay:
-    """A log, played so many times as fast. Lines need not be in order: Apache writes them at the end of a request.
+    """Read a log; ``speed`` is how many times as fast to replay it. Lines may be in any order: Apache writes a line at
+    the end of a request.
 
-    Its times are whole seconds. Those of one second are spread evenly over it, which is what is least unlike the
-    visitors who came.
+    A log's times are whole seconds. The requests of one second are spread evenly over it.
     """
     found: list[tuple[int, str]] = []
     broken = skipped = 0
@@ -43,7 +44,7 @@ def read(lines: Iterable[str], speed: float = 1.0) -> Replay:
             skipped += 1
         else:
             found.append((at_s, match["path"]))
-    found.sort(key=lambda ask: ask[0])
+    found.sort(key=lambda request: request[0])
     return Replay(tuple(_spread(found, speed)), broken, skipped)
 
 

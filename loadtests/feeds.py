@@ -1,24 +1,30 @@
-"""The probe and the load as feeds of a run: programs put on the client node and followed line by line."""
+"""The probe and the load as feeds of a run: programs that are put on the client node and followed line by line."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import tarfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.history.latency import USERS
-from harness.protocols import Feed, Lab, Node, Stream
+from harness.protocols import Feed, Feeds, Lab, Node, Stream
 from harness.records import Entry, LabError, Line, Power
+from harness.scenario import LoadTable
 from loadtests import accesslog
+from loadtests.lib.site import ARTICLES, JOURNALS, PLAYERS
 
 FOLDER = "/opt/monkeywrench"
-"""Where the programs are put on the client node."""
+"""Where the programs are put on the client node: each feed's in a folder of its own."""
+UNPACK = 'mkdir -p "$2" && cd "$2" && tar -xf "$1" && shift 2 && exec "$@"'
 PYTHON = "/usr/bin/python3"
 LOCUST = "/opt/venv/bin/locust"
-PEOPLE = {
+PERSONAS = {
     "visitors": ("Visitor",),
     "players": ("Player",),
     "uploaders": ("Uploader",),
@@ -26,18 +32,14 @@ PEOPLE = {
     "everyone": ("Visitor", "Player", "Uploader", "Administrator"),
     "log": ("Replayer",),
 }
-"""The classes of the locustfile that make a scenario's load; with none named, Locust would start them all."""
+"""The classes of the locustfile for each persona; without a class, Locust would start all of them."""
 WRITERS = frozenset({"players", "uploaders", "administrators", "everyone"})
-"""Those whose ops leave something on the site, which is read at the end."""
-LOAD_PROGRAM = ("locustfile.py", "lib/arrivals.py")
-"""What Locust needs on the client."""
+"""The personas that change the site's data, which is read at the end."""
+HERE = Path(__file__).parent
+LIB = ("__init__.py", *(f"lib/{path.name}" for path in sorted((HERE / "lib").glob("*.py"))))
+LOCUSTFILE, PROBE, CONNECTIONS = "loadtests/locustfile.py", "loadtests/probe.py", "loadtests/connections.py"
 READER, READERS = "Reader", 6
 READ_WITHIN_S = 180
-PLAYERS = 200
-"""As many as the site has from the start (topology/images/db/schema.sql)."""
-ARTICLES = 12
-"""As many as the site has (topology/site/lib/articles.php)."""
-PAGES = ("ledger", "transfers")
 PROBE_EVERY_MS = 50
 PROBE_TIMEOUT_MS = 800
 """Shorter than TCP's first retransmission of a SYN (1 s, RFC 6298 2): a probe is one try, never a late second one."""
@@ -48,86 +50,22 @@ TICKER_PATH = "/ticker.php"
 WEB_PORT = 8089
 """Of Locust's page, on the client's own loopback: its default."""
 LOAD = "load"
-"""The feed of the load; each of its workers' is named after it, with a number."""
+"""The feed of the load; the feeds of its workers have this name and a number."""
 WORKERS_WITHIN_S = 60
-REPLAY = f"{FOLDER}/replay.json"
+REPLAY = "replay.json"
+NO_CLIENT = "the lab has no node with the role client, which probes and load need"
 FOREVER_S = 1e9
 SEED = 1
-"""Of all open arrivals: they are the same in each run of a scenario, which is what makes runs comparable."""
+"""Of all open arrivals: each run of a scenario has the same ones, so that runs are comparable."""
 TYPES = ("invoke", "ok", "fail", "info")
-
-
-class Phase(Protocol):
-    """Part of a load with open arrivals."""
-
-    @property
-    def for_s(self) -> float | None:
-        """How long; None: to the end."""
-
-    @property
-    def per_s(self) -> float:
-        """Ops a second at its beginning."""
-
-    @property
-    def to_per_s(self) -> float | None:
-        """At its end; None: the same."""
-
-
-class LoadSettings(Protocol):
-    """What the load needs to know of a scenario."""
-
-    @property
-    def persona(self) -> str:
-        """Who they are: one of ``PEOPLE``."""
-
-    @property
-    def log(self) -> str | None:
-        """The access log that is played."""
-
-    @property
-    def speed(self) -> float:
-        """How many times as fast."""
-
-    @property
-    def mix(self) -> Mapping[Any, int]:
-        """What players do, by weight; empty: the usual mix."""
-
-    @property
-    def users(self) -> int:
-        """How many there are at once."""
-
-    @property
-    def spawn_per_s(self) -> float:
-        """How many come a second, until all are there."""
-
-    @property
-    def client(self) -> str:
-        """What they ask with: a policy of the locustfile."""
-
-    @property
-    def workers(self) -> int:
-        """How many processes share them, with a master; 0: one process has them all."""
-
-    @property
-    def think_ms(self) -> int:
-        """How long each pauses after a page."""
-
-    @property
-    def connections(self) -> int:
-        """How many are kept open to each virtual IP."""
-
-    @property
-    def arrivals(self) -> str:
-        """``closed``, or the kind of open arrivals."""
-
-    @property
-    def phases(self) -> Sequence[Phase]:
-        """The rate of open arrivals, one phase after another."""
 
 
 @dataclass(frozen=True)
 class ProgramFeed:
-    """A program of the client node whose lines are ops already. ``files`` maps paths on the node to their content."""
+    """A program of the client node whose lines are ops already.
+
+    ``files`` maps paths, relative to a folder of the feed's own, to their content. The program starts in that folder.
+    """
 
     name: str
     node: Node
@@ -135,25 +73,31 @@ class ProgramFeed:
     argv: tuple[str, ...]
 
     def open(self) -> Stream:
-        """Put the files on the node, again if need be, and start the program. Raises LabError."""
-        for path, content in self.files.items():
-            self.node.put(path, content)
-        return self.node.stream(*self.argv)
+        """Put the files on the node, again if it was opened before, and start the program. Raises LabError."""
+        return self.node.stream(*installed(self.node, self.name, self.files, *self.argv))
 
     def entries(self, line: Line) -> Iterable[Entry]:
-        """The one op of a line."""
+        """The op of a line."""
         return [entry(line, self.name)]
 
     def ready(self) -> bool:
-        """True when the client node is running."""
+        """True when the client node runs."""
         return self.node.power() is Power.RUNNING
+
+
+class PlannedFeed(ProgramFeed):
+    """A load whose requests have their times: it reports when the last of them was sent."""
+
+    def over(self, entry: Entry) -> bool:
+        """Whether this is the locustfile's op for that."""
+        return entry.f == "plan" and isinstance(entry.value, dict) and entry.value.get("phase") == "over"
 
 
 def entry(line: Line, feed: str = "feed") -> Entry:
     """Read ``{"t": ns, "process", "type", "f", "value"?, "error"?}``.
 
-    A line that is anything else becomes an ``info`` op of the process ``feed`` at the time it was received, with the
-    line as its value: it may be the program's last words.
+    Any other line becomes an ``info`` op of the process ``feed`` at the time it was received, with the line as its
+    value: it may be the program's last message before it died.
     """
     try:
         return _entry(json.loads(line.text))
@@ -178,111 +122,140 @@ def _entry(op: Any) -> Entry:
     return Entry(time_ns, op["process"], op["type"], op["f"], op.get("value"), error)
 
 
-def feeds(lab: Lab, load: LoadSettings | None) -> list[Feed]:
+def feeds(lab: Lab, load: LoadTable | None) -> Feeds:
     """The probe of every VIP and, with ``load``, the users, who resolve the site's name, and connections kept open.
 
-    Raises LabError when the lab has no client node.
+    A load that writes comes with two feeds that read the site's data, before and after it. Raises LabError when the lab
+    has no client node.
     """
     clients = lab.nodes("client")
     if not clients:
-        raise LabError("The lab has no node with the role client, so nothing can ask the site for pages.")
-    found: list[Feed] = [_probe(lab, clients[0])]
-    if load is not None:
-        found += _load(lab, clients, load)
-        if load.connections:
-            found.append(_connections(lab, clients[0], load.connections))
-    return found
+        raise LabError(NO_CLIENT)
+    probe = _probe(lab, clients[0])
+    if load is None:
+        return Feeds(during=[probe])
+    during = [probe, *([_connections(lab, clients[0], load.connections)] if load.connections else [])]
+    users = _load(lab, clients, load)
+    if load.persona not in WRITERS:
+        return Feeds(during=[*during, *users])
+    site = (clients[0], lab.cluster.site, lab.cluster.resolver)
+    first, final = Reader("first", *site), Reader("final", *site, JOURNALS, ARTICLES)
+    return Feeds(before=[first], during=during, writers=users, after=[final])
 
 
 @dataclass(frozen=True)
-class Readings:
-    """What is read of the site before anything happens and once all is over; each ends by itself."""
+class Reader:
+    """A program that reads the site's data once and ends on its own: all coins and scores, ``pages``, ``articles``.
 
+    If it follows the run, it also reads each upload that the run tried, answered or not.
+    """
+
+    name: str
     client: Node
     site: str
     resolver: str
+    pages: tuple[str, ...] = ()
+    articles: int = 0
+    uploads: set[str] = field(default_factory=set)
 
-    def first(self) -> Feed:
-        """All coins and all scores: what players begin with."""
-        return self._feed("first", {"pages": [], "players": PLAYERS, "uploads": []})
+    def learn(self, entry: Entry) -> None:
+        """Remember the name of an upload that is tried."""
+        if entry.f == "upload" and entry.type == "invoke" and isinstance(entry.value, dict):
+            self.uploads.add(str(entry.value.get("name")))
 
-    def final(self, uploads: Sequence[str]) -> Feed:
-        """What everything has come to; ``uploads`` are the names of all that were tried."""
-        everything = {"pages": PAGES, "players": PLAYERS, "uploads": list(uploads), "articles": ARTICLES}
-        return self._feed("final", everything)
+    def open(self) -> Stream:
+        """Start the program with the uploads that are known now."""
+        return self._program().open()
 
-    def _feed(self, name: str, wanted: Mapping[str, Any]) -> Feed:
-        path = f"{FOLDER}/{name}.json"
-        files = {**program(*LOAD_PROGRAM), path: json.dumps(wanted).encode()}
-        environment = (*_environment(self.resolver), f"MONKEYWRENCH_READ={path}", f"MONKEYWRENCH_PROCESS={name}")
+    def entries(self, line: Line) -> Iterable[Entry]:
+        """The one op of a line."""
+        return [entry(line, self.name)]
+
+    def ready(self) -> bool:
+        """True when the client node is running."""
+        return self.client.power() is Power.RUNNING
+
+    def _program(self) -> ProgramFeed:
+        path = f"{self.name}.json"
+        uploads = sorted(self.uploads)
+        wanted = {"pages": self.pages, "players": PLAYERS, "uploads": uploads, "articles": self.articles}
+        files = {**program(LOCUSTFILE), path: json.dumps(wanted).encode()}
+        own = (f"MONKEYWRENCH_READ={path}", f"MONKEYWRENCH_PROCESS={self.name}")
         users = ("--users", str(READERS), "--spawn-rate", str(READERS), "--run-time", f"{READ_WITHIN_S}s")
-        return ProgramFeed(name, self.client, files, ("env", *environment, *_locust(self.site), *users, READER))
+        argv = ("env", *_environment(self.resolver), *own, *_locust(self.site), *users, READER)
+        return ProgramFeed(self.name, self.client, files, argv)
 
 
-def readings(lab: Lab, load: LoadSettings | None) -> Readings | None:
-    """What is to be read before and after a load that writes; None where there is nothing to read."""
-    clients = lab.nodes("client")
-    if load is None or load.persona not in WRITERS or not clients:
-        return None
-    return Readings(clients[0], lab.cluster.site, lab.cluster.resolver)
+def program(path: str) -> Mapping[str, bytes]:
+    """A program of this package with all that it imports: paths that begin with ``loadtests/``, and their content."""
+    paths = (path, *(f"loadtests/{name}" for name in LIB))
+    return {path: (HERE.parent / path).read_bytes() for path in paths}
 
 
-def program(*names: str) -> Mapping[str, bytes]:
-    """Files of this package, by their paths on the client."""
-    return {f"{FOLDER}/{name}": (Path(__file__).parent / name).read_bytes() for name in names}
+def installed(node: Node, name: str, files: Mapping[str, bytes], *argv: str) -> tuple[str, ...]:
+    """Put files on a node, in one transfer, and return the command that unpacks them and runs ``argv`` beside them."""
+    archive, folder = f"{FOLDER}/{name}.tar", f"{FOLDER}/{name}"
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for path, content in files.items():
+            member = tarfile.TarInfo(path)
+            member.size, member.mtime = len(content), int(time.time())
+            tar.addfile(member, io.BytesIO(content))
+    node.put(archive, packed.getvalue())
+    return ("sh", "-c", UNPACK, "unpack", archive, folder, *argv)
 
 
 def by_hand(lab: Lab, words: Sequence[str], client: str, ops: bool) -> tuple[str, ...]:
-    """The command that starts Locust with its own page on the first client, which has all its files then.
+    """Put Locust's files on the first client, and return the command that starts it there with its web page.
 
-    ``words`` are options and classes for Locust; without a class its page lets one choose. With ``ops`` each op is a
-    line of what the command prints, beside what Locust says. Raises LabError when the lab has no client node.
+    ``words`` are options and classes for Locust; without a class, users choose on its page. With ``ops`` the command
+    prints each op as a line, among Locust's own messages. Raises LabError when the lab has no client node.
     """
     clients = lab.nodes("client")
     if not clients:
-        raise LabError("The lab has no node with the role client, so nothing can ask the site for pages.")
-    for path, content in program(*LOAD_PROGRAM).items():
-        clients[0].put(path, content)
-    classes = {each for some in PEOPLE.values() for each in some}
+        raise LabError(NO_CLIENT)
+    classes = {name for names in PERSONAS.values() for name in names}
     choose = () if classes & set(words) else ("--class-picker",)
     to = (f"MONKEYWRENCH_OPS={'/dev/stdout' if ops else ''}",)
     environment = (*to, f"MONKEYWRENCH_RESOLVER={lab.cluster.resolver}", f"MONKEYWRENCH_CLIENT={client}")
     page = ("--web-host", "127.0.0.1", "--web-port", str(WEB_PORT))
-    locust = (LOCUST, "--locustfile", f"{FOLDER}/locustfile.py", "--host", f"http://{lab.cluster.site}")
+    locust = (LOCUST, "--locustfile", LOCUSTFILE, "--host", f"http://{lab.cluster.site}")
     both = ("sh", "-c", 'exec "$@" 2>&1', "locust")
-    return (*both, "env", *environment, *locust, *page, *choose, *words)
+    command = (*both, "env", *environment, *locust, *page, *choose, *words)
+    return installed(clients[0], "by-hand", program(LOCUSTFILE), *command)
 
 
 def _probe(lab: Lab, client: Node) -> Feed:
     vips = [word for vip in lab.cluster.vips for word in ("--vip", vip)]
     page = ("--host", lab.cluster.site, "--path", ALIVE_PATH, "--expect", ALIVE_TEXT)
     pace = ("--every-ms", PROBE_EVERY_MS, "--timeout-ms", PROBE_TIMEOUT_MS, "--slots", PROBE_SLOTS)
-    argv = (PYTHON, f"{FOLDER}/probe.py", *vips, *page, *map(str, pace))
-    return ProgramFeed("probe", client, program("probe.py"), argv)
+    argv = (PYTHON, PROBE, *vips, *page, *map(str, pace))
+    return ProgramFeed("probe", client, program(PROBE), argv)
 
 
 def _connections(lab: Lab, client: Node, each: int) -> Feed:
     vips = [word for vip in lab.cluster.vips for word in ("--vip", vip)]
     page = ("--host", lab.cluster.site, "--path", TICKER_PATH, "--each", str(each))
-    argv = (PYTHON, f"{FOLDER}/connections.py", *vips, *page)
-    return ProgramFeed("connections", client, program("connections.py"), argv)
+    argv = (PYTHON, CONNECTIONS, *vips, *page)
+    return ProgramFeed("connections", client, program(CONNECTIONS), argv)
 
 
-def _load(lab: Lab, clients: Sequence[Node], load: LoadSettings) -> list[Feed]:
-    """One Locust, or a master, which asks nothing itself, and its workers, each with its share of the planned ops."""
-    files = {**program(*LOAD_PROGRAM), **_replay(load)}
-    people = PEOPLE[load.persona]
+def _load(lab: Lab, clients: Sequence[Node], load: LoadTable) -> list[Feed]:
+    """One Locust, or a master, which sends nothing itself, and its workers, each with its share of the planned ops."""
+    files = {**program(LOCUSTFILE), **_replay(load)}
+    classes = PERSONAS[load.persona]
     users = ("--users", str(load.users), "--spawn-rate", str(load.spawn_per_s))
 
-    def locust(*what: str, **more: str) -> tuple[str, ...]:
+    def locust(*options: str, **more: str) -> tuple[str, ...]:
         own = tuple(f"MONKEYWRENCH_{key}={value}" for key, value in more.items())
         policy = (f"MONKEYWRENCH_CLIENT={load.client}",)
         mix = (f"MONKEYWRENCH_MIX={json.dumps(dict(load.mix))}",) if load.mix else ()
         environment = (*_environment(lab.cluster.resolver), *policy, *mix, *_pace(load), *own)
-        return ("env", *environment, *_locust(lab.cluster.site), *what, *people)
+        return ("env", *environment, *_locust(lab.cluster.site), *options, *classes)
 
+    feed = PlannedFeed if load.planned else ProgramFeed
     if not load.workers:
-        return [ProgramFeed(LOAD, clients[0], files, locust(*users))]
+        return [feed(LOAD, clients[0], files, locust(*users))]
     address = _address(lab, clients)
     workers = ("--expect-workers", str(load.workers), "--expect-workers-max-wait", str(WORKERS_WITHIN_S))
     master = locust("--master", "--master-bind-host", address, *workers, *users)
@@ -290,39 +263,46 @@ def _load(lab: Lab, clients: Sequence[Node], load: LoadSettings) -> list[Feed]:
     for number in range(load.workers):
         share = {"PROCESS": f"{USERS}{number}", "SHARE": f"{number}/{load.workers}"}
         argv = locust("--worker", "--master-host", address, **share)
-        found.append(ProgramFeed(f"{LOAD}:{number}", clients[number % len(clients)], files, argv))
+        found.append(feed(f"{LOAD}:{number}", clients[number % len(clients)], files, argv))
     return found
 
 
 def _address(lab: Lab, clients: Sequence[Node]) -> str:
-    """Where the workers find their master: on the first client; beside it, by no cable, which may be a fault's."""
+    """The address of the workers' master, on the first client; on a single client loopback, which no fault cuts."""
     if len(clients) == 1:
         return "127.0.0.1"
     addresses = [address for cable in lab.cables if cable.node == clients[0].name for address in cable.addresses]
     return addresses[0]
 
 
-def _replay(load: LoadSettings) -> Mapping[str, bytes]:
-    """What a log asks for, as a file for the client. Raises LabError for a log without anything to ask for."""
+def _replay(load: LoadTable) -> Mapping[str, bytes]:
+    """The requests of an access log as a file for the client. Raises LabError for a log without any."""
     if load.log is None:
         return {}
     try:
         lines = Path(load.log).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError as error:
-        raise LabError(f"the log {load.log} cannot be read: {error.strerror}", "Name one from this folder.") from error
-    replay = accesslog.read(lines, load.speed)
-    if not replay.asks:
         raise LabError(
-            f"nothing in {load.log} can be played: {replay.broken} lines are broken, {replay.skipped} are no GET",
-            "It has to be in the Common Log Format, or one that begins like it.",
+            f"cannot read the access log {load.log!r}: {error.strerror}", "Give its path from the current folder."
+        ) from error
+    replay = accesslog.read(lines, load.speed)
+    if not replay.requests:
+        raise LabError(
+            f"the access log {load.log!r} has no request to replay: {_left_out(replay)}",
+            "Use the Common Log Format, or one that begins like it.",
         )
     if replay.broken or replay.skipped:
-        left_out = f"{replay.broken} lines are broken, {replay.skipped} are no GET"
-        logging.getLogger("monkeywrench").warning("%s: %d requests; %s", load.log, len(replay.asks), left_out)
-    return {REPLAY: json.dumps(replay.asks).encode()}
+        logging.getLogger("monkeywrench").warning(
+            "%s: %d requests; left out: %s", load.log, len(replay.requests), _left_out(replay)
+        )
+    return {REPLAY: json.dumps(replay.requests).encode()}
 
 
-def _pace(load: LoadSettings) -> tuple[str, ...]:
+def _left_out(replay: accesslog.Replay) -> str:
+    return f"{replay.broken} unreadable {'line' if replay.broken == 1 else 'lines'}, {replay.skipped} other than GET"
+
+
+def _pace(load: LoadTable) -> tuple[str, ...]:
     if load.log is not None:
         return (f"MONKEYWRENCH_REPLAY={REPLAY}",)
     if load.arrivals == "closed":
@@ -340,6 +320,6 @@ def _environment(resolver: str) -> tuple[str, ...]:
 
 
 def _locust(site: str) -> tuple[str, ...]:
-    # Failed pages are findings, not a reason to end with an error: that is what the last option says.
+    # Failed requests are findings, not a reason to end with an error: hence the last option.
     end = ("--exit-code-on-error", "0")
-    return (LOCUST, "--headless", "--locustfile", f"{FOLDER}/locustfile.py", "--host", f"http://{site}", *end)
+    return (LOCUST, "--headless", "--locustfile", LOCUSTFILE, "--host", f"http://{site}", *end)

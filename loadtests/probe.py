@@ -1,20 +1,20 @@
 #!/usr/bin/env python3
-"""Ask each virtual IP for one page at a fixed rate, whatever happens, and print what came of it.
+"""Request one page from each virtual IP at a fixed rate, whatever happens, and print the outcomes.
 
 ``probe.py --vip 203.0.113.101 --vip 203.0.113.102 --host www.example.test --path /alive --every-ms 50``
 
-Open loop: each probe is a new connection with one GET, begun at its due time and never later because an earlier one has
-no answer yet. Prints ops of the history, one JSON object a line, with ``t`` in ns of ``time.perf_counter_ns``:
+Open loop: each probe is a new connection with one GET. It begins at its due time, even if earlier ones have no answer
+yet. Prints ops of the history, one JSON object a line, with ``t`` in ns of ``time.perf_counter_ns``:
 
-- ``invoke`` when the connection is begun, value ``{"vip", "seq"}``; ``seq`` counts the due times of a VIP;
+- ``invoke`` when the connection begins, value ``{"vip", "seq"}``; ``seq`` counts the due times of a VIP;
 - ``ok`` for status 200 and the expected text, value ``{"vip", "seq", "node", "status"}``, the node from ``X-Node``;
-- ``fail`` when certainly not served as it should be: refused, reset, unreachable, cut short, another status or text;
-- ``info`` for a time-out, and for what was still open at the end;
-- ``info`` without invoke, error ``probe overrun``, when due times passed without a probe: ``skipped`` says how many,
-  ``late_ms`` for how long this machine stood still; without it all slots were busy, or no socket was left on this
-  machine. Nobody looked, so nobody knows.
+- ``fail`` when certainly not served correctly: refused, reset, unreachable, cut short, another status or text;
+- ``info`` for a timeout, and for what was still open at the end;
+- ``info`` without invoke, error ``probe overrun``, when due times passed without a probe: ``skipped`` is their number,
+  ``late_ms`` how long this machine was stalled; without ``late_ms`` all slots were busy, or no socket was left on this
+  machine. What the site would have answered then is unknown.
 
-A process is one slot of one VIP and has one op outstanding at most. Standard library only, one thread, no HTTP library
+A process is one slot of one VIP and has at most one op outstanding. Standard library only, one thread, no HTTP library
 and no asyncio transports: it shares a small machine with the cluster that it measures.
 """
 
@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
-import ipaddress
 import json
 import os
 import select
@@ -34,24 +33,27 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+if not __package__:  # run as a program of the client node
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from loadtests.lib.addresses import NETWORKS, in_lab
 
 FLUSH_S = 0.1
 LAST_FLUSH_S = 2.0
 UNREAD_BYTES = 16 * 1024 * 1024
-"""Give up when the reader of our lines is this far behind: about 25 minutes at 40 probes a second."""
+"""Give up when the reader of the lines is this far behind: about 25 minutes at 40 probes a second."""
 ANSWER_BYTES = 64 * 1024
-LAB = tuple(ipaddress.ip_network(text) for text in ("198.18.0.0/15", "203.0.113.0/24", "127.0.0.0/8"))
-"""RFC 2544 and RFC 5737: addresses that belong to nobody. A probe must never reach anybody else's machine."""
 OWN_TROUBLE = {errno.EADDRNOTAVAIL, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EAGAIN}
-"""Errors of this machine, which say nothing about the cluster."""
+"""Errors of this machine, which are no evidence about the cluster."""
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-"""struct linger, socket(7). An abandoned connection is forgotten at once and not retransmitted to the next owner."""
+"""struct linger, socket(7). An abandoned connection is dropped at once and not retransmitted to the next owner."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What an answer is: ``ok`` or ``fail``, with the serving node and HTTP status as far as they are known."""
+    """The type of an answer, ``ok`` or ``fail``, with the node that served it and the HTTP status, if known."""
 
     type: str
     node: str | None = None
@@ -60,9 +62,9 @@ class Judgement:
 
 
 def judge(raw: bytes, expect: bytes, *, ended: bool) -> Judgement | None:
-    """Judge what was received so far of an HTTP answer; None as long as more must come.
+    """Judge the part of an HTTP answer that was received so far; None as long as it is incomplete.
 
-    ``ended``: the server has closed. The answer is whole at its Content-Length, or without one at the end.
+    ``ended``: the server has closed. The answer is complete at its Content-Length, or without one at its end.
     """
     head, found, body = raw.partition(b"\r\n\r\n")
     if not found:
@@ -130,9 +132,10 @@ class Lines:
             return
 
     def close(self) -> None:
-        """Write the rest, if the reader takes it within 2 s."""
+        """Write the rest, if the reader accepts it within 2 s."""
         last = time.monotonic() + LAST_FLUSH_S
         try:
+            self._write()  # once in any case: this machine may have been stalled for longer
             while self._waiting and (left := last - time.monotonic()) > 0:
                 select.select([], [self._fd], [], left)
                 self._write()
@@ -143,7 +146,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the command line says. Times in seconds."""
+    """The command line. Times in seconds."""
 
     request: bytes
     expect: bytes
@@ -172,7 +175,7 @@ class Attempt:
             self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError:
             return False
-        # The loop is given the number and not the socket, of which it would look up both addresses again and again.
+        # The loop gets the descriptor, not the socket: it would look up both addresses of a socket again and again.
         self._fd = self._socket.fileno()
         sent_ns = now_ns()
         error = self._socket.connect_ex((self._probe.vip, self._probe.settings.port))
@@ -224,7 +227,7 @@ class Attempt:
         self._finish("fail", {}, os.strerror(error).lower())
 
     def abandon(self, why: str) -> None:
-        """Nobody knows what becomes of it."""
+        """End it without knowing its outcome."""
         self._finish("info", {}, why)
 
     def _finish(self, kind: str, known: dict[str, Any], error: str | None) -> None:
@@ -255,14 +258,15 @@ class Probe:
         self._open: dict[int, Attempt] = {}
         self._seq = 0
         self._due = 0.0
+        self._next: asyncio.TimerHandle | None = None
 
     def begin(self, due: float) -> None:
         """Probe at ``due`` (of the loop's clock) and every interval after it."""
         self._due = due
-        self.loop.call_at(due, self._tick)
+        self._next = self.loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
-        # Due times that passed while this machine stood still are not made up for: a burst measures something else.
+        # Due times that passed while this machine was stalled are not made up for: a burst measures something else.
         late_s = self.loop.time() - self._due
         passed = int(late_s / self.settings.every_s)
         if passed > 0:
@@ -270,7 +274,7 @@ class Probe:
             self._due += passed * self.settings.every_s
         self._start()
         self._due += self.settings.every_s
-        self.loop.call_at(self._due, self._tick)
+        self._next = self.loop.call_at(self._due, self._tick)
 
     def _overrun(self, due_times: int, **more: float) -> None:
         value = {"vip": self.vip, "seq": self._seq, "skipped": due_times, **more}
@@ -295,13 +299,15 @@ class Probe:
         self._free.append(slot)
 
     def end(self) -> None:
-        """Leave no op without an end."""
+        """Leave no op without an end, and begin no other: asyncio still runs what is due when it closes the loop."""
+        if self._next is not None:
+            self._next.cancel()
         for attempt in list(self._open.values()):
             attempt.abandon("probe stopped")
 
 
 async def run(vips: list[str], settings: Settings) -> None:
-    """Probe until SIGTERM, SIGINT, or until nobody reads our lines."""
+    """Probe until SIGTERM or SIGINT, or until no one reads the lines."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -317,15 +323,15 @@ async def run(vips: list[str], settings: Settings) -> None:
 
 
 def lab_address(text: str) -> str:
-    """An IPv4 address of a lab or of this machine. Raises ValueError for anybody else's."""
-    if not any(ipaddress.IPv4Address(text) in network for network in LAB):
-        raise argparse.ArgumentTypeError(f"{text} is outside of {', '.join(map(str, LAB))}: probes stay inside the lab")
+    """An IPv4 address of a lab or of this machine. A probe must never reach any other machine."""
+    if not in_lab(text):
+        raise argparse.ArgumentTypeError(f"{text} is outside of {NETWORKS}: probes stay inside the lab")
     return text
 
 
 def main(argv: list[str] | None = None) -> int:
     """The program. Exit 0 at the end, 2 for wrong usage."""
-    parser = argparse.ArgumentParser(prog="probe.py", description="Open-loop HTTP probes, one JSON line an op.")
+    parser = argparse.ArgumentParser(prog="probe.py", description="Open-loop HTTP probes; prints one JSON line per op.")
     parser.add_argument("--vip", action="append", required=True, type=lab_address)
     parser.add_argument("--host", default="www.example.test")
     parser.add_argument("--path", default="/alive")
@@ -333,7 +339,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--expect", default="OK", help="text that the page must contain")
     parser.add_argument("--every-ms", type=float, default=50)
     parser.add_argument("--timeout-ms", type=float, default=800)
-    parser.add_argument("--slots", type=int, default=32, help="probes outstanding at most, for each VIP")
+    parser.add_argument("--slots", type=int, default=32, help="most probes outstanding per VIP")
     given = parser.parse_args(argv)
     if min(given.every_ms, given.timeout_ms, given.slots) <= 0:
         parser.error("--every-ms, --timeout-ms and --slots must be greater than 0")

@@ -1,94 +1,65 @@
-"""Faults of the backups: the place that keeps them is full, or what it keeps has rotted."""
+"""Faults of the backups: their disk is full, or a backup is corrupt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
-from faults.data.nfs import having
-from faults.fault import Change, SimpleFault, must, running, seen, sh
-from faults.node import needs_own_kernel, writable, write
+from faults.fault import Change, SimpleFault, must, require_own_kernel, running, seen, sh
+from faults.node import writable, write
+from faults.programs import STATE
+from faults.targets import Backup, BackupKind, backup_of
 from harness.protocols import Lab, Node
-from harness.records import LabError, Undo
+from harness.records import EffectKind, LabError, Undo
 from harness.wait import NotYet
-
-Kind = Literal["database", "uploads"]
-
-STATE = "/run/monkeywrench/faults"
-
-
-@dataclass(frozen=True)
-class Backup:
-    """A backup: who keeps it and where, whose it is, and under which address it is had back from there."""
-
-    kind: Kind
-    keeper: Node
-    folder: str
-    source: Node
-    original: str
-    """The folder on the source that it is of."""
-    url: str
-
-
-def parse_settings(text: str) -> dict[str, str]:
-    """``KEY=value`` and ``key = value`` lines. Pure."""
-    pairs = (line.partition("=") for line in text.splitlines() if "=" in line and not line.startswith("#"))
-    return {key.strip(): value.strip() for key, _, value in pairs}
-
-
-def backup_of(lab: Lab, kind: Kind) -> Backup:
-    """The backup of that kind. Raises LabError when the lab has none, or a node of it does not run."""
-    plan = f"/etc/monkeywrench/{kind}-backup"
-    sources = having(lab, plan, "db" if kind == "database" else "web")
-    keepers = having(lab, f"/etc/rsyncd.d/{kind}-backup.conf")
-    if not sources or not keepers or not keepers[0][1]:
-        raise LabError(
-            f"no backup of the {kind} is kept between running nodes of this lab",
-            "`backup_on` in the tables [database] and [variable_data] names who keeps it.",
-        )
-    made, kept = parse_settings(sources[0][1]), parse_settings(keepers[0][1])
-    return Backup(kind, keepers[0][0], kept["path"], sources[0][0], made["FOLDER"], made["TARGET"])
 
 
 class _BackupFault(SimpleFault):
-    of: Kind = Field("database", description="Which backup: of the database, or of the uploads")
+    """A fault of one backup, where the topology keeps it."""
 
-    def available(self, lab: Lab) -> str | None:
-        """None, or the reason why this lab cannot do it."""
-        try:
-            return self.possible(backup_of(lab, self.of).keeper)
-        except LabError as error:
-            return str(error)
+    of: BackupKind = Field("database", description="Data whose backup to hit")
 
-    def possible(self, keeper: Node) -> str | None:
-        """None, or the reason why this node cannot have it."""
-        return None
+    def affected(self, lab: Lab) -> tuple[str, ...]:
+        """The node that keeps the backup."""
+        return (backup_of(lab, self.of).keeper.name,)
+
+    def target(self, lab: Lab) -> Backup:
+        """The backup, if the node that keeps it can have the fault."""
+        backup = backup_of(lab, self.of)
+        self.require(backup.keeper)
+        return backup
+
+    def require(self, keeper: Node) -> None:
+        """What the fault needs of the node that keeps the backup. Raises LabError."""
 
 
 class BackupTargetFull(_BackupFault):
-    """Fill the disk that backups are kept on. Undone by a disk as before; what came meanwhile was never kept.
+    """Fill the disk that keeps the backups. Undone by freeing it; backups that failed meanwhile stay missing.
 
-    The folder is covered by an overlay whose upper half is full, so that the backups of before can still be read.
+    An overlay with a full upper layer covers the folder, so that earlier backups can still be read.
     """
 
     name: ClassVar[str] = "data.backup-target-full"
+    does: ClassVar[tuple[EffectKind, ...]] = (
+        EffectKind.EXHAUSTS,
+        EffectKind.FAILS_WRITES,
+    )
 
-    def possible(self, keeper: Node) -> str | None:
-        """Needs a kernel of its own, to mount."""
-        return needs_own_kernel(keeper, "cannot mount a full disk over the folder")
+    def require(self, keeper: Node) -> None:
+        """A kernel of its own, to mount."""
+        require_own_kernel(keeper, "cannot mount a full disk over the folder")
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: two mounts."""
-        backup = backup_of(lab, self.of)
+        """2 mounts."""
+        backup = self.target(lab)
         node, folder, over = backup.keeper, backup.folder, f"{STATE}/full-{self.of}"
 
         def full() -> str:
             return seen(
                 node,
-                lambda said: "No space left" in said.stderr,
+                lambda done: "No space left" in done.stderr,
                 f"a write to {folder} of {node.name} fails: no space left on device",
                 *write(folder),
             )
@@ -120,39 +91,40 @@ UNCOVER = """
 ! grep -q "^monkeywrench $2 tmpfs " /proc/mounts || umount -l "$2" || exit 1
 [ ! -d "$2" ] || rmdir "$2"
 """
-"""Lazily: a transfer may be under way, which ends in what nobody can see any more."""
+"""Lazily, because a transfer may be under way, which then ends in a folder that is no longer visible."""
 
 PAGE_BYTES = 16384
-"""InnoDB's page, each of which has a checksum (innodb_page_size in MariaDB's documentation)."""
+"""An InnoDB page; each has a checksum (innodb_page_size in MariaDB's documentation)."""
 
 FLIP_BYTES = 16
 FLIPS = 8
 
 
 def places(size: int) -> list[tuple[int, int]]:
-    """Where to flip bytes in a file of that size: offset and length, in its middle or in its first pages. Pure."""
+    """Offsets and lengths to flip in a file of that size: in its middle, or in its first pages. Pure."""
     if size < PAGE_BYTES:
         return [(size // 2, min(FLIP_BYTES, size - size // 2))] if size else []
     return [(page * PAGE_BYTES + PAGE_BYTES // 2, FLIP_BYTES) for page in range(min(FLIPS, size // PAGE_BYTES))]
 
 
 def flipped(content: bytes) -> bytes:
-    """Every bit the other way round. Pure."""
+    """Every bit inverted. Pure."""
     return bytes(byte ^ 0xFF for byte in content)
 
 
 class BackupCorrupted(_BackupFault):
-    """Flip bytes in the current backup, as a disk that rots; no size or time tells. Undone by the bytes of before.
+    """Flip bytes in the current backup, as a failing disk does. Undone by restoring the old bytes.
 
-    The backup of the database is replaced by the next one. Of uploads, a file that is the same already is linked from
-    one backup to the next, and what has rotted with it.
+    Size and time of the file do not change. The next backup of the database replaces a corrupt one. Backups of the
+    uploads link unchanged files to the previous backup, and so a corrupt file, too.
     """
 
     name: ClassVar[str] = "data.backup-corrupted"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.CHANGES_DATA,)
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: some bytes of a file of the current backup."""
-        backup = backup_of(lab, self.of)
+        """Some bytes of a file of the current backup."""
+        backup = self.target(lab)
         node = running(backup.keeper)
         number, file, size = self._file(backup)
         path = f"{backup.folder}/{number}/{file}"
@@ -163,17 +135,17 @@ class BackupCorrupted(_BackupFault):
             CHECK[self.of], f"{backup.url}/{number}/{file}", f"/tmp/monkeywrench-{self.of}", f"{backup.original}/{file}"
         )
 
-        def rotten() -> str:
-            said = backup.source.exec(*check, timeout_s=30)
-            if said.exit_code != ROTTEN:
-                raise NotYet((said.stdout + said.stderr).strip()[-200:] or "it is sound")
-            what = (said.stdout + said.stderr).strip().splitlines()[0]
-            return f"{file} of backup {number} of the {self.of}, had back from {node.name}: {what}"
+        def corrupt() -> str:
+            done = backup.source.exec(*check, timeout_s=30)
+            if done.exit_code != CORRUPT:
+                raise NotYet((done.stdout + done.stderr).strip()[-200:] or "the file is intact")
+            what = (done.stdout + done.stderr).strip().splitlines()[0]
+            return f"{file} of backup {number} of the {self.of}, fetched from {node.name}: {what}"
 
-        def sound() -> None:
-            said = backup.source.exec(*check, timeout_s=30)
-            if said.exit_code == ROTTEN:
-                raise NotYet((said.stdout + said.stderr).strip()[-200:])
+        def intact() -> None:
+            done = backup.source.exec(*check, timeout_s=30)
+            if done.exit_code == CORRUPT:
+                raise NotYet((done.stdout + done.stderr).strip()[-200:])
 
         return [
             Change(
@@ -181,19 +153,19 @@ class BackupCorrupted(_BackupFault):
                 f"backup of the {self.of}",
                 lambda: must(node, *_swap(f"{backup.folder}/{number}/{file}", there)),
                 (Undo(_swap(f"{backup.folder}/*/{file}", back)),),
-                rotten,
-                sound,
+                corrupt,
+                intact,
                 detail={"file": path, "bytes": sum(len(was) for _, was in flips)},
             )
         ]
 
     def _file(self, backup: Backup) -> tuple[str, str, int]:
-        """The current backup's number, a file of it, and its size."""
+        """The number of the current backup, a file of it, and the size of the file."""
         pattern = "site/*.ibd" if self.of == "database" else "*"
         found = must(backup.keeper, *sh(FIRST_FILE, backup.folder, pattern)).stdout.strip()
         if not found:
             raise LabError(
-                f"{backup.keeper.name} has no backup of the {self.of} with a file in it", "Wait for the next backup."
+                f"{backup.keeper.name} has no backup of the {self.of} with a file", "Wait for the next backup."
             )
         number, file, size = found.split(" ")
         return number, file, int(size)
@@ -206,14 +178,14 @@ for file in $2; do
 done
 exit 0
 """
-ROTTEN = 9
+CORRUPT = 9
 GET = 'rsync -a "$1" "$2" || exit 1; '
 CHECK = {
     "database": GET
-    + f'said=$(innochecksum "$2" 2>&1); e=$?; rm "$2"; [ $e = 0 ] || {{ echo "$said"; exit {ROTTEN}; }}',
-    "uploads": GET + f'said=$(cmp "$2" "$3" 2>&1); e=$?; rm "$2"; [ $e != 1 ] || {{ echo "$said"; exit {ROTTEN}; }}',
+    + f'found=$(innochecksum "$2" 2>&1); e=$?; rm "$2"; [ $e = 0 ] || {{ echo "$found"; exit {CORRUPT}; }}',
+    "uploads": GET + f'found=$(cmp "$2" "$3" 2>&1); e=$?; rm "$2"; [ $e != 1 ] || {{ echo "$found"; exit {CORRUPT}; }}',
 }
-"""On the node whose backup it is: get a file back (``$1`` to ``$2``), and see whether it is sound, or as ``$3``."""
+"""On the node that is backed up: fetch a file (``$1`` to ``$2``), and check it, or compare it with ``$3``."""
 
 
 def _read(node: Node, path: str, offset: int, length: int) -> bytes:
@@ -241,4 +213,4 @@ for path in glob.glob(sys.argv[1]):
                 file.write(bytes.fromhex(becomes))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 """
-"""In all files of a pattern: ``OFFSET:WAS:BECOMES``. Other bytes are left alone, and the times are as before."""
+"""Swap ``OFFSET:WAS:BECOMES`` in all files of a pattern. Other bytes and the times do not change."""

@@ -1,4 +1,4 @@
-"""Faults of the site's database, as its clients see them: no server, no answer, no writes, no connection, no lock."""
+"""Faults of the database as its clients see them: no server, no answer, no writes, no connections, no locks."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from pydantic import Field
 
 from faults.fault import Change, SimpleFault, must, running, sh
 from faults.node import BOOT
-from faults.when_ready import when_ready
+from faults.programs import LIBRARY, PROGRAMS, SERVICES, detached, ended, when_ready
+from faults.targets import database_client_of, database_of
 from harness.protocols import Lab, Node
-from harness.records import LabError, Power, Undo
+from harness.records import EffectKind, LabError, Power, Undo
 from harness.wait import NotYet
 
-SERVICE = "/run/service/mariadb"
+SERVICE = f"{SERVICES}/mariadb"
 DAEMON = "mariadbd"
-PROGRAMS = "/usr/lib/monkeywrench/faults"
 HOLD = f"{PROGRAMS}/hold-connections"
 
 PROCESS = "service mariadb"
-"""The claim of what stops or ends the server's process, as of faults of any service's processes."""
+"""The claim of faults of the server's process, as for any service."""
 
 UP = "mariadb-admin ping > /dev/null 2>&1"
 
 CLIENT_S = 2
-"""How long a client waits, to connect and for an answer; a database that is well has one within milliseconds."""
+"""How long a client waits to connect and for an answer; a healthy database answers within milliseconds."""
 
-ASK = f"/usr/lib/monkeywrench/ask-database {CLIENT_S}"
-"""One statement of the site's user on a connection of its own. Prints the milliseconds, the error's code, its text."""
+ASK = f"{LIBRARY}/ask-database {CLIENT_S}"
+"""Runs a statement as the site's user on its own connection. Prints milliseconds, error code and error text."""
 
 SELECT = "SELECT 1"
 WRITE = "DELETE FROM players WHERE player < 0"
-"""A write that changes nothing; refused all the same by a server that refuses writes."""
+"""A write that changes nothing; a read-only server still refuses it."""
 
 # Error codes: "Server Error Codes" of MariaDB's documentation.
 TOO_MANY_CONNECTIONS = 1040
@@ -44,7 +44,7 @@ READ_ONLY = 1290
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client of the database was told; code 0 is success."""
+    """The answer to a client of the database; code 0 is success."""
 
     ms: int
     code: int
@@ -52,75 +52,48 @@ class Answer:
 
     @property
     def words(self) -> str:
-        """For a person."""
+        """The answer in words."""
         return f"error {self.code} ({self.text}) after {self.ms} ms" if self.code else f"success after {self.ms} ms"
 
 
 def parse_answer(printed: str) -> Answer:
-    """What ``ASK`` printed. Raises NotYet for anything else. Pure."""
-    ms, _, said = printed.strip().rpartition("\n")[2].partition(" ")
-    code, _, text = said.partition(" ")
+    """The answer that ``ASK`` printed. Raises NotYet for anything else. Pure."""
+    ms, _, rest = printed.strip().rpartition("\n")[2].partition(" ")
+    code, _, text = rest.partition(" ")
     if not ms.isdigit() or not code.isdigit():
         raise NotYet(printed.strip()[-200:] or "the client printed nothing")
     return Answer(int(ms), int(code), text)
 
 
 def ask(client: Node, statement: str) -> Answer:
-    """Let a node be a client of the database."""
+    """Ask the database from a node, as a client of it."""
     return parse_answer(client.exec(*sh(f"printf '%s\\n' \"$1\" | {ASK}", statement), timeout_s=30).stdout)
 
 
-def database_of(lab: Lab) -> Node:
-    """The database's node. Raises LabError."""
-    nodes = lab.nodes("db")
-    if not nodes:
-        raise LabError("this lab has no database", "Boot a topology with the table [database].")
-    return nodes[0]
-
-
-def client_of(lab: Lab) -> Node:
-    """A real server that can be asked what the database looks like from there. Raises LabError."""
-    for node in lab.nodes("web"):
-        if node.power() is Power.RUNNING:
-            return node
-    raise LabError("no real server runs, so nobody can see what the database does", "Boot one.")
-
-
-def begin(*argv: str) -> tuple[str, ...]:
-    """The command that starts a program which goes on by itself."""
-    return ("/usr/lib/monkeywrench/detach", *argv)
-
-
-def end(pattern: str) -> Undo:
-    """The end of such a program, if it is there; ``pattern`` is what pgrep(1) finds its command line by."""
-    return Undo(sh('pkill -KILL -f "$1"; true', pattern))
-
-
 class DatabaseFault(SimpleFault):
-    """A fault of the one database."""
+    """A fault of the database."""
 
-    def available(self, lab: Lab) -> str | None:
-        """None, or the reason why this lab cannot do it."""
-        try:
-            return self.possible(database_of(lab))
-        except LabError as error:
-            return str(error)
+    of_service: ClassVar[str] = "mariadb"
 
-    def possible(self, node: Node) -> str | None:
-        """None, or the reason why this node cannot have it."""
-        return None
+    def affected(self, lab: Lab) -> tuple[str, ...]:
+        """The database's node."""
+        return (database_of(lab).name,)
+
+    def target(self, lab: Lab) -> Node:
+        """The database's node."""
+        return database_of(lab)
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change."""
-        return [self.change(running(database_of(lab)), client_of(lab))]
+        """The one change of the database's node."""
+        return [self.change(running(database_of(lab)), database_client_of(lab))]
 
     @abstractmethod
     def change(self, node: Node, client: Node) -> Change:
-        """What is done to the database's node, and what a client of it sees."""
+        """What happens to the database's node, and what a client sees."""
 
 
 def refused(client: Node, statement: str, *codes: int) -> Callable[[], str]:
-    """A proof: a client gets one of these errors; any error will do when none is named."""
+    """A proof: a client gets one of these errors, or any error if none is named."""
 
     def look() -> str:
         answer = ask(client, statement)
@@ -132,7 +105,7 @@ def refused(client: Node, statement: str, *codes: int) -> Callable[[], str]:
 
 
 def served(client: Node, statement: str = SELECT) -> Callable[[], str]:
-    """The opposite."""
+    """The opposite: a client gets an answer."""
 
     def look() -> str:
         answer = ask(client, statement)
@@ -144,12 +117,13 @@ def served(client: Node, statement: str = SELECT) -> Callable[[], str]:
 
 
 class DatabaseKilled(DatabaseFault):
-    """Kill the database server (SIGKILL) and keep it down. Undone by starting it, which recovers what was committed."""
+    """Kill the database server (SIGKILL) and keep it down. Undone by starting it, which recovers commits."""
 
     name: ClassVar[str] = "data.database-killed"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.SERVICE_DOWN,)
 
     def change(self, node: Node, client: Node) -> Change:
-        """``sv once``: a service that is not started again when it ends (sv(8))."""
+        """``sv once``: the service is not restarted when it ends (sv(8))."""
         kill = sh(f"sv once {SERVICE} > /dev/null && pkill -KILL -x {DAEMON}")
         return Change(
             node,
@@ -163,12 +137,14 @@ class DatabaseKilled(DatabaseFault):
 
 
 class DatabasePowerCut(DatabaseFault):
-    """Cut the power of the database's machine. Undone by powering it on; committed transactions are still there."""
+    """Cut the power of the database's node. Undone by powering it on; committed transactions must survive."""
 
     name: ClassVar[str] = "data.database-power-cut"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.NODE_DOWN,)
+    of_service: ClassVar[str] = ""
 
     def change(self, node: Node, client: Node) -> Change:
-        """The machine's power."""
+        """The node's power."""
 
         def dark() -> str:
             if node.power() is not Power.OFF:
@@ -182,19 +158,20 @@ GO_ON = sh(f"pkill -CONT -x {DAEMON}; true")
 
 
 class DatabaseFrozen(DatabaseFault):
-    """Stop the database server's process: connections are made by its kernel, and never answered. Undone by SIGCONT."""
+    """Stop the database server (SIGSTOP): connections succeed, but get no answer. Undone by SIGCONT."""
 
     name: ClassVar[str] = "data.database-frozen"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.SERVICE_DOWN,)
 
     def change(self, node: Node, client: Node) -> Change:
-        """SIGSTOP."""
+        """The server's process stops."""
         stop = ("pkill", "-STOP", "-x", DAEMON)
 
         def silent() -> str:
             answer = ask(client, SELECT)
             if not answer.code or answer.ms < CLIENT_S * 1000:
                 raise NotYet(f"{client.name} gets {answer.words}")
-            return f"{client.name} waits in vain: {answer.words}"
+            return f"{client.name} gets no answer: {answer.words}"
 
         return Change(
             node,
@@ -208,23 +185,24 @@ class DatabaseFrozen(DatabaseFault):
 
 
 class DatabaseSlow(DatabaseFault):
-    """Let the database server run a share of each second only, in one piece. Undone by letting it run."""
+    """Let the database server run only for a share of each second. Undone by letting it run."""
 
     name: ClassVar[str] = "data.database-slow"
-    share: float = Field(0.2, ge=0.05, le=0.5, description="Of each second that the server runs")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.SLOWS,)
+    share: float = Field(0.2, ge=0.05, le=0.5, description="Share of each second in which the server runs")
 
     def change(self, node: Node, client: Node) -> Change:
-        """SIGSTOP and SIGCONT in turn."""
+        """A program sends SIGSTOP and SIGCONT in turn."""
         slow_ms = (1 - self.share) * 1000 / 2
         program = f"{PROGRAMS}/slow-process"
-        slow = begin(program, DAEMON, str(self.share))
-        undo = (end(f"^/usr/bin/python3 -IS {program}"), Undo(GO_ON))
+        slow = detached(program, DAEMON, str(self.share))
+        undo = (ended(f"^/usr/bin/python3 -IS {program}"), Undo(GO_ON))
 
         def slower() -> str:
             answer = ask(client, SELECT)
             if answer.ms < slow_ms:
                 raise NotYet(f"{client.name} gets {answer.words}")
-            return f"a query of {client.name} that needs milliseconds ends with {answer.words}"
+            return f"a query of {client.name} that takes milliseconds otherwise: {answer.words}"
 
         def quick() -> None:
             answer = min((ask(client, SELECT) for _ in range(3)), key=lambda each: each.ms)
@@ -235,14 +213,14 @@ class DatabaseSlow(DatabaseFault):
 
 
 def administer(node: Node, statement: str) -> str:
-    """What the administrator is answered on the database's node. Raises LabError."""
+    """The administrator's answer on the database's node. Raises LabError."""
     return must(node, "mariadb", "-NBe", statement).stdout.strip()
 
 
 def put_back(statement: str) -> Undo:
-    """A setting of the running server as it was; a server that does not run has lost the fault by itself.
+    """The step that restores a setting of the running server; a server that is down has already lost the fault.
 
-    The statement may be refused while what the fault held is let go.
+    It repeats the statement, which the server may refuse while it frees what the fault held.
     """
     tried = (
         f'for _ in $(seq 60); do pgrep -x {DAEMON} > /dev/null || exit 0; mariadb -e "$1" && exit 0; sleep 0.5; done'
@@ -251,15 +229,16 @@ def put_back(statement: str) -> Undo:
 
 
 class DatabaseReadOnly(DatabaseFault):
-    """Let the database refuse writes, as a replica does that nobody has promoted. Undone by the setting it had."""
+    """Make the database refuse writes, as a replica that was not promoted. Undone by the old setting."""
 
     name: ClassVar[str] = "data.database-read-only"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.FAILS_WRITES,)
 
     def change(self, node: Node, client: Node) -> Change:
-        """``read_only``, which binds all but administrators."""
+        """``read_only``, which applies to all users but administrators."""
         before = administer(node, "SELECT @@GLOBAL.read_only")
         if before != "0":
-            raise LabError(f"the database on {node.name} is read-only already")
+            raise LabError(f"the database on {node.name} is already read-only")
         claim, change = "setting read_only", ("mariadb", "-e", "SET GLOBAL read_only = 1")
         return Change(
             node,
@@ -273,20 +252,21 @@ class DatabaseReadOnly(DatabaseFault):
 
 
 class DatabaseOutOfConnections(DatabaseFault):
-    """Take all connections that the database allows, as a leaking application does. Undone by giving them back.
+    """Take all connections of the database, as a leaking application does. Undone by closing them.
 
-    The limit is lowered to little more than is in use, the site's connections are ended, and others of its user take
-    their places. The one that a server keeps for an administrator stays free.
+    The limit is lowered to just above the connections in use, the site's connections are killed, and idle connections
+    of its user take their places. The server's extra connection for an administrator stays free.
     """
 
     name: ClassVar[str] = "data.database-out-of-connections"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.EXHAUSTS,)
 
     def change(self, node: Node, client: Node) -> Change:
-        """``max_connections``, and idle connections."""
+        """``max_connections``, and idle connections that use them up."""
         claim, before = "connections of mariadbd", administer(node, "SELECT @@GLOBAL.max_connections")
-        take = sh(TAKE, *begin(HOLD, before))
+        take = sh(TAKE, *detached(HOLD, before))
 
-        def whole() -> str:
+        def restored() -> str:
             if (now := administer(node, "SELECT @@GLOBAL.max_connections")) != before:
                 raise NotYet(f"max_connections is {now}")
             return served(client)()
@@ -296,11 +276,11 @@ class DatabaseOutOfConnections(DatabaseFault):
             claim,
             lambda: must(node, *take, timeout_s=30),
             (
-                end(f"^/usr/bin/python3 -I {HOLD} {before}$"),
+                ended(f"^/usr/bin/python3 -I {HOLD} {before}$"),
                 put_back(f"SET GLOBAL max_connections = {before}"),
             ),
             refused(client, SELECT, TOO_MANY_CONNECTIONS),
-            whole,
+            restored,
             again=(when_ready(UP, *take),),
         )
 
@@ -318,27 +298,28 @@ for _ in 1 2 3 4 5; do
     sleep 0.1
 done
 """
-"""The limit is never below what is in use: then a server refuses administrators too, and the undo with them. Other
-connections are ended more than once, because some are made again before their places are taken."""
+"""The limit never goes below the connections in use: the server would then refuse administrators, too, and with them
+the undo. Other connections are killed repeatedly, because some reconnect before their places are taken."""
 
 
 class DatabaseLocked(DatabaseFault):
-    """Lock all rows of a table in a transaction that stays open. Undone by ending it, which changes nothing."""
+    """Lock all rows of a table in a transaction that stays open. Undone by ending it without a change."""
 
     name: ClassVar[str] = "data.database-locked"
-    table: str = Field("players", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Of the site's schema")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.FAILS_WRITES,)
+    table: str = Field("players", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="Table in the schema of the site")
 
     def change(self, node: Node, client: Node) -> Change:
-        """``SELECT ... FOR UPDATE`` on an idle connection."""
+        """``SELECT ... FOR UPDATE`` on a connection that stays idle."""
         lock = f"SELECT 1 FROM site.{self.table} FOR UPDATE"
         pattern = f"^/usr/bin/python3 -I {HOLD} 1 START TRANSACTION {lock}$"
-        claim, hold = f"rows of {self.table}", begin(HOLD, "1", "START TRANSACTION", lock)
+        claim, hold = f"rows of {self.table}", detached(HOLD, "1", "START TRANSACTION", lock)
         try_it = f"SET STATEMENT innodb_lock_wait_timeout = 1 FOR SELECT 1 FROM {self.table} LIMIT 1 FOR UPDATE"
         return Change(
             node,
             claim,
             lambda: must(node, *hold),
-            (end(pattern),),
+            (ended(pattern),),
             refused(client, try_it, LOCK_WAIT_TIMEOUT),
             served(client, try_it),
             again=(when_ready(UP, *hold),),

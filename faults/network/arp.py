@@ -1,4 +1,4 @@
-"""Faults of who has which address on a segment: announcements that are lost, addresses held twice, wrong neighbours."""
+"""Faults of addresses on a segment: lost announcements, duplicate addresses, wrong neighbour entries."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from pydantic import Field, field_validator
 from faults.fault import Change, SimpleFault, must, seen, sh
 from faults.network import nft
 from faults.network.cables import (
-    DETACH,
-    PROGRAMS,
     counted,
-    ended,
     neighbours,
     ping,
     plugged,
@@ -21,38 +18,40 @@ from faults.network.cables import (
     table_change,
 )
 from faults.network.nft import Frames
+from faults.programs import PROGRAMS, containing, detached, ended
 from harness.protocols import Lab, Node
-from harness.records import Cable, LabError, Output, Undo
+from harness.records import Cable, EffectKind, LabError, Output, Undo
 from harness.wait import NotYet
 
-NOBODY = "00:00:5e:00:53:01"
-"""A MAC address that is reserved for documentation (RFC 7042, 2.1.2), so nobody has it."""
+UNUSED_MAC = "00:00:5e:00:53:01"
+"""A MAC address for documentation (RFC 7042, 2.1.2), which no interface has."""
 
 IPV4 = r"^(\d{1,3}\.){3}\d{1,3}$"
 MAC = r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
 
 
 class _OfCable(SimpleFault):
-    """A fault of one cable's node, or of what it is told."""
+    """A fault of the node at one end of a cable, or of its neighbour table."""
 
-    cable: str = Field(min_length=1, description="Its name: node.interface, such as lb-1.eth0")
+    cable: str = Field(min_length=1, description="Name of the cable: node.interface, such as lb-1.eth0")
 
-    def available(self, lab: Lab) -> str | None:
-        """None, or the reason why this lab cannot do it."""
-        try:
-            neighbours(lab, plugged(lab, self.cable))
-        except LabError as error:
-            return f"{error} {error.next_step}".strip()
-        return None
+    def affected(self, lab: Lab) -> tuple[str, ...]:
+        """The node at the cable's end."""
+        return (self.cable.partition(".")[0],)
+
+    def target(self, lab: Lab) -> list[Cable]:
+        """The other cables of its segment."""
+        return neighbours(lab, plugged(lab, self.cable))
 
 
 class LostAnnouncements(_OfCable):
-    """Drop what a node announces of its addresses (gratuitous ARP): its neighbours miss a takeover."""
+    """Drop a node's gratuitous ARP, so that its neighbours miss a takeover."""
 
     name: ClassVar[str] = "network.lost-announcements"
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.MISDIRECTS,)
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: a table of the switch."""
+        """A table of the switch."""
         cable, table = plugged(lab, self.cable), nft.fresh()
         known = [address for each in (cable, *neighbours(lab, cable)) for address in each.addresses]
         announced = f"arp saddr ip . arp daddr ip {announcements(known)}"
@@ -62,16 +61,16 @@ class LostAnnouncements(_OfCable):
         def proof() -> str:
             if not (lost := counted(lab, "netdev", table)["hit_from"]):
                 must(node, "arping", "-U", "-c", "1", "-I", cable.interface, cable.addresses[0])
-                raise NotYet(f"{cable.name} announced nothing yet")
+                raise NotYet(f"no announcement of {cable.name} yet")
             return f"{lost} announcements of {cable.name} dropped"
 
         return [table_change(lab, table, "netdev", lambda: must(lab.switch, "nft", ruleset), proof, Frames("arp"))]
 
 
 def announcements(addresses: Sequence[str]) -> str:
-    """The set, as nft writes it, of an ARP message's sender and target that are the same address (RFC 5227, 3).
+    """The nft set of ARP messages whose sender and target are the same address (RFC 5227, 3). Pure.
 
-    nft cannot compare the two, so it is every address of the given ones' /24 networks, virtual ones included. Pure.
+    nft cannot compare the 2 fields, so the set lists every address of the given addresses' /24 networks, VIPs included.
     """
     networks = dict.fromkeys(address.rpartition(".")[0] for address in addresses)
     found = [f"{network}.{host}" for network in networks for host in range(1, 255)]
@@ -79,26 +78,27 @@ def announcements(addresses: Sequence[str]) -> str:
 
 
 class DuplicateAddress(_OfCable):
-    """Give a node an address that another one on the segment has, as a careless administrator does.
+    """Give a node an address that another node on its segment has, as a careless administrator does.
 
-    Undone by taking it away, and by telling the segment who has it.
+    Undone by removing it, and by announcing the true holder on the segment.
     """
 
     name: ClassVar[str] = "network.duplicate-address"
-    address: str = Field(pattern=IPV4, description="The address of another node there, or a virtual one")
-    announce: bool = Field(True, description="Also announce it, as ifup does: neighbours then believe the newcomer")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.DOUBLES_ADDRESS,)
+    address: str = Field(pattern=IPV4, description="Address of another node on the segment, or a VIP")
+    announce: bool = Field(True, description="Announce it, too, as ifup does, so that neighbours use the new holder")
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """Two changes, of which the first is undone last: what neighbours believe, and the address."""
+        """Undone last to first: the address, then the neighbours' entries."""
         cable = plugged(lab, self.cable)
         node, address = lab.node(cable.node), self.address
         if (
             address
             in must(node, "ip", "-4", "-o", "addr", "show", "dev", cable.interface).stdout.replace("/", " ").split()
         ):
-            raise LabError(f"{node.name} has {address} itself")
-        if not (holders := anybody(lab, cable, address)):
-            raise LabError(f"nobody on the segment of {cable.name} has {address}, so it would not be there twice")
+            raise LabError(f"{node.name} already has {address}")
+        if not (holders := claimants_at_last(lab, cable, address)):
+            raise LabError(f"no node on the segment of {cable.name} has {address}, so it would not be a duplicate")
         announced = 'arping -q -U -c 1 -I "$2" "$1"' if self.announce else "true"
         apply = sh(f'ip addr add "$1/32" dev "$2" 2>&1 | grep -v "File exists"; {announced}', address, cable.interface)
         undo = Undo(
@@ -110,15 +110,15 @@ class DuplicateAddress(_OfCable):
         )
 
         def twice() -> str:
-            if cable.mac not in (found := who(lab, cable, address)) or len(found) < 2:
-                raise NotYet(f"{address} is claimed by {' and '.join(found) or 'nobody'}")
+            if cable.mac not in (found := claimants(lab, cable, address)) or len(found) < 2:
+                raise NotYet(f"{address} is claimed by {' and '.join(found) or 'no node'}")
             return f"{address} is claimed by {' and '.join(found)}"
 
         def single() -> None:
-            if cable.mac in who(lab, cable, address):
+            if cable.mac in claimants(lab, cable, address):
                 raise NotYet(f"{node.name} still claims {address}")
 
-        believed = Change(lab.switch, f"who has {address}", lambda: None, (restored(cable, address),), twice)
+        believed = Change(lab.switch, f"holder of {address}", lambda: None, (restored(cable, address),), twice)
         held = Change(
             node,
             f"address {address}",
@@ -133,10 +133,12 @@ class DuplicateAddress(_OfCable):
 
 
 class _WrongMac(_OfCable):
-    """A fault after which a node sends what is for an address to a wrong MAC address."""
+    """A fault that makes a node send traffic for an address to a wrong MAC address."""
 
-    address: str = Field(pattern=IPV4, description="An address on its segment that the node talks to")
-    mac: str = Field(NOBODY, pattern=MAC, description="The wrong MAC address; by default one that nobody has")
+    does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.MISDIRECTS,)
+
+    address: str = Field(pattern=IPV4, description="Address on its segment that the node talks to")
+    mac: str = Field(UNUSED_MAC, pattern=MAC, description="Wrong MAC address (the default belongs to no interface)")
 
     @field_validator("mac", mode="before")
     @classmethod
@@ -144,36 +146,36 @@ class _WrongMac(_OfCable):
         return mac.lower() if isinstance(mac, str) else mac
 
     def reachable(self, node: Node) -> None:
-        """See that the address is reached. Raises NotYet."""
-        seen(node, lambda said: said.ok, "reached", *ping(self.address))
+        """See that the node reaches the address. Raises NotYet."""
+        seen(node, lambda done: done.ok, "reached", *ping(self.address))
 
     def reached_before(self, node: Node) -> None:
-        """What is not reached anyway cannot be seen to get lost. Raises LabError."""
+        """Raises LabError if the node does not reach the address, so that the effect could not be proven."""
         if not reaches(node, self.address):
-            raise LabError(f"{node.name} does not reach {self.address} anyway")
+            raise LabError(f"{node.name} does not reach {self.address}, so the fault could not be proven")
 
     def unreachable(self, node: Node, cable: Cable) -> str:
-        """See the wrong entry, and that nothing comes back from there."""
+        """See the wrong entry, and that no answer comes. Raises NotYet."""
         seen(node, self._wrong, "wrong", *neighbour(self.address, cable))
-        what = f"{node.name} sends what is for {self.address} to {self.mac}, and gets no answer"
-        return seen(node, lambda said: not said.ok, what, *ping(self.address))
+        what = f"{node.name} sends traffic for {self.address} to {self.mac}, and gets no answer"
+        return seen(node, lambda done: not done.ok, what, *ping(self.address))
 
-    def _wrong(self, said: Output) -> bool:
-        return self.mac in said.stdout
+    def _wrong(self, done: Output) -> bool:
+        return self.mac in done.stdout
 
 
 class StaleNeighbour(_WrongMac):
-    """Keep a wrong MAC address in a node's neighbour table, as one that has missed a takeover for ever."""
+    """Pin a wrong MAC address in a node's neighbour table, as if it had missed a takeover."""
 
     name: ClassVar[str] = "network.stale-neighbour"
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: a permanent entry of the neighbour table."""
+        """A permanent entry of the neighbour table."""
         cable = plugged(lab, self.cable)
         node, interface = lab.node(cable.node), cable.interface
         self.reached_before(node)
         if "PERMANENT" in must(node, *neighbour(self.address, cable)).stdout:
-            raise LabError(f"{node.name} has a permanent entry for {self.address} already")
+            raise LabError(f"{node.name} already has a permanent entry for {self.address}")
         entry = (self.address, "lladdr", self.mac, "nud", "permanent", "dev", interface)
         apply = ("ip", "neigh", "replace", *entry)
         undo = Undo(
@@ -198,27 +200,27 @@ class StaleNeighbour(_WrongMac):
 
 
 class PoisonedArp(_WrongMac):
-    """Tell a node again and again that an address is at a wrong MAC address, as an ARP spoofer does.
+    """Announce a wrong MAC address for an address to a node repeatedly, as an ARP spoofer does.
 
-    The forged announcements are for this node alone. Undone by telling the segment who really has the address.
+    Only this node gets the forged announcements. Undone by announcing the true holder on the segment.
     """
 
     name: ClassVar[str] = "network.poisoned-arp"
-    every_ms: int = Field(250, ge=50, le=5000, description="How often the lie is told")
+    every_ms: int = Field(250, ge=50, le=5000, description="Interval of the forged announcements, in ms")
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """One change: a process in the switch."""
-        cable, told = plugged(lab, self.cable), nft.fresh()
+        """A program in the switch."""
+        cable, label = plugged(lab, self.cable), nft.fresh()
         node = lab.node(cable.node)
         self.reached_before(node)
-        forge = ("forge", cable.name, self.address, self.mac, cable.mac, str(self.every_ms), told)
-        start = (DETACH, f"{PROGRAMS}/arp", *forge)
+        forge = ("forge", cable.name, self.address, self.mac, cable.mac, str(self.every_ms), label)
+        start = detached(f"{PROGRAMS}/arp", *forge)
         return [
             Change(
                 lab.switch,
-                f"what {cable.name} is told of {self.address}",
+                f"announcements of {self.address} to {cable.name}",
                 lambda: must(lab.switch, *start),
-                (ended(told), restored(cable, self.address)),
+                (ended(containing(label)), restored(cable, self.address)),
                 lambda: self.unreachable(node, cable),
                 lambda: self.reachable(node),
             )
@@ -226,24 +228,24 @@ class PoisonedArp(_WrongMac):
 
 
 def neighbour(address: str, cable: Cable) -> tuple[str, ...]:
-    """The command that shows a node's neighbour entry of an address."""
+    """The command that shows a node's neighbour entry for an address."""
     return ("ip", "neigh", "show", address, "dev", cable.interface)
 
 
-def who(lab: Lab, cable: Cable, address: str) -> list[str]:
+def claimants(lab: Lab, cable: Cable, address: str) -> list[str]:
     """The MAC addresses that claim an address on a cable's segment."""
     return must(lab.switch, f"{PROGRAMS}/arp", "who", cable.name, address).stdout.split()
 
 
 LOOKS = 6
-"""A node that stands still for a moment is there all the same."""
+"""A paused node answers later."""
 
 
-def anybody(lab: Lab, cable: Cable, address: str) -> list[str]:
-    """The same, asked again while nobody answers, some times at most."""
-    return next(filter(None, (who(lab, cable, address) for _ in range(LOOKS))), [])
+def claimants_at_last(lab: Lab, cable: Cable, address: str) -> list[str]:
+    """The same, but repeated up to ``LOOKS`` times while no node answers."""
+    return next(filter(None, (claimants(lab, cable, address) for _ in range(LOOKS))), [])
 
 
 def restored(cable: Cable, address: str) -> Undo:
-    """Tells a cable's segment who has an address."""
+    """The step that announces the true holder of an address on a cable's segment."""
     return Undo((f"{PROGRAMS}/arp", "restore", cable.name, address))

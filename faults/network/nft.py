@@ -1,7 +1,7 @@
-"""The switch's nft rulesets: one table a fault, so that faults compose, and each is undone by deleting its table. Pure.
+"""The switch's nft rulesets: one table per fault, so that faults can be combined and the undo deletes a table. Pure.
 
-A frame first passes all tables' ``pick`` chains, which count it and mark what a fault takes; then the ``end`` chains,
-which drop or reject what is marked. So each fault counts what it takes, also where another one takes the same frame.
+A frame first passes the ``pick`` chains of all tables, which count it and mark it if a fault affects it; then the
+``end`` chains, which drop or reject marked frames. So each fault counts all its frames, also those of other faults.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 PICK, DROP, REJECT = -300, -200, -100
-"""Priorities of the chains: a frame that is dropped anyway is not rejected."""
+"""Priorities of the chains: drop comes before reject."""
 
 DROPPED, REJECTED = 1, 2
-"""Bits of a frame's mark, which ends with the frame's way through the switch."""
+"""Bits of a frame's mark, which lasts while the frame is in the switch."""
 
 WAY = "%way%"
-"""In a rule: the direction that it is for."""
+"""Placeholder in a rule for its direction."""
 
 UNREACHABLE = "icmp type host-unreachable"
 
 
 def fresh() -> str:
-    """A table's name that no other has."""
+    """A unique name for a table."""
     return f"mw_{uuid.uuid4().hex}"
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Which frames: of a protocol (any, tcp, udp, icmp, arp), and from or to a port (None: any)."""
+    """Frames by protocol (any, tcp, udp, icmp, arp) and by source or destination port (None: any)."""
 
     protocol: str = "any"
     port: int | None = None
@@ -39,7 +39,7 @@ class Frames:
         return f"{self.protocol} {self.port}" if self.port else self.protocol
 
     def matches(self) -> tuple[str, ...]:
-        """As nft matches, of which one has to hold."""
+        """nft matches, of which one must hold."""
         if self.port:
             return (f"{self.protocol} dport {self.port}", f"{self.protocol} sport {self.port}")
         if self.protocol == "any":
@@ -49,48 +49,48 @@ class Frames:
 
 @dataclass(frozen=True)
 class Hook:
-    """A place that frames pass: ``ingress`` or ``egress`` of cables, or ``forward`` of the bridges."""
+    """A place that frames pass through: ``ingress`` or ``egress`` of cables, or ``forward`` of the bridges."""
 
     way: str
-    """What its counters are called after."""
+    """The direction, which its counters are named after."""
     hook: str
     cables: tuple[str, ...] = ()
     matches: tuple[str, ...] = ("",)
 
     @property
     def where(self) -> str:
-        """As the beginning of a base chain."""
+        """The beginning of a base chain."""
         names = ", ".join(f'"{cable}"' for cable in self.cables)
         return f"type filter hook {self.hook}" + (f" devices = {{ {names} }}" if names else "")
 
 
 def leaving(cable: str, frames: Frames) -> Hook:
-    """Where frames from a node enter the switch."""
+    """The hook where frames from a node enter the switch."""
     return Hook("from", "ingress", (cable,), frames.matches())
 
 
 def arriving(cable: str, frames: Frames) -> Hook:
-    """Where frames to a node leave the switch."""
+    """The hook where frames to a node leave the switch."""
     return Hook("to", "egress", (cable,), frames.matches())
 
 
 def between(way: str, one: Iterable[str], other: Iterable[str]) -> Hook:
-    """Where the bridges forward frames from the one cables to the others."""
+    """The hook where the bridges forward frames from some cables to others."""
     return Hook(way, "forward", (), (f"iifname {cable_set(one)} oifname {cable_set(other)}",))
 
 
 def cable_set(cables: Iterable[str]) -> str:
-    """A set of cables, as nft writes it."""
+    """An nft set of cables."""
     return "{ " + ", ".join(f'"{cable}"' for cable in cables) + " }"
 
 
 def dropping(table: str, hooks: Sequence[Hook], when: str = "") -> str:
-    """The commands that make a table which drops what ``when`` holds for."""
+    """The commands for a table that drops frames for which ``when`` holds."""
     return _table(table, hooks, _taken(when, DROPPED), DROP, (f"{_marked(DROPPED)} drop",))
 
 
 def rejecting(table: str, hooks: Sequence[Hook]) -> str:
-    """The commands that make a table which answers TCP with a reset, and other IP with ICMP host unreachable."""
+    """The commands for a table that answers TCP with a reset, and other IP packets with ICMP host unreachable."""
     answers = (
         f"{_marked(REJECTED)} meta l4proto tcp reject with tcp reset",
         f"{_marked(REJECTED)} reject with {UNREACHABLE}",
@@ -99,7 +99,7 @@ def rejecting(table: str, hooks: Sequence[Hook]) -> str:
 
 
 def blinking(table: str, hooks: Sequence[Hook]) -> tuple[str, str]:
-    """The commands that let such a table drop nothing for a while, and everything again. Both need the table."""
+    """The commands that make an existing table drop nothing, and drop everything again."""
     family = _family(hooks)
     flushed = [f"flush chain {family} {table} act_{hook.way}" for hook in hooks]
 
@@ -112,12 +112,12 @@ def blinking(table: str, hooks: Sequence[Hook]) -> tuple[str, str]:
 
 
 def deleting(family: str, table: str) -> str:
-    """The commands that delete a table, whether it is there or not; if they succeed, it is gone."""
+    """The commands that delete a table if it exists; if they succeed, it is gone."""
     return f"add table {family} {table}; delete table {family} {table}"
 
 
 def counted(listing: str) -> dict[str, int]:
-    """``nft -j list counters``: each counter's packets."""
+    """The packets of each counter in the output of ``nft -j list counters``."""
     objects = json.loads(listing)["nftables"]
     return {each["counter"]["name"]: each["counter"]["packets"] for each in objects if "counter" in each}
 
@@ -135,7 +135,7 @@ def _marked(bit: int) -> str:
 
 
 def _table(table: str, hooks: Sequence[Hook], taken: str, end: int, answers: Sequence[str]) -> str:
-    """All in one transaction: it is there as a whole, or not at all."""
+    """One transaction: the table exists as a whole or not at all."""
     family = _family(hooks)
     lines = [f"table {family} {table}"]
     for hook in hooks:

@@ -1,4 +1,4 @@
-"""Histories as arrays: what the checks' algorithms share. Times are int64, in ns."""
+"""Arrays that the algorithms share. Times are int64, in ns."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 Flags: TypeAlias = npt.NDArray[np.bool_]
 
 FOREVER = 2**62
-"""The end of an op of which nobody knows whether, and when, it took effect."""
+"""The end of an op that may have taken effect at any time, or never."""
 
 NEVER = -(2**62)
-"""The time of what was so before anything began."""
+"""A time before everything."""
 
 
 def ints(values: object) -> Ints:
@@ -28,10 +28,10 @@ def flags(values: object) -> Flags:
 
 
 def concatenated(key: Ints, *times: Ints) -> tuple[Ints, ...]:
-    """The times of each key (0, 1, ...) laid one after another on one line, so that keys never meet.
+    """The times of each key (0, 1, ...) put one after another on one line, so that keys never overlap.
 
     Within a key all comparisons stay as they were, with NEVER before and FOREVER after everything. So an algorithm for
-    one object judges many at once. Raises ValueError when they do not fit into 64 bits: 200 keys may last 270 days.
+    one object judges many at once. Raises ValueError when they do not fit into 64 bits; 200 keys fit for 270 days.
     """
     finite = [part[(part > NEVER) & (part < FOREVER)] for part in times]
     low = min((int(part.min()) for part in finite if part.size), default=0) - 1

@@ -1,4 +1,4 @@
-"""Does a number that only grows ever go back, or belong to two writes? On arrays, in O(n log n)."""
+"""Does a number that must only grow ever decrease, or belong to two writes? On arrays, in O(n log n)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ EXAMPLES = 10
 
 @dataclass(frozen=True)
 class Marks:
-    """Numbers that were told: one entry an answer.
+    """The numbers of answers: one entry for each answer.
 
-    ``key``: whose number, 0, 1, ...; ``number``; ``write``: the answer to a write, which the number is new with;
+    ``key``: the counter, 0, 1, ...; ``number``; ``write``: the answer to a write, which makes the number new;
     ``start`` and ``end`` of the op in ns. An answer was before another when its end is less than the other's start.
     """
 
@@ -28,14 +28,14 @@ class Marks:
 
 @dataclass(frozen=True)
 class Backsteps:
-    """``count``, and of some of them the places (earlier answer, later answer with a number too small)."""
+    """``count``, and the places of some of them (earlier answer, later answer with a number that is too small)."""
 
     count: int
     examples: tuple[tuple[int, int], ...]
 
 
 def backsteps(marks: Marks) -> Backsteps:
-    """Answers whose number is less than that of an answer before them, or, of a write, not greater."""
+    """Answers with a smaller number than an answer before them; for a write, also with the same number."""
     if not marks.key.size:
         return Backsteps(0, ())
     start, end = concatenated(marks.key, marks.start, marks.end)
@@ -55,7 +55,7 @@ def backsteps(marks: Marks) -> Backsteps:
 
 
 def shared(marks: Marks) -> Backsteps:
-    """Pairs of writes of one key that were told the same number: one of them undid the other."""
+    """Pairs of writes of one key whose answers have the same number: one of them undid the other."""
     writes = np.flatnonzero(marks.write)
     by_number = writes[np.lexsort((marks.number[writes], marks.key[writes]))]
     one, other = by_number[:-1], by_number[1:]

@@ -23,7 +23,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Interval:
-    """From ``low`` to ``high``, ends included; None is no end. It covers the truth with a chance of ``coverage``."""
+    """From ``low`` to ``high``, both included; None: unbounded. It covers the truth with probability ``coverage``."""
 
     low: float | None
     high: float | None
@@ -166,7 +166,7 @@ def quantile_interval(values: Sequence[float], share: float, alpha: float) -> In
 
 
 def holm(ps: Mapping[Key, float]) -> dict[Key, float]:
-    """Each p, corrected for there being so many: the chance of any false alarm among them stays at most alpha."""
+    """Each p, corrected for their number: the probability of any false alarm among them is at most alpha."""
     corrected: dict[Key, float] = {}
     worst = 0.0
     for place, key in enumerate(sorted(ps, key=lambda key: ps[key])):

@@ -17,14 +17,14 @@ import numpy as np
 from harness.algorithms.arrays import FOREVER, NEVER, Flags, Ints, concatenated
 
 EXAMPLES = 10
-"""Violations of each kind that are told with their ops; the rest are counted."""
+"""Violations of each kind that are listed with their ops; the rest are counted."""
 
 UNWRITTEN, EARLY, CROSSED, STALE = "unwritten", "early", "crossed", "stale"
 
 
 @dataclass(frozen=True)
 class Ops:
-    """One entry an op. An op was before another when its end is less than the other's start; equal is concurrent.
+    """One entry for each op. An op was before another when its end is less than the other's start; equal is concurrent.
 
     ``register``: 0, 1, ...; ``value``: a code of 0, 1, ..., the same for the same value of the same register and for no
     other; ``write``: else a read; ``start`` and ``end`` in ns. A write that may have happened ends FOREVER; one that
@@ -43,7 +43,7 @@ class Ops:
 class Violation:
     """``kind`` is one of
 
-    - ``unwritten``: a read of a value that nobody wrote;
+    - ``unwritten``: a read of a value that was never written;
     - ``early``: a read that ended before the write of its value began;
     - ``crossed``: two values that each were there before, and after, the other was;
     - ``stale``: a value that was there while, for certain, another one was.

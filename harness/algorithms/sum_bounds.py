@@ -1,8 +1,8 @@
-"""Can a sum be what was read of it? Bounds from what was certainly, and from what was possibly added. On arrays.
+"""Can a sum have the value that was read? Bounds from what was certainly and what was possibly added. On arrays.
 
 A read of a sum lies between what was certainly added before it began and what was possibly added before it ended, for
-additions of either sign. The bounds are necessary, not sufficient: which of the concurrent additions a read saw is not
-asked (that would be the subset sum problem).
+additions of either sign. The bounds are necessary, not sufficient: they do not decide which of the concurrent
+additions a read saw (that would be the subset sum problem).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.algorithms.arrays import FOREVER, NEVER, Ints, concatenated
 
 @dataclass(frozen=True)
 class Adds:
-    """One entry an addition: to which sum (0, 1, ...), how much (either sign), from when to when in ns.
+    """One entry for each addition: to which sum (0, 1, ...), how much (either sign), from when to when in ns.
 
     One that may have happened ends FOREVER; one that certainly did not is left out.
     """
@@ -30,7 +30,7 @@ class Adds:
 
 @dataclass(frozen=True)
 class Reads:
-    """One entry a read: of which sum, what it said, from when to when in ns.
+    """One entry for each read: of which sum, its value, from when to when in ns.
 
     ``own`` is what the op itself added before it read, 0 for a plain read; that addition is also among the adds.
     """
@@ -47,7 +47,7 @@ class Clash:
     """Two reads of the sum ``key`` that cannot both be right.
 
     ``most`` saw at least ``by`` too many, or ``least`` at least ``by`` too few. They are places in the reads; None is
-    what is known of the sum's beginning.
+    the sum's bound at the beginning.
     """
 
     key: int
@@ -78,9 +78,9 @@ def _added(time: Ints, amount: Ints, since: Ints, till: Ints, side: Literal["lef
 
 
 def clashes(adds: Adds, reads: Reads, beginning: tuple[int, int] = (0, FOREVER)) -> list[Clash]:
-    """Of each sum that cannot be what it was read as, the two reads that are furthest apart, by key.
+    """The two reads that are furthest apart, for each sum whose reads cannot all be right; by key.
 
-    ``beginning`` are the bounds of what all sums were before the first addition.
+    ``beginning`` are the bounds of all sums before the first addition.
     """
     if not reads.key.size:
         return []

@@ -14,10 +14,10 @@ from typing import Final
 from harness.algorithms.arrays import FOREVER
 
 PATIENCE = 1_000
-"""Steps between two questions whether to give up."""
+"""Number of steps between two calls of ``give_up``."""
 
 UNKNOWN: Final = object()
-"""The value of a register of which nothing is known: the first read or write tells."""
+"""The value of a register before its first read or write."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class _Event:
 
 
 def linearizable(calls: Sequence[Call], give_up: Callable[[], bool], first: Hashable = UNKNOWN) -> bool | None:
-    """True or False; None when ``give_up``, which is asked every now and then, said so first.
+    """True or False; None when ``give_up``, which is called every now and then, returned True first.
 
     ``first`` is the register's value before all of them. Memory grows with the number of states tried.
     """

@@ -1,1 +1,1 @@
-"""The files of a run directory: where they are, how they are read, and those made for other programs."""
+"""The files of a run directory: how they are named, read and written, and those for other programs."""

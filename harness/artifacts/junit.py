@@ -1,7 +1,7 @@
-"""The verdicts as JUnit XML, the format that CI servers read: one test case a check. Pure.
+"""The verdicts as JUnit XML, the format that CI servers read: one test case per check. Pure.
 
-Invalid is a ``failure`` and unknown an ``error``: a server that knows only passed and not passed takes neither for
-passed. There is no official schema; this keeps to what Jenkins, GitLab and pytest's ``--junitxml`` agree on.
+Invalid becomes a ``failure`` and unknown an ``error``, so that no server counts either as passed. The format has no
+official schema; this keeps to what Jenkins, GitLab and pytest's ``--junitxml`` have in common.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from harness.verdict import Finding, Judgement, Outcome, Verdict, unknown
 TAGS = {Outcome.INVALID: "failure", Outcome.UNKNOWN: "error"}
 
 FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML 1.0 has no way to say (2.2, Char)."""
+"""Characters that XML 1.0 cannot express (2.2, Char)."""
 
-NOT_ASKED = Verdict(check="checks", outcome=Outcome.UNKNOWN, summary="No check was asked.")
-"""A suite without a test case is passed to many a server; a run that nobody judged is not."""
+NO_CHECKS = Verdict(check="checks", outcome=Outcome.UNKNOWN, summary="The scenario has no checks.")
+"""Many servers count a suite without test cases as passed, but a run without checks is unknown."""
 
 
 def render(history: History, judgement: Judgement, meta: Mapping[str, Any]) -> str:
-    """The content of ``junit.xml``. ``meta`` gives the start, if it knows it, and the seed."""
-    verdicts = judgement.verdicts or (NOT_ASKED,)
+    """The content of ``junit.xml``. ``meta`` has the start time and the seed, if they are known."""
+    verdicts = judgement.verdicts or (NO_CHECKS,)
     counts = {
         "tests": str(len(verdicts)),
         "failures": str(_count(verdicts, Outcome.INVALID)),
@@ -59,8 +59,8 @@ def _case(scenario: str, verdict: Verdict) -> Element:
     case = Element("testcase", {"classname": _text(scenario), "name": _text(verdict.check), "time": "0"})
     if verdict.outcome in TAGS:
         findings = verdict.findings or (unknown(verdict.summary),)
-        told = {"message": _text(verdict.summary), "type": str(verdict.outcome)}
-        SubElement(case, TAGS[verdict.outcome], told).text = "\n".join(map(_line, findings))
+        attributes = {"message": _text(verdict.summary), "type": str(verdict.outcome)}
+        SubElement(case, TAGS[verdict.outcome], attributes).text = "\n".join(map(_line, findings))
     SubElement(case, "system-out").text = _text(verdict.summary)
     return case
 

@@ -1,4 +1,4 @@
-"""The nodes' own logs, one file a node and service, taken out of the history again. Pure."""
+"""The nodes' own logs, extracted from the history: one file per node and service. Pure."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from harness.history import History
 
 UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
-"""A history is only a file: what it calls a node must not become a path."""
+"""A name from a history must not become a path."""
 
 BROKEN = re.compile("[\ud800-\udc7f\udd00-\udfff]")
-"""Surrogates that stand for no byte; those that do (PEP 383) become that byte again when the file is written."""
+"""Surrogates that do not stand for a byte. The others (PEP 383) become bytes again when the file is written."""
 
 
 def files(history: History) -> Mapping[str, str]:
     """``<node>.<service>.log`` -> its lines, by time.
 
-    Each line is the time (seconds since the run's start, on the lab's clock), a tab, and what the node wrote. A node's
-    own stamp is from its own clock, which may be wrong on purpose.
+    Each line has the time (seconds since the start of the run, on the lab's clock), a tab, and the line as the node
+    wrote it. A timestamp in the line is from the node's own clock, which a fault may have changed.
     """
     lines: dict[str, list[str]] = defaultdict(list)
     for op in history.by_time().of("log"):

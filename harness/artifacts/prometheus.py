@@ -1,15 +1,18 @@
-"""A run in numbers, in Prometheus' text format 0.0.4: for a textfile collector, a push gateway, or promtool. Pure.
+"""A run in numbers, as ``metrics.prom``: Prometheus' text format, for a textfile collector or a push gateway. Pure.
 
-Times are seconds, as Prometheus wants base units. Nothing has a time stamp: the file says what a run came to.
+Times are seconds, Prometheus' base unit. Samples have no timestamps: the file describes a finished run.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.registry import Collector
 
 from harness.history import History
 from harness.history.latency import latency_ms, load, quantile
@@ -17,117 +20,105 @@ from harness.verdict import Judgement, Outcome
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
-Labels = Mapping[str, str]
-Sample = tuple[Labels, float]
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""A history keeps bytes of a log that are not UTF-8 as surrogates (PEP 383), which UTF-8 cannot encode."""
 
-
-@dataclass
-class Family:
-    """One metric: its samples, by the end of their name (a summary has some that end in ``_sum`` and ``_count``)."""
-
-    name: str
-    kind: Literal["gauge", "counter", "summary"]
-    meaning: str
-    samples: list[tuple[str, Labels, float]] = field(default_factory=list)
-
-    def text(self) -> str:
-        """Its lines; a metric without samples is left out."""
-        if not self.samples:
-            return ""
-        head = f"# HELP {self.name} {self.meaning}\n# TYPE {self.name} {self.kind}\n"
-        return head + "".join(
-            f"{self.name}{end}{_labels(labels)} {value:.12g}\n" for end, labels, value in self.samples
-        )
+Labels: TypeAlias = Mapping[str, str]
 
 
 def render(history: History, judgement: Judgement) -> str:
-    """The content of ``metrics.prom``."""
-    run = {"scenario": judgement.scenario}
-    return "".join(family.text() for family in _families(history, judgement, run))
+    """The content of ``metrics.prom``; a metric without samples is left out."""
+    registry = CollectorRegistry()
+    registry.register(_Run(history, judgement))
+    return generate_latest(registry).decode()
 
 
-def _families(history: History, judgement: Judgement, run: Labels) -> Iterable[Family]:
-    yield _gauge("monkeywrench_run_seconds", "How long the run took.", [({**run}, history.end_ns / 1e9)])
-    yield _gauge(
-        "monkeywrench_run_complete",
-        "1 when the run ended by itself, 0 when it was killed.",
-        [({**run}, float(history.complete))],
-    )
-    yield _gauge(
-        "monkeywrench_run_outcome",
-        "1 for what the run came to, 0 for the other outcomes.",
-        [({**run, "outcome": each}, float(each is judgement.outcome)) for each in Outcome],
-    )
-    yield _gauge(
-        "monkeywrench_verdict",
-        "1 for what a check came to, 0 for the other outcomes.",
-        [
-            ({**run, "check": verdict.check, "outcome": each}, float(each is verdict.outcome))
-            for verdict in judgement.verdicts
-            for each in Outcome
-        ],
-    )
-    yield Family("monkeywrench_ops_total", "counter", "Ops of the history.", _ops(history, run))
-    yield Family(
-        "monkeywrench_load_latency_seconds",
-        "summary",
-        "Time to the answer, of the load's answered requests, by kind of op.",
-        _latencies(history, run),
-    )
-    yield from _outages(judgement, run)
-    yield _gauge(
-        "monkeywrench_faults",
-        "Faults that were proven to have taken effect.",
-        [({**run, "fault": name}, float(count)) for name, count in sorted(_proven(history).items())],
-    )
+class _Run(Collector):
+    """The metrics of one run, each labelled with its scenario."""
 
+    def __init__(self, history: History, judgement: Judgement) -> None:
+        self.history, self.judgement = history, judgement
 
-def _gauge(name: str, meaning: str, samples: Iterable[Sample]) -> Family:
-    return Family(name, "gauge", meaning, [("", labels, value) for labels, value in samples])
+    def collect(self) -> Iterator[Metric]:
+        """Each metric that has samples."""
+        return (metric for metric in self._metrics() if metric.samples)
 
+    def _metrics(self) -> Iterator[Metric]:
+        history, judgement = self.history, self.judgement
+        yield self._gauge("monkeywrench_run_seconds", "Duration of the run.", [({}, history.end_ns / 1e9)])
+        yield self._gauge(
+            "monkeywrench_run_complete", "1 if the run ended normally, 0 if it was killed.", [({}, history.complete)]
+        )
+        yield self._gauge(
+            "monkeywrench_run_outcome",
+            "1 for the outcome of the run, 0 for the other outcomes.",
+            [({"outcome": outcome}, outcome is judgement.outcome) for outcome in Outcome],
+        )
+        yield self._gauge(
+            "monkeywrench_verdict",
+            "1 for the outcome of a check, 0 for the other outcomes.",
+            [
+                ({"check": verdict.check, "outcome": outcome}, outcome is verdict.outcome)
+                for verdict in judgement.verdicts
+                for outcome in Outcome
+            ],
+        )
+        yield self._ops()
+        yield self._latency()
+        yield from self._outages()
+        yield self._gauge(
+            "monkeywrench_faults",
+            "Faults with a proof that they took effect.",
+            [({"fault": name}, count) for name, count in sorted(_proven(history).items())],
+        )
 
-def _ops(history: History, run: Labels) -> list[tuple[str, Labels, float]]:
-    counts = Counter((op.f, op.type) for op in history)
-    return [("", {**run, "f": f, "type": kind}, float(count)) for (f, kind), count in sorted(counts.items())]
+    def _gauge(self, name: str, documentation: str, samples: Iterable[tuple[Labels, float]]) -> Metric:
+        metric = GaugeMetricFamily(name, documentation)
+        for labels, value in samples:
+            metric.add_sample(name, self._labels(labels), float(value))
+        return metric
 
+    def _labels(self, labels: Labels) -> dict[str, str]:
+        every = {"scenario": self.judgement.scenario, **labels}
+        return {name: SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value) for name, value in every.items()}
 
-def _latencies(history: History, run: Labels) -> list[tuple[str, Labels, float]]:
-    samples: list[tuple[str, Labels, float]] = []
-    for f, pairs in load(history).items():
-        times = [ms for pair in pairs if pair.ok and (ms := latency_ms(pair)) is not None]
-        if not times:
-            continue
-        labels = {**run, "f": f}
-        samples += [("", {**labels, "quantile": f"{share:g}"}, quantile(times, share) / 1000) for share in QUANTILES]
-        samples += [("_sum", labels, round(sum(times) / 1000, 6)), ("_count", labels, float(len(times)))]
-    return samples
+    def _ops(self) -> Metric:
+        metric = CounterMetricFamily("monkeywrench_ops", "Ops of the history.")
+        counts = Counter((op.f, op.type) for op in self.history)
+        for (f, kind), count in sorted(counts.items()):
+            metric.add_sample("monkeywrench_ops_total", self._labels({"f": f, "type": kind}), float(count))
+        return metric
 
+    def _latency(self) -> Metric:
+        name = "monkeywrench_load_latency_seconds"
+        metric = SummaryMetricFamily(name, "Latency of the load's answered requests, by kind of op.")
+        for f, pairs in load(self.history).items():
+            times = [ms for pair in pairs if pair.ok and (ms := latency_ms(pair)) is not None]
+            if not times:
+                continue
+            for share in QUANTILES:
+                labels = self._labels({"f": f, "quantile": f"{share:g}"})
+                metric.add_sample(name, labels, quantile(times, share) / 1000)
+            metric.add_sample(f"{name}_sum", self._labels({"f": f}), round(sum(times) / 1000, 6))
+            metric.add_sample(f"{name}_count", self._labels({"f": f}), float(len(times)))
+        return metric
 
-def _outages(judgement: Judgement, run: Labels) -> Iterable[Family]:
-    rows = [
-        ({**run, "vip": str(row["vip"]), "kind": str(row["kind"]), "number": str(number)}, row)
-        for verdict in judgement.verdicts
-        if verdict.check == "outage"
-        for number, row in enumerate(verdict.numbers.get("outages", ()), 1)
-    ]
-    for key, name, meaning in (
-        ("estimate_ms", "", "How long a virtual IP did not answer; the middle of the two bounds."),
-        ("lower_ms", "_lower", "The least that an outage certainly took."),
-        ("upper_ms", "_upper", "The most that an outage can have taken."),
-        ("budget_ms", "_budget", "What an outage of its kind may take."),
-    ):
-        known = [(labels, float(row[key]) / 1000) for labels, row in rows if row.get(key) is not None]
-        yield _gauge(f"monkeywrench_outage{name}_seconds", meaning, known)
+    def _outages(self) -> Iterator[Metric]:
+        rows = [
+            ({"vip": str(row["vip"]), "kind": str(row["kind"]), "number": str(number)}, row)
+            for verdict in self.judgement.verdicts
+            if verdict.check == "outage"
+            for number, row in enumerate(verdict.numbers.get("outages", ()), 1)
+        ]
+        for key, suffix, documentation in (
+            ("estimate_ms", "", "Duration of an outage of a virtual IP: the middle between its bounds."),
+            ("lower_ms", "_lower", "Shortest possible duration of an outage."),
+            ("upper_ms", "_upper", "Longest possible duration of an outage."),
+            ("budget_ms", "_budget", "Longest allowed duration of an outage of its kind."),
+        ):
+            known = [(labels, float(row[key]) / 1000) for labels, row in rows if row.get(key) is not None]
+            yield self._gauge(f"monkeywrench_outage{suffix}_seconds", documentation, known)
 
 
 def _proven(history: History) -> Counter[str]:
     return Counter(str(op.get("fault", "")) for op in history.seen("fault") if op.get("phase") == "proof")
-
-
-def _labels(labels: Labels) -> str:
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
-
-
-def _escaped(value: str) -> str:
-    text = re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", value)
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,17 +1,29 @@
-"""Where runs are kept: one directory a run, and ``latest`` pointing at the newest.
+"""The run directory: the names of its files, and how they are created and written.
 
-========================  ===============================================================
-``scenario.toml``         the scenario as it was run
-``load.toml``             where the run had the load of another scenario: that one
-``meta.json``             lab, seed, command line and versions
-``history.jsonl``         all that happened; everything below is made from it
-``capture.pcapng``        packets, if the scenario asks for them
-``verdict.json``          what each check says
-``report.html``           the same for people
-``junit.xml``             the same for CI servers
-``metrics.prom``          the run in numbers, for Prometheus
-``logs/``                 the nodes' own logs, a file a node and service
-========================  ===============================================================
+Each run has its own directory below a common root (``runs/`` by default). It is called
+``<start time>-<scenario>``, and the link ``latest`` beside it points at the newest one.
+
+A run writes these files:
+
+==================  ====================================================================
+``scenario.toml``   a copy of the scenario
+``load.toml``       the other scenario or profile whose load the run used, if it did
+``meta.json``       lab, seed, command line and versions
+``history.jsonl``   everything that happened, one op per line
+``capture.pcapng``  packets, if the scenario captures any
+==================  ====================================================================
+
+The others are derived from the history, and can be written again at any time:
+
+==================  ====================================================================
+``verdict.json``    the verdict of each check
+``report.html``     the report
+``junit.xml``       the verdicts for CI servers
+``metrics.prom``    the run in numbers, for Prometheus
+``logs/``           the nodes' own logs, one file per node and service
+==================  ====================================================================
+
+``stored_run.py`` reads a run directory and writes its derived files. docs/run-directory.md describes their formats.
 """
 
 from __future__ import annotations
@@ -62,14 +74,14 @@ LOGS = "logs"
 
 LATEST = "latest"
 MOST_AT_ONCE = 1000
-"""Runs of one scenario that may start in one second; only there to bound the search for a free name."""
+"""Limit on the runs of one scenario that start in the same second; it bounds the search for a free name."""
 
 
 def create(root: Path, scenario_file: Path, name: str, facts: Mapping[str, Any], at: datetime | None = None) -> Path:
-    """Make a new run directory under ``root``, with its copy of the scenario and its ``meta.json``; -> its path.
+    """Create a run directory below ``root`` with a copy of the scenario and ``meta.json``, and return its path.
 
-    ``at`` is when the run starts (now, unless given). ``latest`` points at it when this returns. Raises LabError when
-    the directory cannot be made.
+    ``at`` is the start time of the run, by default now. ``latest`` points at the directory when this returns. Raises
+    LabError if the directory cannot be created.
     """
     stamp = (at or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     try:
@@ -80,18 +92,18 @@ def create(root: Path, scenario_file: Path, name: str, facts: Mapping[str, Any],
         _point(root / LATEST, directory.name)
     except OSError as error:
         raise LabError(
-            f"the run directory cannot be made in {root}: {error.strerror}", "give a directory that can be written to"
+            f"cannot create a run directory in {root}: {error.strerror}", "choose a writable directory with --runs"
         ) from error
     return directory
 
 
 def keep_load(directory: Path, scenario_file: Path) -> None:
-    """Copy the scenario whose load a run has, where that is not its own. Raises OSError."""
+    """Copy the scenario or profile whose load replaces the one of the run's own scenario. Raises OSError."""
     shutil.copyfile(scenario_file, directory / LOAD)
 
 
 def meta(lab: str, seed: int, argv: Sequence[str] = tuple(sys.argv)) -> dict[str, Any]:
-    """The facts for ``meta.json``: what made this run, for whoever wants to repeat it."""
+    """The content of ``meta.json``: what is needed to repeat the run."""
     return {
         "lab": lab,
         "seed": seed,
@@ -107,7 +119,7 @@ def meta(lab: str, seed: int, argv: Sequence[str] = tuple(sys.argv)) -> dict[str
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
-    """The facts of a run; empty when it has none, for a history can be judged without."""
+    """The content of ``meta.json``; empty if it is missing or broken, because a history can be judged without it."""
     try:
         facts = json.loads((directory / META).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -116,9 +128,9 @@ def read_meta(directory: Path) -> dict[str, Any]:
 
 
 def write(path: Path, text: str, errors: str = "replace") -> None:
-    """Write a file whole or not at all: a reader never sees half of it.
+    """Write a file atomically, so that a reader never sees a partial one.
 
-    ``errors`` is what becomes of a lone surrogate, which stands for a byte of a log that is no UTF-8.
+    ``errors`` is the error handler for lone surrogates, which stand for bytes of a log that are not UTF-8.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text, encoding="utf-8", errors=errors)
@@ -133,18 +145,18 @@ def _unused(root: Path, name: str) -> Path:
         except FileExistsError:
             continue
         return directory
-    raise LabError(f"{MOST_AT_ONCE} runs called {name} exist in {root}", "delete old runs")
+    raise LabError(f"{root} already has {MOST_AT_ONCE:,} runs called {name}", "delete old runs")
 
 
 def _point(link: Path, target: str) -> None:
-    """Renaming replaces a symbolic link in one step; there is always a latest run."""
+    """Replace the link by renaming a new one, so that it always exists."""
     draft = link.with_name(f".{link.name}.{target}")
     draft.symlink_to(target)
     draft.replace(link)
 
 
 def command(argv: Sequence[str] = tuple(sys.argv)) -> str:
-    """The command line as somebody would type it, wherever the program is installed."""
+    """The command line as a user would type it, without the path of the program."""
     program, *rest = argv
     path = Path(program)
     words = ["python", "-m", path.parent.name] if path.name == "__main__.py" else [path.name]

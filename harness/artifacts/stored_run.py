@@ -1,4 +1,9 @@
-"""A run on disk: found, judged again, and all that is made of it. Needs no lab and no Docker."""
+"""A stored run: find it on disk, read it, judge it, and write its derived files. Needs no lab and no Docker.
+
+``read(find("latest", Path("runs")))`` gives a ``Stored`` run: its history, its scenario and its ``meta.json``.
+``judge`` asks its checks. ``write`` writes ``verdict.json``, ``report.html``, ``junit.xml``, ``metrics.prom`` and
+``logs/``. ``run_directory.py`` has the names of all files.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +26,12 @@ __all__ = ["Stored", "StoredError", "conclude", "find", "judge", "load", "read",
 
 
 class StoredError(UserError):
-    """A run that cannot be read or written to."""
+    """A run that cannot be found, read or written."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A run as it was read: what happened, what was asked of it, and its ``meta.json`` (empty when it has none)."""
+    """A run as it was read: its history, its scenario, and its ``meta.json`` (empty if it has none)."""
 
     history: History
     scenario: Scenario
@@ -34,9 +39,9 @@ class Stored:
 
 
 def find(run: str, runs: Path) -> Path:
-    """The history of a run: of a run directory, a history file, or the name of a run in ``runs`` such as ``latest``.
+    """The path of a run's history. ``run`` is a run directory, a history file, or a name in ``runs`` like ``latest``.
 
-    Raises StoredError when there is none.
+    Raises StoredError if there is none.
     """
     for place in (Path(run), runs / run):
         path = place / run_directory.HISTORY if place.is_dir() else place
@@ -45,23 +50,26 @@ def find(run: str, runs: Path) -> Path:
         if place.is_dir():
             raise StoredError(*_nothing_in(place))
         if place.is_symlink():
-            raise StoredError(f"{place} points at {place.readlink()}, which is not there", _choice(runs))
-    raise StoredError(f"there is no run {run!r}, neither as a path nor in {runs}/", _choice(runs))
+            raise StoredError(f"{place} points at {place.readlink()}, which does not exist", _choice(runs))
+    raise StoredError(f"run {run!r} not found: neither a path nor a run in {runs}/", _choice(runs))
 
 
 def _nothing_in(place: Path) -> tuple[str, str]:
     if _names(place):
-        return f"{place} is no run; it holds runs", _choice(place)
+        return f"{place} is a directory of runs, not a run", _choice(place)
     if (place / run_directory.SCENARIO).exists():
         return (
-            f"{place} has no {run_directory.HISTORY}: the run ended before anything was recorded",
+            f"{place} has no {run_directory.HISTORY}: the run ended before it recorded anything",
             "Run its scenario again.",
         )
-    return f"{place} is no run directory: it has no {run_directory.HISTORY}", "Give a run directory, or a history file."
+    return (
+        f"{place} is not a run directory: it has no {run_directory.HISTORY}",
+        "Give a run directory or a history file.",
+    )
 
 
 def _names(runs: Path) -> list[str]:
-    """The runs in a directory, the newest first: their names begin with their time."""
+    """The names of the runs in a directory, newest first: a name begins with the start time."""
     return sorted(path.parent.name for path in runs.glob(f"*/{run_directory.HISTORY}") if not path.parent.is_symlink())[
         ::-1
     ]
@@ -70,23 +78,25 @@ def _names(runs: Path) -> list[str]:
 def _choice(runs: Path) -> str:
     names = _names(runs)
     if not names:
-        return f"There are no runs in {runs}/. `monkeywrench run SCENARIO` makes one; --runs says where runs are."
-    more = f", and {len(names) - 3} older ones" if len(names) > 3 else ""
-    return f"In {runs}/ there are {', '.join(names[:3])}{more}."
+        return (
+            f"{runs}/ has no runs. Start one with `monkeywrench run SCENARIO`, or choose another directory with --runs."
+        )
+    more = f" and {len(names) - 3} older ones" if len(names) > 3 else ""
+    return f"Runs in {runs}/: {', '.join(names[:3])}{more}."
 
 
 def read(path: Path, scenario_file: Path | None = None) -> Stored:
-    """Read a run from its history file. What was asked of it is in ``scenario.toml`` beside it, unless given.
+    """Read a run from its history file. Its scenario is ``scenario_file``, by default ``scenario.toml`` beside it.
 
-    Its load was that of ``load.toml``, if there is one.
+    With the default, a ``load.toml`` beside it replaces the scenario's load, as it did during the run.
 
-    Raises StoredError for what is missing or broken, ScenarioError for a scenario that is not right.
+    Raises StoredError for a missing or broken file, ScenarioError for an invalid scenario.
     """
     asked = scenario_file or path.with_name(run_directory.SCENARIO)
     if not asked.is_file():
         raise StoredError(
-            f"there is no {asked}, so nobody knows what to ask of this run",
-            "Give its scenario with --scenario NAME or FILE.",
+            f"{asked} not found, so the checks of this run are unknown",
+            "Give its scenario with --scenario NAME or --scenario FILE.",
         )
     wanted, load_of = scenario.load(asked), path.with_name(run_directory.LOAD)
     if not scenario_file and load_of.is_file():
@@ -95,34 +105,34 @@ def read(path: Path, scenario_file: Path | None = None) -> Stored:
 
 
 def load(path: Path) -> History:
-    """Read a history alone. Raises StoredError."""
+    """Read only a history. Raises StoredError."""
     try:
         return history.load(path)
     except HistoryError as error:
         raise StoredError(
             f"{path}: {error}",
-            "Its record has a hole. Keep the lines before it in a file of their own, and judge that: "
-            "`monkeywrench check FILE --scenario FILE`. It comes to unknown at best.",
+            "The history has a gap. Copy the lines before the gap to a new file and check that with "
+            "`monkeywrench check FILE --scenario FILE`; the outcome can be at most unknown.",
         ) from error
     except OSError as error:
-        raise StoredError(f"{path} cannot be read: {error.strerror}", "Give a history that can be read.") from error
+        raise StoredError(f"cannot read {path}: {error.strerror}", "Check the path and its permissions.") from error
 
 
 def judge(run: Stored) -> list[Verdict]:
-    """Ask all that its scenario asks, whether its load came as planned, and what the run has left behind.
+    """The verdicts of the scenario's checks, of ``arrivals`` if it has open arrivals, and of ``audit``.
 
-    Of a scenario that asks nothing, nothing is asked.
+    A scenario without checks has no verdicts.
     """
     asked, load = run.scenario.checks, run.scenario.load
     always = [ARRIVALS] if load is not None and load.planned else []
-    # of a load that somebody drove at a cluster of their own there was no lab to look after
+    # a load against a cluster of the user's own had no lab to audit
     always += [] if run.history.load_only else [AUDIT]
-    unasked = {name: asked.get(name, {}) for name in always}
-    return checks.judge(run.history, {**asked, **unasked} if asked else {})
+    added = {name: asked.get(name, {}) for name in always}
+    return checks.judge(run.history, {**asked, **added} if asked else {})
 
 
 def write(directory: Path, run: Stored, verdicts: Sequence[Verdict]) -> None:
-    """Write all that is made of a run, whatever was there of it before. Raises OSError."""
+    """Write all derived files of a run, replacing existing ones. Raises OSError."""
     judgement = verdict.judgement(run.scenario.name, verdicts)
     run_directory.write(directory / run_directory.VERDICT, judgement.model_dump_json(indent=2) + "\n")
     run_directory.write(directory / run_directory.JUNIT, junit.render(run.history, judgement, run.meta))
@@ -136,9 +146,9 @@ def write(directory: Path, run: Stored, verdicts: Sequence[Verdict]) -> None:
 
 
 def conclude(run_dir: Path, scenario: Scenario) -> list[Verdict]:
-    """Judge a run from its directory alone, and write there all that is made of it. Needs no lab.
+    """Judge a run from its directory alone and write all derived files there.
 
-    Raises HistoryError when there is no history to judge.
+    Raises HistoryError if its history cannot be read.
     """
     run = Stored(history.load(run_dir / run_directory.HISTORY), scenario, run_directory.read_meta(run_dir))
     verdicts = judge(run)

@@ -1,4 +1,4 @@
-"""Did the load come when it was planned?"""
+"""Did the load generator send the requests at their planned times?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.history import History, Pair
 from harness.history.client_ops import SHOWN, doubts, too_few
-from harness.history.injections import overlaps, quiet
+from harness.history.injections import quiet
 from harness.history.latency import late_ms, load, quantile
 from harness.history.timeline import count_of, span_of
 from harness.verdict import Finding, Verdict, conclude, unknown
@@ -22,43 +22,44 @@ class ArrivalsSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    arrivals: int = Field(default=100, ge=1, description="How many planned ops it takes to tell")
+    arrivals: int = Field(default=100, ge=1, description="Minimum number of planned ops")
     late_ms: float = Field(
-        default=20, ge=0, description="How late at most 1 % of the ops may be begun for which a user was there in time"
+        default=20, ge=0, description="Maximum delay of 99 % of the ops for which a user was free at the planned time"
     )
     busy_percent: float = Field(
-        default=1, ge=0, le=100, description="How many ops may find all users busy while nothing is injected"
+        default=1, ge=0, le=100, description="Maximum share of ops that find all users busy while no fault is active"
     )
 
 
 def check(history: History, settings: ArrivalsSettings) -> Verdict:
-    """Ops of open arrivals were begun at their planned times, or the load was not what it says.
+    """The ops of open arrivals begin at their planned times; otherwise the load was not the planned one.
 
-    Two things make an op late. Nobody was free, as all users still waited for answers: its time counts from when it was
-    planned, so nothing is hidden, but the site was asked less often than planned; while a fault is in that is the
-    fault's doing, at other times there were too few users. Or somebody was there, and the generator itself was slow:
-    then times are the generator's, and not the site's.
+    An op can be late for two reasons. Either all users were still waiting for answers. Latency counts from the planned
+    time, so this hides nothing, but the site gets fewer requests than planned: because of a fault while one is active,
+    and because there are too few users at other times. Or a user was free, and the generator itself was slow: then the
+    measured times are the generator's, not the site's.
 
-    It never blames the cluster: a load that did not come as planned is unknown. Asked after every run with open
-    arrivals, whatever its scenario names. It cannot see what the generator did not get round to at all.
+    The check never blames the cluster: a load that deviates from its plan makes the verdict unknown. It runs after
+    every run with open arrivals, even if the scenario does not name it. It cannot see ops that the generator never
+    began.
     """
     planned = [_Planned(pair, late) for pair in _pairs(history) if (late := late_ms(pair)) is not None]
-    mine = [one.late_ms for one in planned if one.free]
+    delays = [op.late_ms for op in planned if op.free]
     calm = quiet(history)
-    asked = [one for one in planned if overlaps(calm, one.pair.invoke.time, one.pair.invoke.time)]
-    busy = [one for one in asked if not one.free]
+    undisturbed = [op for op in planned if op.pair.invoke.time in calm]
+    busy = [op for op in undisturbed if not op.free]
     findings = [*doubts(history), *too_few("Planned ops", len(planned), settings.arrivals)]
-    findings += [*_slow(mine, settings), *_busy(busy, asked, settings)]
+    findings += [*_slow(delays, settings), *_busy(busy, undisturbed, settings)]
     numbers = {
         "planned": len(planned),
-        "late_ms": {name: quantile(mine, share) for name, share in SHARES.items()} if mine else {},
-        "busy": len(planned) - len(mine),
-        "busy_while_nothing_was_injected": len(busy),
+        "late_ms": {name: quantile(delays, share) for name, share in SHARES.items()} if delays else {},
+        "busy": len(planned) - len(delays),
+        "busy_without_faults": len(busy),
     }
     held = f"{count_of(len(planned), 'op')} as planned" + (
-        f", 99 % of them begun within {quantile(mine, 0.99):,.1f} ms of their time." if mine else "."
+        f"; 99 % began within {quantile(delays, 0.99):,.1f} ms of the planned time." if delays else "."
     )
-    evidence = [one.pair.invoke.index for one in planned[:1] + planned[-1:]]
+    evidence = [op.pair.invoke.index for op in planned[:1] + planned[-1:]]
     return conclude(NAME, findings, held, numbers, evidence)
 
 
@@ -72,29 +73,28 @@ class _Planned:
 
     @property
     def free(self) -> bool:
-        """A user was free for it at its time."""
+        """Whether a user was free at its planned time."""
         return bool(self.pair.invoke.get("free"))
 
 
 def _pairs(history: History) -> Iterator[Pair]:
-    pairs = (pair for some in load(history).values() for pair in some)
+    pairs = (pair for pairs in load(history).values() for pair in pairs)
     yield from sorted(pairs, key=lambda pair: pair.invoke.time)
 
 
-def _slow(mine: Sequence[float], settings: ArrivalsSettings) -> Iterator[Finding]:
-    if mine and (worst_ms := quantile(mine, 0.99)) > settings.late_ms:
+def _slow(delays: Sequence[float], settings: ArrivalsSettings) -> Iterator[Finding]:
+    if delays and (p99_ms := quantile(delays, 0.99)) > settings.late_ms:
         yield unknown(
-            f"The generator could not keep up: 1 % of {count_of(len(mine), 'op')} were begun more than "
-            f"{worst_ms:,.1f} ms after their time, though somebody was there; {span_of(settings.late_ms)} are allowed."
+            f"The load generator could not keep up: 1 % of {count_of(len(delays), 'op')} began {p99_ms:,.1f} ms or "
+            f"more after the planned time, although a user was free; {span_of(settings.late_ms)} is allowed."
         )
 
 
-def _busy(busy: Sequence[_Planned], asked: Sequence[_Planned], settings: ArrivalsSettings) -> Iterator[Finding]:
-    if asked and 100 * len(busy) / len(asked) > settings.busy_percent:
-        worst = max(busy, key=lambda one: one.late_ms)
+def _busy(busy: Sequence[_Planned], undisturbed: Sequence[_Planned], settings: ArrivalsSettings) -> Iterator[Finding]:
+    if undisturbed and 100 * len(busy) / len(undisturbed) > settings.busy_percent:
+        longest = max(op.late_ms for op in busy)
         yield unknown(
-            f"{len(busy):,} of {count_of(len(asked), 'op')} found all users busy while nothing was injected, and "
-            f"waited for one, {span_of(worst.late_ms)} at most: the site was asked less often than planned. More users "
-            "would do.",
-            *(one.pair.invoke.index for one in busy[:SHOWN]),
+            f"{len(busy):,} of {count_of(len(undisturbed), 'op')} found all users busy while no fault was active and "
+            f"waited up to {span_of(longest)}, so the site got fewer requests than planned. Give the load more users.",
+            *(op.pair.invoke.index for op in busy[:SHOWN]),
         )

@@ -1,17 +1,18 @@
-"""Is there always a backup that is new enough, and does it restore?"""
+"""Is there always a recent backup, and can it be restored?"""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.history import History, HistoryError, Op
-from harness.history.injections import injections, interval_at, subtract
-from harness.history.timeline import MS, moment, silences, span_of
+from harness.history import History, Op
+from harness.history.backups import age_ms, first_samples
+from harness.history.injections import injections
+from harness.history.intervals import Intervals, silences
+from harness.history.timeline import MS, count_of, moment, span_of
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "backup"
@@ -25,141 +26,137 @@ class BackupSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     of: tuple[str, ...] = Field(
-        default=("database", "uploads"), min_length=1, description="What there must be backups of"
+        default=("database", "uploads"), min_length=1, description="Data that must have a backup"
     )
     age_ms: float = Field(
         default=180_000,
         gt=0,
-        description="The oldest that a backup may be: three times the minute after which the next is made "
-        "(backup_every_s of the topology), so that one may fail",
+        description="Maximum age of a backup; the default is three times the usual interval of one minute "
+        "(backup_every_s of the topology), so that one backup may fail",
     )
     settle_ms: float = Field(
         default=180_000,
         ge=0,
-        description="How long after a fault that touches the backup its age is not held against anybody",
+        description="Grace period after a fault that touches the backup, in which its age is not judged",
     )
-    fresh: int = Field(default=0, ge=0, description="How many new backups of each must have arrived in the run")
-    proofs: int = Field(default=0, ge=0, description="How many times a backup must have been restored in the run")
-    samples: int = Field(default=3, ge=1, description="How many looks at each it takes to tell")
-    samples_ms: float = Field(default=20_000, gt=0, description="The longest time without a look")
+    fresh: int = Field(default=0, ge=0, description="Minimum number of new backups of each kind during the run")
+    proofs: int = Field(default=0, ge=0, description="Minimum number of successful restores during the run")
+    samples: int = Field(default=3, ge=1, description="Minimum number of samples of each backup")
+    samples_ms: float = Field(default=20_000, gt=0, description="Maximum time between two samples")
 
 
 def check(history: History, settings: BackupSettings) -> Verdict:
-    """Each backup is never older than it may be, and each attempt to restore one succeeded.
+    """Each backup is recent enough at all times, and every restore succeeds.
 
-    It sees the age of the current backup every 5 s, as the node that keeps it says, and what came of each restore (ops
-    ``prove-backup``). An age that is too great counts while nothing is in or settling that touches the node that keeps
-    it or the data itself. A restore that failed is always wrong, and one that could not be made says nothing.
+    The check sees the age of the current backup every 5 s, as reported by the node that keeps it, and the result of
+    each restore (ops ``prove-backup``). It judges the age while no fault touches the node that keeps the backup or the
+    data itself, and after such faults have settled. A failed restore is always invalid; a restore that could not be
+    attempted is not judged.
 
-    It cannot see what is in a backup: that is what restoring is for, and ``proofs`` says how many of these there must
-    be. An age below zero is a wrong clock: nobody can tell.
+    The check cannot see what a backup contains. That takes a restore; ``proofs`` is the minimum number of restores. An
+    age below zero means that a clock is wrong, which makes the verdict unknown.
     """
-    facts = _Facts(history, settings)
-    findings = [*facts.doubts(), *facts.ages(), *facts.restores()]
-    oldest = max((row["oldest_ms"] or 0 for row in facts.rows.values()), default=0)
-    proven = sum(op.type == "ok" for op in facts.proofs)
-    held = f"No backup was older than {span_of(oldest)}; {proven} {'was' if proven == 1 else 'were'} restored."
-    return conclude(NAME, findings, held, {"backups": facts.rows}, facts.evidence())
+    backups = _Backups(history, settings)
+    findings = [*backups.ages(), *backups.restores()]
+    oldest = max((row["oldest_ms"] or 0 for row in backups.rows.values()), default=0)
+    held = f"No backup was older than {span_of(oldest)}; {_restored(backups.proven)}."
+    return conclude(NAME, findings, held, {"backups": backups.rows}, backups.evidence())
 
 
-class _Facts:
-    """A history and all that is read from it once."""
+def _restored(number: int) -> str:
+    return f"{count_of(number, 'backup')} {'was' if number == 1 else 'were'} restored"
+
+
+class _Backups:
+    """The samples of each backup by what it is a backup of, and all restores."""
 
     def __init__(self, history: History, settings: BackupSettings) -> None:
         self.history, self.settings = history, settings
-        self.looks: dict[str, list[Op]] = defaultdict(list)
+        self.samples: dict[str, list[Op]] = defaultdict(list)
         for op in history.by_time().seen("backup"):
             if op.get("age_s") is not None:
-                self.looks[str(op["of"])].append(op)
-        self.proofs = [op for op in history.of("prove-backup") if op.type != "invoke"]
-        self.rows = {of: self._row(self.looks.get(of, [])) for of in settings.of}
+                self.samples[str(op["of"])].append(op)
+        self.restored = [op for op in history.of("prove-backup") if op.type != "invoke"]
+        self.proven = sum(op.type == "ok" for op in self.restored)
+        self.rows = {of: self._row(self.samples.get(of, [])) for of in settings.of}
 
-    def _row(self, looks: Sequence[Op]) -> dict[str, Any]:
-        ages = [age_ms(op) for op in looks]
-        return {"looks": len(ages), "oldest_ms": max(ages, default=None), "new": len(first_looks(looks))}
+    def _row(self, samples: Sequence[Op]) -> dict[str, Any]:
+        ages = [age_ms(op) for op in samples]
+        return {"samples": len(ages), "oldest_ms": max(ages, default=None), "new": len(first_samples(samples))}
 
     def ages(self) -> Iterator[Finding]:
-        """Backups that are too old, or that nobody can tell the age of."""
+        """Backups that are too old, and those whose age is not known well enough."""
         for of in self.settings.of:
-            looks = self.looks.get(of, [])
-            if len(looks) < self.settings.samples:
+            samples = self.samples.get(of, [])
+            if len(samples) < self.settings.samples:
                 yield unknown(
-                    f"The backup of the {of} was looked at {len(looks)} times; it takes {self.settings.samples}."
+                    f"The backup of the {of} has {count_of(len(samples), 'sample')}; at least "
+                    f"{self.settings.samples} are needed."
                 )
                 continue
-            calm = self._calm(looks)
-            judged = [op for op in looks if interval_at(calm, op.time) is not None]
-            old = [op for op in judged if age_ms(op) > self.settings.age_ms]
-            if old:
-                yield invalid(
-                    f"The backup of the {of} was {span_of(age_ms(old[0]))} old at {moment(old[0].time)}, and "
-                    f"{span_of(self.settings.age_ms)} are allowed.",
-                    *(op.index for op in old[:SHOWN]),
-                )
-            if not judged:
-                yield unknown(f"The backup of the {of} was never looked at while nothing touched it.")
-            if early := [op for op in looks if age_ms(op) < 0]:
-                yield unknown(
-                    f"The backup of the {of} is from the future at {moment(early[0].time)}: a clock is wrong.",
-                    early[0].index,
-                )
-            arrived = len(first_looks(looks))
-            if arrived < self.settings.fresh:
-                yield invalid(
-                    f"{arrived} new backups of the {of} arrived, and {self.settings.fresh} should have.",
-                    looks[0].index,
-                    looks[-1].index,
-                )
-            for since, till in silences(
-                [op.time for op in looks], looks[0].time, looks[-1].time, round(self.settings.samples_ms * MS)
-            ):
-                if interval_at(calm, since) is not None:
-                    yield unknown(f"Nobody looked at the backup of the {of} from {moment(since)} to {moment(till)}.")
+            calm = self._calm(samples)
+            yield from self._age(of, samples, calm)
+            yield from self._new(of, samples)
+            times = [op.time for op in samples]
+            for since, till in silences(times, times[0], times[-1], round(self.settings.samples_ms * MS)):
+                if since in calm:
+                    yield unknown(
+                        f"There are no samples of the backup of the {of} from {moment(since)} to {moment(till)}."
+                    )
 
-    def _calm(self, looks: Sequence[Op]) -> list[tuple[int, int]]:
-        nodes = {str(op.get("node")) for op in looks} | {"db", self.history.cluster.web[0]}
+    def _age(self, of: str, samples: Sequence[Op], calm: Intervals) -> Iterator[Finding]:
+        judged = [op for op in samples if op.time in calm]
+        old = [op for op in judged if age_ms(op) > self.settings.age_ms]
+        if old:
+            yield invalid(
+                f"The backup of the {of} was {span_of(age_ms(old[0]))} old at {moment(old[0].time)}; "
+                f"{span_of(self.settings.age_ms)} is allowed.",
+                *(op.index for op in old[:SHOWN]),
+            )
+        if not judged:
+            yield unknown(f"All samples of the backup of the {of} fall into faults or their grace periods.")
+        if early := [op for op in samples if age_ms(op) < 0]:
+            yield unknown(
+                f"The backup of the {of} had a time stamp in the future at {moment(early[0].time)}: a clock is wrong.",
+                early[0].index,
+            )
+
+    def _new(self, of: str, samples: Sequence[Op]) -> Iterator[Finding]:
+        arrived = len(first_samples(samples))
+        if arrived < self.settings.fresh:
+            yield invalid(
+                f"Only {count_of(arrived, 'new backup')} of the {of} arrived; at least {self.settings.fresh} must.",
+                samples[0].index,
+                samples[-1].index,
+            )
+
+    def _calm(self, samples: Sequence[Op]) -> Intervals:
+        """When no fault excuses an old backup."""
+        nodes = {str(op.get("node")) for op in samples} | {"db", self.history.cluster.web[0]}
         touching = [
-            (one.start, one.settled)
-            for one in injections(self.history, self.settings.settle_ms)
-            if one.touches(*nodes) or one.fault.startswith("data.")
+            (fault.start, fault.settled)
+            for fault in injections(self.history, self.settings.settle_ms)
+            if fault.touches(*nodes)
         ]
-        return subtract([(0, self.history.end_ns + 1)], touching)
+        return Intervals([(0, self.history.end_ns + 1)]).minus(touching)
 
     def restores(self) -> Iterator[Finding]:
         """Restores that failed, and too few of them."""
-        failed = [op for op in self.proofs if op.type == "fail"]
+        failed = [op for op in self.restored if op.type == "fail"]
         if failed:
             why = failed[0].error or failed[0].get("why") or "no reason given"
             yield invalid(
-                f"A backup did not restore at {moment(failed[0].time)}: {why}.", *(op.index for op in failed[:SHOWN])
+                f"A backup could not be restored at {moment(failed[0].time)}: {why}.",
+                *(op.index for op in failed[:SHOWN]),
             )
-        proven = sum(op.type == "ok" for op in self.proofs)
-        if proven < self.settings.proofs:
-            reasons = [op.error.rstrip(".") for op in self.proofs if op.type == "info" and op.error]
-            why = f" The last try: {reasons[-1]}." if reasons else ""
-            yield unknown(f"{proven} backups were restored, and it takes {self.settings.proofs} to tell.{why}")
-
-    def doubts(self) -> Iterator[Finding]:
-        """Why not all of the run is known."""
-        if not self.history.complete:
-            yield unknown("The run was killed: what came after is not known.")
+        if self.proven < self.settings.proofs:
+            reasons = [op.error.rstrip(".") for op in self.restored if op.type == "info" and op.error]
+            why = f" The last attempt: {reasons[-1]}." if reasons else ""
+            yield unknown(f"{_restored(self.proven)}; at least {self.settings.proofs} must be.{why}")
 
     def evidence(self) -> Iterator[int]:
-        """The oldest of each, and every restore."""
+        """The sample with the highest age of each backup, and every restore."""
         for of in self.settings.of:
-            if looks := self.looks.get(of):
-                yield max(looks, key=age_ms).index
-        yield from (op.index for op in self.proofs)
-
-
-def age_ms(op: Op) -> float:
-    """The age of the current backup at a look. Raises HistoryError."""
-    age = op["age_s"]
-    if isinstance(age, bool) or not isinstance(age, int | float):
-        raise HistoryError(f"op {op.index} (backup): its age is {age!r}, not a number")
-    return 1000.0 * age
-
-
-def first_looks(looks: Sequence[Op]) -> list[Op]:
-    """The first looks at new backups: their age is less than it was before, by more than a second of rounding."""
-    return [after for before, after in pairwise(looks) if age_ms(after) < age_ms(before) - 1000]
+            if samples := self.samples.get(of):
+                yield max(samples, key=age_ms).index
+        yield from (op.index for op in self.restored)

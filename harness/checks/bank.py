@@ -1,4 +1,4 @@
-"""Are there as many coins as ever, at every moment, and does nobody owe any?"""
+"""Does the total number of coins stay the same at all times, and is every balance at least zero?"""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from harness.history.client_ops import (
     too_few,
     unless_gaps,
 )
-from harness.history.timeline import moment
+from harness.history.timeline import count_of, instant
 from harness.verdict import Finding, Verdict, conclude, invalid
 
 NAME = "bank"
@@ -38,33 +38,36 @@ class BankSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     total: int | None = Field(
-        default=None, ge=0, description="How many coins there are; left out: as many as at the first reading"
+        default=None, ge=0, description="Total number of coins; by default the total of the first read"
     )
-    transfers: int = Field(default=20, ge=1, description="How many acknowledged transfers it takes to tell")
-    reads: int = Field(default=10, ge=2, description="How many readings of all balances it takes to tell")
+    transfers: int = Field(default=20, ge=1, description="Minimum number of acknowledged transfers")
+    reads: int = Field(default=10, ge=2, description="Minimum number of reads of all balances")
 
 
 def check(history: History, settings: BankSettings) -> Verdict:
-    """Every reading of all balances has the same players and the same sum, and no balance below zero.
+    """Every read of all balances finds the same players and the same total, and no balance below zero.
 
-    It sees ``coins`` (all balances in one snapshot) and ``transfer`` as the players record them. Between two readings a
-    player's balance can only change by transfers: all that were acknowledged in between, and any that were under way or
-    have no answer. So a transfer that is lost whole is seen, although it leaves the sum as it was, and so is one that
-    was made twice, or by nobody.
+    The check sees ``coins`` (all balances in one snapshot) and ``transfer`` as the players record them. Between two
+    reads a player's balance can change only by transfers: by all that were acknowledged in between, and by any that
+    were in progress or never answered. So the check sees a transfer that was lost completely, although the total stays
+    the same, and also one that was made twice or that no player made.
 
-    It cannot see what happened before the first and after the last reading. A run should read ``coins`` once before the
-    first fault and once at the end. A balance that some choice of the concurrent transfers could explain passes.
-    Writers other than the run's own players are not known.
+    It cannot see what happened before the first read and after the last one. A run should read ``coins`` once before
+    the first fault and once at the end. A balance passes if any choice of the concurrent transfers explains it. The
+    check does not know about writers other than the run's own players.
     """
-    facts = _Facts(history, settings)
-    findings = [*doubts(history), *facts.minimum_evidence(), *facts.totals(), *facts.debts(), *facts.players()]
-    findings += [*facts.clashes()]
-    held = f"{facts.total:,} coins in each of {len(facts.reads):,} readings, and nobody owed any."
-    return conclude(NAME, findings, held, facts.numbers())
+    accounts = _Accounts(history, settings)
+    findings = [*doubts(history), *accounts.minimum_evidence(), *accounts.totals(), *accounts.debts()]
+    findings += [*accounts.players(), *accounts.clashes()]
+    held = (
+        f"The total was {count_of(accounts.total, 'coin')} in all {count_of(len(accounts.reads), 'read')}; no balance "
+        "was negative."
+    )
+    return conclude(NAME, findings, held, accounts.numbers())
 
 
-class _Facts:
-    """A history and all that is read from it once. Readings are rows, players columns."""
+class _Accounts:
+    """The transfers of a run, and its reads of all balances: a row for each read, a column for each player."""
 
     def __init__(self, history: History, settings: BankSettings) -> None:
         self.history = history
@@ -77,35 +80,35 @@ class _Facts:
         self.total = first if settings.total is None else settings.total
 
     def minimum_evidence(self) -> Iterator[Finding]:
-        """Reasons to say that too little was tested."""
+        """Reasons why the run tested too little."""
         yield from too_few("Acknowledged transfers", sum(call.ok for call in self.transfers), self.settings.transfers)
-        yield from too_few("Readings of all balances", len(self.reads), self.settings.reads)
+        yield from too_few("Reads of all balances", len(self.reads), self.settings.reads)
 
     def totals(self) -> Iterator[Finding]:
-        """Readings with another sum, or whose sum is not the total that the site told."""
+        """Reads with another sum, or whose sum is not the total that the site reported."""
         wrong = [self.reads[place] for place in np.flatnonzero(self.sums != self.total)]
         if wrong:
-            had = [f"{sum(_balances(call).values()):,} at {moment(call.start)}" for call in wrong]
-            yield invalid(f"There are {self.total:,} coins, and readings had {named(had)}.", *_ops(wrong))
-        untrue = [call for call, told in zip(self.reads, self.sums, strict=True) if call.number("total") != told]
+            had = [f"{sum(_balances(call).values()):,} at {instant(call.start)}" for call in wrong]
+            yield invalid(f"The total must be {count_of(self.total, 'coin')}, but it was {named(had)}.", *_ops(wrong))
+        untrue = [call for call, total in zip(self.reads, self.sums, strict=True) if call.number("total") != total]
         if untrue:
             yield invalid(
-                f"{len(untrue):,} readings told a total that is not the sum of their balances.", *_ops(untrue)
+                f"{count_of(len(untrue), 'read')} reported a total that is not the sum of the balances.", *_ops(untrue)
             )
 
     def debts(self) -> Iterator[Finding]:
         """Balances below zero."""
         debts = [
-            (call, all_)
-            for call, all_ in zip(self.reads, self.balances, strict=True)
-            if min(all_.values(), default=0) < 0
+            (call, balances)
+            for call, balances in zip(self.reads, self.balances, strict=True)
+            if min(balances.values(), default=0) < 0
         ]
         if debts:
-            whose = [f"{player} ({coins:,})" for _, all_ in debts for player, coins in all_.items() if coins < 0]
-            yield invalid(f"Balances were below zero: of player {named(whose)}.", *_ops([call for call, _ in debts]))
+            players = [f"{player} ({coins:,})" for _, found in debts for player, coins in found.items() if coins < 0]
+            yield invalid(f"Balances were negative: player {named(players)}.", *_ops([call for call, _ in debts]))
 
     def players(self) -> Iterator[Finding]:
-        """Readings with other players than the first."""
+        """Reads with other players than the first read."""
         others = [
             call
             for call, balances in zip(self.reads, self.balances, strict=True)
@@ -113,26 +116,30 @@ class _Facts:
         ]
         if others:
             yield invalid(
-                f"{len(others):,} readings had other players than the first.", *_ops([self.reads[0], *others])
+                f"{count_of(len(others), 'read')} found other players than the first read.",
+                *_ops([self.reads[0], *others]),
             )
 
     def clashes(self) -> Iterator[Finding]:
-        """Balances that no transfers explain."""
+        """Balances that the transfers do not explain."""
         players = list(dict.fromkeys(player for balances in self.balances for player in balances))
         key = {player: place for place, player in enumerate(players)}
         found = sum_bounds.clashes(self._adds(key), self._reads(key))
-        whose = [reading for reading, balances in enumerate(self.balances) for _ in balances]
+        read_of = [place for place, balances in enumerate(self.balances) for _ in balances]
         for clash in found[:NAMED]:
-            yield self._clash(players[clash.key], clash, whose)
+            yield self._clash(players[clash.key], clash, read_of)
         if len(found) > NAMED:
             yield unless_gaps(
-                self.history, f"Of {len(found) - NAMED:,} more players no transfers explain the balances."
+                self.history, f"Transfers do not explain the balances of {count_of(len(found) - NAMED, 'more player')}."
             )
 
-    def _clash(self, player: int, clash: sum_bounds.Clash, whose: Sequence[int]) -> Finding:
-        places = [whose[place] for place in (clash.most, clash.least) if place is not None]
-        had = [f"{self.balances[place][player]:,} at {moment(self.reads[place].start)}" for place in sorted(places)]
-        sentence = f"Player {player} had {' and '.join(had)} coins: {clash.by:,} off from what transfers explain."
+    def _clash(self, player: int, clash: sum_bounds.Clash, read_of: Sequence[int]) -> Finding:
+        places = [read_of[place] for place in (clash.most, clash.least) if place is not None]
+        had = [
+            f"{count_of(self.balances[place][player], 'coin')} at {instant(self.reads[place].start)}"
+            for place in sorted(places)
+        ]
+        sentence = f"Player {player} had {' and '.join(had)}: {clash.by:,} off from what the transfers explain."
         return unless_gaps(self.history, sentence, *_ops([self.reads[place] for place in sorted(places)]))
 
     def _adds(self, key: Mapping[int, int]) -> sum_bounds.Adds:
@@ -147,7 +154,7 @@ class _Facts:
         return sum_bounds.Adds(keys, amounts, begun, done)
 
     def _reads(self, key: Mapping[int, int]) -> sum_bounds.Reads:
-        """Each reading reads every balance."""
+        """Each read has every balance."""
         keys = [ints([key[player] for player in balances]) for balances in self.balances]
         values = [ints(list(balances.values())) for balances in self.balances]
         sizes = [row.size for row in keys]
@@ -162,19 +169,19 @@ class _Facts:
             "players": len(self.balances[0]) if self.balances else 0,
             "transfers": len(self.transfers),
             "acknowledged": len(acknowledged),
-            "nobody_knows": len(self.transfers) - len(acknowledged),
+            "indeterminate": len(self.transfers) - len(acknowledged),
             "coins_moved": sum(call.number("coins") for call in acknowledged),
-            "readings": len(self.reads),
-            "least_balance": min((min(all_.values(), default=0) for all_ in self.balances), default=None),
+            "reads": len(self.reads),
+            "lowest_balance": min((min(row.values(), default=0) for row in self.balances), default=None),
         }
 
 
 def _balances(call: Call) -> dict[int, int]:
     """Each player's coins. Raises HistoryError."""
-    table = call.told["balances"]
+    table = call.latest["balances"]
     if not isinstance(table, dict) or not all(str(player).isdecimal() for player in table):
-        raise HistoryError(f"op {call.told.index} (coins): its balances cannot be read")
-    return {int(player): number(call.told, "balance", coins) for player, coins in table.items()}
+        raise HistoryError(f"op {call.latest.index} (coins): its balances cannot be read")
+    return {int(player): number(call.latest, "balance", coins) for player, coins in table.items()}
 
 
 def _row(parts: Sequence[Ints]) -> Ints:
@@ -182,5 +189,5 @@ def _row(parts: Sequence[Ints]) -> Ints:
 
 
 def _ops(some: Sequence[Call]) -> tuple[int, ...]:
-    """The completions of the first few: they hold the balances."""
-    return tuple(call.told.index for call in some[:SHOWN])
+    """The completions of the first few, which hold the balances."""
+    return tuple(call.latest.index for call in some[:SHOWN])

@@ -1,4 +1,4 @@
-"""Are the players' points the sum of what was scored, at every moment?"""
+"""Are a player's points the sum of their scores at all times?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.history.client_ops import (
     too_few,
     unless_gaps,
 )
-from harness.history.timeline import moment
+from harness.history.timeline import count_of, instant
 from harness.verdict import Finding, Verdict, conclude, invalid
 
 NAME = "counters"
@@ -32,37 +32,40 @@ class CountersSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scores: int = Field(default=20, ge=1, description="How many acknowledged scores it takes to tell")
-    reads: int = Field(default=100, ge=1, description="How many reads of points it takes to tell")
+    scores: int = Field(default=20, ge=1, description="Minimum number of acknowledged scores")
+    reads: int = Field(default=100, ge=1, description="Minimum number of reads of points")
     fresh: bool = Field(
-        default=False, description="The lab was new: nobody had points. Else a player's first points are not known"
+        default=False, description="Set this if the lab was new, so that all players started with 0 points"
     )
 
 
 def check(history: History, settings: CountersSettings) -> Verdict:
-    """Whatever is read of a player's points: sum of acknowledged <= points <= sum of attempted, in real time.
+    """At all times a player's points lie between the sum of acknowledged and the sum of attempted scores.
 
-    It sees ``score`` and ``score-read`` as the players record them. A read must have all scores that were acknowledged
-    before it began, and may have those that began before it ended; one without an answer may count from its beginning
-    on, or never. The answer to a score tells the new total, so it is a read, too. The same holds of ``entries``, the
-    count of the player's scores. Points only grow: an answer that was begun after another must not have less, nor may
-    two scores be told the same total.
+    The check sees ``score`` and ``score-read`` as the players record them. A read must include all scores that were
+    acknowledged before it began, and may include those that began before it ended. A score without an answer may count
+    from its start on, or never. The answer to a score has the new total, so it counts as a read too. The same holds for
+    ``entries``, the number of the player's scores. Points only grow: an answer that began after another one must not
+    have fewer points, and two scores must not return the same total.
 
-    A lab keeps its points from run to run. Unless it is ``fresh``, what a player began with is only known from reads,
-    so two of them are compared, and what was lost or added before a player's first read is not seen. Which of several
-    concurrent scores a read has is not asked: a wrong total that some choice of them could explain passes, unless a
-    later read without concurrency tells. Writers other than the run's own players are not known.
+    A lab keeps its points from run to run. Unless it is ``fresh``, a player's first points are known only from reads,
+    so the check compares reads with each other and does not see what was lost or added before the first one. If several
+    scores are concurrent with a read, any choice of them may explain its total; a wrong total can pass until a later
+    read without concurrency shows it. The check does not know about writers other than the run's own players.
     """
-    facts = _Facts(history, settings)
-    findings = [*doubts(history), *facts.minimum_evidence(), *facts.clashes("total"), *facts.clashes("entries")]
-    findings += [*facts.order()]
-    told = f"{len(facts.reads):,} reads of {facts.players} players' points"
-    held = f"{told} had what was acknowledged, and no more than was attempted in {len(facts.scores):,} scores."
-    return conclude(NAME, findings, held, facts.numbers())
+    points = _Points(history, settings)
+    findings = [*doubts(history), *points.minimum_evidence(), *points.clashes("total"), *points.clashes("entries")]
+    findings += [*points.order()]
+    reads = f"{count_of(len(points.reads), 'read')} of {count_of(points.players, 'player')}"
+    held = (
+        f"All {reads} had every acknowledged score, and no more than the {count_of(len(points.scores), 'score')} that "
+        "were attempted."
+    )
+    return conclude(NAME, findings, held, points.numbers())
 
 
-class _Facts:
-    """A history and all that is read from it once."""
+class _Points:
+    """The scores of a run, and its reads of points."""
 
     def __init__(self, history: History, settings: CountersSettings) -> None:
         self.history = history
@@ -76,7 +79,7 @@ class _Facts:
         self.players = len({call.number("player") for call in self.reads})
 
     def minimum_evidence(self) -> Iterator[Finding]:
-        """Reasons to say that too little was tested."""
+        """Reasons why the run tested too little."""
         yield from too_few("Acknowledged scores", len(self.acknowledged), self.settings.scores)
         yield from too_few("Reads of points", len(self.reads), self.settings.reads)
 
@@ -93,8 +96,8 @@ class _Facts:
             yield self._clash(clash, seen, "points" if what == "total" else "scores", what)
 
     def _own(self, call: Call) -> int:
-        """What a score itself added. One that the site had before (``first`` is false) added nothing now."""
-        return call.number("points") if call.invoke.f == "score" and call.told.get("first") is not False else 0
+        """What a score itself added. A score that the site already had (``first`` is false) added nothing."""
+        return call.number("points") if call.invoke.f == "score" and call.latest.get("first") is not False else 0
 
     def _keys(self, some: Sequence[Call]) -> Ints:
         return ints([self.key[call.number("player")] for call in some])
@@ -104,34 +107,36 @@ class _Facts:
         player = f"Player {self.player[clash.key]}"
         ops = tuple(dict.fromkeys(index for call in (most, least) if call for index in call.ops))
         if least is not None and (most is None or most.start <= least.start):
-            had = f"{least.number(key):,} {what} at {moment(least.start)}"
-            return invalid(f"{player} had {had}, at least {clash.by:,} fewer than were acknowledged by then.", *ops)
+            had = f"{least.number(key):,} {what} at {instant(least.start)}"
+            return invalid(f"{player} had {had}, at least {clash.by:,} fewer than had been acknowledged.", *ops)
         assert most is not None
-        had = f"{most.number(key):,} {what} at {moment(most.start)}"
+        had = f"{most.number(key):,} {what} at {instant(most.start)}"
         return unless_gaps(
             self.history, f"{player} had {had}, at least {clash.by:,} more than were ever attempted.", *ops
         )
 
     def order(self) -> Iterator[Finding]:
-        """Totals that went back, or that two scores were told."""
-        told = [call for call in self.acknowledged if call.told.get("first") is not False] + self.reads
+        """Totals that went down, and totals that two scores returned."""
+        answers = [call for call in self.acknowledged if call.latest.get("first") is not False] + self.reads
         marks = monotonic.Marks(
-            key=self._keys(told),
-            number=ints([call.number("total") for call in told]),
-            write=flags([call.invoke.f == "score" for call in told]),
-            start=starts(told),
-            end=ends(told),
+            key=self._keys(answers),
+            number=ints([call.number("total") for call in answers]),
+            write=flags([call.invoke.f == "score" for call in answers]),
+            start=starts(answers),
+            end=ends(answers),
         )
         back, twice = monotonic.backsteps(marks), monotonic.shared(marks)
-        for one, other in back.examples:
-            first, then = f"{_had(told[one])} by {moment(told[one].end)}", f"{_had(told[other])} after it"
-            yield invalid(f"Player {told[one].number('player')} had {first} and {then}.", *_ops(told, one, other))
-        for one, other in twice.examples:
-            player, total = told[one].number("player"), _had(told[one])
-            yield invalid(f"Two scores of player {player} were both told {total}.", *_ops(told, one, other))
-        untold = back.count + twice.count - len(back.examples) - len(twice.examples)
-        if untold:
-            yield invalid(f"{untold:,} more totals went back, or were told twice.")
+        for early, late in back.examples:
+            before, after = answers[early], answers[late]
+            first, then = f"{_total(before)} by {instant(before.end)}", f"only {_total(after)} afterwards"
+            yield invalid(f"Player {before.number('player')} had {first} and {then}.", *before.ops, *after.ops)
+        for place, same in twice.examples:
+            one, other = answers[place], answers[same]
+            player = f"player {one.number('player')}"
+            yield invalid(f"Two scores of {player} both returned {_total(one)}.", *one.ops, *other.ops)
+        unnamed = back.count + twice.count - len(back.examples) - len(twice.examples)
+        if unnamed:
+            yield invalid(f"{count_of(unnamed, 'more total')} went down, or were returned twice.")
 
     def numbers(self) -> dict[str, Any]:
         """What was measured."""
@@ -140,16 +145,12 @@ class _Facts:
             "players": self.players,
             "scores": len(self.scores),
             "acknowledged": len(self.acknowledged),
-            "nobody_knows": len(unsure),
+            "indeterminate": len(unsure),
             "points_acknowledged": sum(call.number("points") for call in self.acknowledged),
             "points_attempted": sum(call.number("points") for call in self.scores),
             "reads": len(self.reads),
         }
 
 
-def _had(call: Call) -> str:
-    return f"{call.number('total'):,} points"
-
-
-def _ops(told: Sequence[Call], one: int, other: int) -> tuple[int, ...]:
-    return (*told[one].ops, *told[other].ops)
+def _total(call: Call) -> str:
+    return count_of(call.number("total"), "point")

@@ -1,21 +1,23 @@
-"""Did each virtual IP come home once, or stay where it was, as auto_failback says?"""
+"""Did each virtual IP fail back to its home director once, or stay where it was, as auto_failback says?"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks import budget
-from harness.history import History
-from harness.history.injections import Stretch, injections, subtract, unproven
+from harness.history import History, failover_budget
+from harness.history.injections import injections, unproven
+from harness.history.intervals import Interval, Intervals
 from harness.history.timeline import (
     MS,
     Holding,
     Span,
+    count_of,
     director_ops,
     holdings,
     moment,
@@ -38,61 +40,56 @@ class FailbackSettings(BaseModel):
     home_ms: float | None = Field(
         default=None,
         gt=0,
-        description="The longest time until a virtual IP is home, from when its home runs again and nothing is "
-        "injected; left out: start + a takeover (which may still be under way) + a handover",
+        description="Longest time until a virtual IP is back on its home director, once that runs again and nothing is "
+        "injected; default: start_ms + a takeover (which may still be in progress) + a handover",
     )
     start_ms: float = Field(
         default=60_000,
         ge=0,
-        description="How long a director that has booted may take until heartbeat asks for what is its own: heartbeat "
-        "waits for a whole table for 20 s at most, and speaks with its peer first",
+        description="Time that a booted director may take until its heartbeat asks for its own addresses: heartbeat "
+        "waits up to 20 s for a complete table, and talks to its peer first",
     )
-    moved: int = Field(default=1, ge=1, description="How many virtual IPs must have been away from home")
+    moved: int = Field(default=1, ge=1, description="Minimum number of virtual IPs that were away from home")
 
     def budget(self, cluster: Cluster) -> float:
-        """The longest time until a VIP is home."""
+        """The longest time until a VIP is back on its home director."""
         if self.home_ms is not None:
             return self.home_ms
-        return self.start_ms + budget.takeover_ms(cluster) + budget.handover_ms(cluster)
+        return self.start_ms + failover_budget.takeover_ms(cluster) + failover_budget.handover_ms(cluster)
 
 
 def check(history: History, settings: FailbackSettings) -> Verdict:
-    """With auto_failback each VIP comes home once its home is back, once, and stays; without, it stays where it is.
+    """With auto_failback each VIP fails back once and stays, when its home director runs again; without, it stays away.
 
-    It judges the times in which nothing is injected, from who held each address when. With auto_failback an address
-    that is away must be home within the budget, and must not leave again. Without, it must not change hands at all, but
-    for a takeover that was still under way when its fault ended. That changes are no longer than they may be, and no
-    address has two owners, is for the ownership check, as are moments in which a director was not seen.
+    It judges the times in which nothing is injected, by who held each address when. With auto_failback an address that
+    is away must be home within the budget, and must not leave again. Without, its owner must not change, except by a
+    takeover that was still in progress when its fault ended. The ownership check judges how long changes take, whether
+    an address has two owners, and times in which a director has no samples.
 
-    A run in which no address was away from home while its home ran tests nothing, and neither does one that ends before
-    it had to be home: unknown.
+    A run in which no address was away from home while its home director ran tests nothing, and neither does one that
+    ends before an address had to be home: unknown.
     """
     ops = director_ops(history)
-    missing = [node for node, some in ops.items() if not any(op.f == "holds" for op in some)]
+    missing = [node for node, seen in ops.items() if not any(op.f == "holds" for op in seen)]
     if missing:
-        return conclude(NAME, [unknown(f"Nobody watched the addresses of {', '.join(missing)}.")], "")
-    facts = _Facts(history, settings)
-    findings = [*facts.doubts(), *facts.wrong, *facts.nothing_tested()]
-    back = max((row["home_ms"] or 0 for row in facts.rows), default=0)
-    held = (
-        f"Each virtual IP that was away came home once, the slowest {span_of(back)} after its home was back."
-        if history.cluster.auto_failback
-        else "Each virtual IP stayed where it was when its home came back, as auto_failback is off."
-    )
-    numbers = {"auto_failback": history.cluster.auto_failback, "budget_ms": facts.budget_ms, "away": facts.rows}
-    return conclude(NAME, findings, held if not findings else "", numbers, facts.evidence)
+        return conclude(NAME, [unknown(f"There are no samples of the addresses of {', '.join(missing)}.")], "")
+    judge = _FailbackJudge(history, settings)
+    findings = [*judge.doubts(), *judge.wrong(), *judge.nothing_tested()]
+    rows = [period.numbers() for period in judge.away]
+    numbers = {"auto_failback": history.cluster.auto_failback, "budget_ms": judge.budget_ms, "away": rows}
+    return conclude(NAME, findings, judge.held() if not findings else "", numbers, judge.evidence())
 
 
 @dataclass(frozen=True)
 class Move:
-    """A VIP changed hands."""
+    """A VIP changed its owner."""
 
     before: Holding
     after: Holding
 
     @property
     def time(self) -> int:
-        """When the one who had it let go, or the other one took it, whichever was first."""
+        """When the old owner released it or the new one took it, whichever was first."""
         return min(self.before.end, self.after.start)
 
     def ops(self) -> tuple[int, ...]:
@@ -101,120 +98,162 @@ class Move:
         return tuple(dict.fromkeys(op.index for op in ends if op is not None))
 
 
-class _Facts:
-    """A history and all that is read from it once."""
+@dataclass(frozen=True)
+class Period:
+    """One VIP in one time without faults, after some. ``up`` is from when on its home director ran in it."""
+
+    vip: str
+    home: str
+    up: int
+    deadline: int
+    until: int
+    held: tuple[Holding, ...]
+    moves: tuple[Move, ...]
+
+    @property
+    def is_away(self) -> bool:
+        """True when the VIP was away from home at any time of it."""
+        return self.held[0].what != self.home or bool(self.moves)
+
+    def homecomings(self) -> list[Move]:
+        """The moves to its home director."""
+        return [move for move in self.moves if move.after.what == self.home]
+
+    @property
+    def is_judged(self) -> bool:
+        """True when it came home, or had to."""
+        return bool(self.homecomings()) or self.deadline <= self.until
+
+    def numbers(self) -> dict[str, Any]:
+        """The period, for the verdict's numbers."""
+        back = next(iter(self.homecomings()), None)
+        took = ms(back.after.start - self.up) if back else None
+        row = {"vip": self.vip, "home": self.home, "back_at_ms": ms(self.up)}
+        return row | {"home_ms": took, "moves": len(self.moves)}
+
+
+class _FailbackJudge:
+    """Compares who held each VIP in the times without faults with what auto_failback says."""
 
     def __init__(self, history: History, settings: FailbackSettings) -> None:
         self.history, self.settings, self.cluster = history, settings, history.cluster
         self.budget_ms = settings.budget(self.cluster)
         self.injections = injections(history)
         self.power = powers(history)
-        self.rows: list[dict[str, Any]] = []
-        self.wrong: list[Finding] = []
-        self.evidence: set[int] = set()
-        self.judged = 0
-        start, until = watched(history)
-        holes = [(one.start, one.end) for one in self.injections]
-        self.calm = [one for one in subtract([(start, until)], holes) if one[0] > start]
-        held = holdings(history)
-        for vip in self.cluster.vips:
-            spans = held[vip]
-            awake = [span for span in spans if not span.frozen]
-            for stretch in self.calm:
-                self._judge(vip, awake, stretch)
+        self.held_by = holdings(history)
 
-    def _judge(self, vip: str, spans: Sequence[Holding], stretch: Stretch) -> None:
-        """One VIP in one time without faults, after some."""
+    @cached_property
+    def periods(self) -> list[Period]:
+        """Each VIP in each time without faults in which its home director ran at the end."""
+        start, until = watched(self.history)
+        calm = Intervals([(start, until)]).minus((fault.start, fault.end) for fault in self.injections)
+        after_faults = [stretch for stretch in calm if stretch[0] > start]
+        found = (self._period(vip, stretch) for vip in self.cluster.vips for stretch in after_faults)
+        return [period for period in found if period is not None]
+
+    @property
+    def away(self) -> list[Period]:
+        """Those in which the VIP was away from home."""
+        return [period for period in self.periods if period.is_away]
+
+    def _period(self, vip: str, stretch: Interval) -> Period | None:
         home = self.cluster.vips[vip]
-        began = [span for span in spans if span.start <= stretch[1]]
+        began = [span for span in self.held_by[vip] if not span.frozen and span.start <= stretch[1]]
         inside = [span for span in began if span.end > stretch[0]] or began[-1:]
-        moves = [Move(one, two) for one, two in pairwise(inside) if one.what != two.what]
-        moves = [move for move in moves if stretch[0] < move.after.start <= stretch[1]]
         up = self._up(home, stretch)
         if up is None or not inside:
-            return
-        away = inside[0].what != home or bool(moves)
-        settled = up + round(self.budget_ms * MS)
-        if self.cluster.auto_failback:
-            self._homecoming(vip, inside, moves, (up, settled, stretch[1]))
-        else:
-            self._staying(vip, moves)
-        if away:
-            homecoming = next((move for move in moves if move.after.what == home), None)
-            took = ms(homecoming.after.start - up) if homecoming else None
-            self.judged += homecoming is not None or settled <= stretch[1]
-            self.rows.append({"vip": vip, "home": home, "back_at_ms": ms(up), "home_ms": took, "moves": len(moves)})
-            self.evidence |= {index for move in moves for index in move.ops()}
+            return None
+        moves = [Move(before, after) for before, after in pairwise(inside) if before.what != after.what]
+        moves = [move for move in moves if stretch[0] < move.after.start <= stretch[1]]
+        deadline = up + round(self.budget_ms * MS)
+        return Period(vip, home, up, deadline, stretch[1], tuple(inside), tuple(moves))
 
-    def _up(self, home: str, stretch: Stretch) -> int | None:
-        """From when on a VIP's home ran in a stretch; None: not to its end."""
+    def _up(self, home: str, stretch: Interval) -> int | None:
+        """From when on a home director ran in a stretch; None: not to its end."""
         spans: Sequence[Span] = self.power.get(home, [])
         inside = [span for span in spans if span.start <= stretch[1] and span.end > stretch[0]]
         if not inside:
             return stretch[0]
         return max(stretch[0], inside[-1].start) if inside[-1].what == Power.RUNNING else None
 
-    def _homecoming(
-        self, vip: str, inside: Sequence[Holding], moves: Sequence[Move], times: tuple[int, int, int]
-    ) -> None:
-        home, (up, settled, until) = self.cluster.vips[vip], times
-        homecomings = [move for move in moves if move.after.what == home]
-        leavings = [move for move in moves if move.before.what == home and not self._under_way(move)]
+    # --- what is wrong
+
+    def wrong(self) -> Iterator[Finding]:
+        """What each VIP did that auto_failback does not allow."""
+        for period in self.periods:
+            if self.cluster.auto_failback:
+                yield from self._unstable(period)
+                yield from self._late(period)
+            else:
+                yield from self._moved(period)
+
+    def _unstable(self, period: Period) -> Iterator[Finding]:
+        homecomings = period.homecomings()
+        leavings = [move for move in period.moves if move.before.what == period.home and not self._in_progress(move)]
         if leavings or len(homecomings) > 1:
-            some = leavings or homecomings[1:]
-            told = f"came home {len(homecomings)} times" if len(homecomings) > 1 else "left its home"
-            self.wrong.append(
-                invalid(
-                    f"{vip} {told} while nothing was injected, at {moment(some[0].time)}.",
-                    *(index for move in (*homecomings, *leavings) for index in move.ops()),
-                )
-            )
-        holders = {span.what for span in inside if span.start <= settled < span.end}
-        late = [move for move in homecomings if move.after.start > settled]
-        if settled <= until and (late or (holders and holders != {home})):
-            where = late[0].before if late else next(span for span in inside if span.what in holders - {home})
-            self.wrong.append(
-                invalid(
-                    f"{vip} was not home {span_of(self.budget_ms)} after {home} was back at {moment(up)}: "
-                    f"{where.what} had it.",
-                    *where.ops(),
-                )
+            first = (leavings or homecomings[1:])[0]
+            what = f"failed back {len(homecomings)} times" if len(homecomings) > 1 else "left its home director"
+            yield invalid(
+                f"{period.vip} {what} while nothing was injected, at {moment(first.time)}.",
+                *(index for move in (*homecomings, *leavings) for index in move.ops()),
             )
 
-    def _staying(self, vip: str, moves: Sequence[Move]) -> None:
-        for move in moves:
-            if not self._under_way(move):
-                self.wrong.append(
-                    invalid(
-                        f"{vip} went from {move.before.what} to {move.after.what} at {moment(move.time)}, while "
-                        "nothing was injected and auto_failback is off.",
-                        *move.ops(),
-                    )
-                )
+    def _late(self, period: Period) -> Iterator[Finding]:
+        holders = {span.what for span in period.held if span.start <= period.deadline < span.end}
+        late = [move for move in period.homecomings() if move.after.start > period.deadline]
+        strangers = holders - {period.home}
+        if period.deadline <= period.until and (late or strangers):
+            where = late[0].before if late else next(span for span in period.held if span.what in strangers)
+            yield invalid(
+                f"{period.vip} had not failed back {span_of(self.budget_ms)} after {period.home} was up again at "
+                f"{moment(period.up)}: {where.what} held it.",
+                *where.ops(),
+            )
 
-    def _under_way(self, move: Move) -> bool:
-        """Whether a move away from a director is the takeover of a fault of it that ended before."""
-        patience = round(budget.takeover_ms(self.cluster) * MS)
+    def _moved(self, period: Period) -> Iterator[Finding]:
+        for move in period.moves:
+            if not self._in_progress(move):
+                what = f"{period.vip} moved from {move.before.what} to {move.after.what} at {moment(move.time)}"
+                yield invalid(f"{what}, while nothing was injected and auto_failback is off.", *move.ops())
+
+    def _in_progress(self, move: Move) -> bool:
+        """Whether a move away from a director is the takeover of a fault there that ended before."""
+        patience = round(failover_budget.takeover_ms(self.cluster) * MS)
         return any(
-            one.touches(move.before.what) and one.start <= move.after.start <= one.end + patience
-            for one in self.injections
+            fault.touches(move.before.what) and fault.start <= move.after.start <= fault.end + patience
+            for fault in self.injections
         )
+
+    # --- whether anything was tested
 
     def doubts(self) -> Iterator[Finding]:
         """Why not all of the run can be judged."""
-        if not self.history.complete:
-            yield unknown("The run was killed: what came after is not known.")
-        yield from unproven(one for one in self.injections if one.touches(*self.cluster.directors))
+        return unproven(fault for fault in self.injections if fault.touches(*self.cluster.directors))
 
     def nothing_tested(self) -> Iterator[Finding]:
         """Why the run tested nothing."""
-        if len(self.rows) < self.settings.moved:
+        if len(self.away) < self.settings.moved:
+            verb = "was" if len(self.away) == 1 else "were"
             yield unknown(
-                f"{len(self.rows)} virtual IPs were away from home when a fault ended, and it takes "
-                f"{self.settings.moved} to tell."
+                f"{count_of(len(self.away), 'virtual IP')} {verb} away from home when a fault ended; at least "
+                f"{self.settings.moved} must be."
             )
-        elif not self.judged:
-            yield unknown(
-                f"The run ended before any virtual IP had to be home: {span_of(self.budget_ms)} after its home was "
-                "back."
-            )
+        elif not any(period.is_judged for period in self.away):
+            budget = span_of(self.budget_ms)
+            yield unknown(f"The run ended before any virtual IP had to fail back ({budget} after its home was up).")
+
+    # --- the verdict
+
+    def held(self) -> str:
+        """The sentence of a valid verdict."""
+        if not self.cluster.auto_failback:
+            return "Each virtual IP stayed where it was when its home director came back, as auto_failback is off."
+        slowest = max((period.numbers()["home_ms"] or 0 for period in self.away), default=0)
+        return (
+            f"Each virtual IP that was away failed back once, at most {span_of(slowest)} after its home director was "
+            "up again."
+        )
+
+    def evidence(self) -> set[int]:
+        """The ops at which a VIP that was away changed its owner."""
+        return {index for period in self.away for move in period.moves for index in move.ops()}

@@ -1,4 +1,4 @@
-"""Does every player's profile behave like one register, wherever it is read and written?"""
+"""Does each player's profile behave like a single register, whichever real server reads and writes it?"""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from harness.history.client_ops import (
     too_few,
     unless_gaps,
 )
-from harness.history.timeline import moment
+from harness.history.timeline import count_of, instant
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "linearizable"
 
 Value: TypeAlias = tuple[int, str]
-"""A player, and a motto of theirs."""
+"""A player and one of their mottos."""
 
 
 class LinearizableSettings(BaseModel):
@@ -40,45 +40,48 @@ class LinearizableSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    writes: int = Field(default=20, ge=1, description="How many acknowledged changes of a profile it takes to tell")
-    reads: int = Field(default=100, ge=1, description="How many reads of what this run wrote it takes to tell")
+    writes: int = Field(default=20, ge=1, description="Minimum number of acknowledged changes of profiles")
+    reads: int = Field(default=100, ge=1, description="Minimum number of reads that find a change of this run")
     search_s: float = Field(
         default=10,
         gt=0,
-        description="The longest search, in all, for players whose mottos are not unique; then unknown",
+        description="Time limit in seconds for searching the ops of all players whose mottos are not unique; after it "
+        "the verdict is unknown",
     )
 
 
 def check(history: History, settings: LinearizableSettings) -> Verdict:
-    """Each profile is a register: all its reads and writes can be put in one order that their times allow.
+    """Each profile is a register: its reads and writes fit into a single order that respects their times.
 
-    It sees ``profile-write`` and ``profile-read`` as the players record them. Mottos are ids of ops, so each is written
-    once, and the answer is exact (``algorithms/register_zones.py``). Where a player's motto was written twice, it
-    searches, and gives up after a time: the one thing here that depends on the machine, and it can only turn a verdict
-    to unknown. The site counts the changes of a profile. Such a version must never go back, belong to two mottos, or be
-    given out twice: seen even where no read fell between two writes.
+    The check sees ``profile-write`` and ``profile-read`` as the players record them. Mottos are ids of ops, so each is
+    written once, and the answer is exact (``algorithms/register_zones.py``). If a player wrote a motto twice, the check
+    searches for an order and gives up after a time limit. Only this depends on the speed of the machine, and it can
+    only make the verdict unknown. The site counts the changes of a profile. Such a version must never go back, belong
+    to two mottos, or be assigned twice; the check sees that even if there was no read between two writes.
 
-    A write without an answer may have happened at any time since, or never. What a profile was before the run is taken
-    to be the one motto that was read and not written; other writers than the run's own players are not known.
+    A write without an answer may have taken effect at any later time, or never. A motto that was read but not written
+    counts as the profile's value before the run, if there is only one. The check does not know about writers other than
+    the run's own players.
 
-    It cannot see what nobody read: too few reads make it unknown. Each player is judged alone.
+    The check cannot see what was not read, so too few reads make it unknown. It judges each player separately.
     """
-    facts = _Facts(history, settings)
+    profiles = _Profiles(history, settings)
     findings = [
         *doubts(history),
-        *facts.minimum_evidence(),
-        *facts.anomalies(),
-        *facts.strangers(),
-        *facts.refused_seen(),
+        *profiles.minimum_evidence(),
+        *profiles.anomalies(),
+        *profiles.not_written(),
+        *profiles.refused_seen(),
     ]
-    findings += [*facts.versions(), *facts.searched()]
-    players = len({player for player, _ in facts.mottos})
-    held = f"{players} profiles are linearizable: {len(facts.reads):,} reads and {len(facts.writes):,} changes."
-    return conclude(NAME, findings, held, facts.numbers())
+    findings += [*profiles.versions(), *profiles.searched()]
+    players = len({player for player, _ in profiles.mottos})
+    ops = f"{count_of(len(profiles.reads), 'read')} and {count_of(len(profiles.writes), 'change')}"
+    held = f"{count_of(players, 'profile')} {'is' if players == 1 else 'are'} linearizable: {ops}."
+    return conclude(NAME, findings, held, profiles.numbers())
 
 
-class _Facts:
-    """A history and all that is read from it once."""
+class _Profiles:
+    """The reads and writes of all profiles."""
 
     def __init__(self, history: History, settings: LinearizableSettings) -> None:
         self.history = history
@@ -89,43 +92,43 @@ class _Facts:
         self.refused = {_value(call): call for call in calls(history, "profile-write") if call.type == "fail"}
         self.repeated = {player for (player, _), times in self.mottos.items() if times > 1}
         self.own = [call for call in self.reads if _value(call) in self.mottos]
-        self.first, self.strange = self._not_written()
+        self.first, self.unwritten = self._unwritten()
         known = {*self.mottos, *self.first.items()}
         self.judged = [call for call in self.writes + self.reads if _value(call) in known]
         self.found = register_zones.Found({}, ())
         self.given_up: list[int] = []
 
-    def _not_written(self) -> tuple[dict[int, str], list[Call]]:
-        """What each player had from before the run, and the reads of further mottos that nobody wrote."""
+    def _unwritten(self) -> tuple[dict[int, str], list[Call]]:
+        """Each player's motto from before the run, and the reads of any other mottos that no player wrote."""
         first: dict[int, str] = {}
-        strange: list[Call] = []
+        unwritten: list[Call] = []
         for call in sorted(self.reads, key=lambda call: call.end):
             player, motto = value = _value(call)
             if value not in self.mottos and value not in self.refused and first.setdefault(player, motto) != motto:
-                strange.append(call)
-        return first, strange
+                unwritten.append(call)
+        return first, unwritten
 
     def minimum_evidence(self) -> Iterator[Finding]:
-        """Reasons to say that too little was tested."""
+        """Reasons why the run tested too little."""
         acknowledged = sum(call.ok for call in self.writes)
         yield from too_few("Acknowledged changes of profiles", acknowledged, self.settings.writes)
-        yield from too_few("Reads of profiles that the run had changed", len(self.own), self.settings.reads)
+        yield from too_few("Reads of changed profiles", len(self.own), self.settings.reads)
 
     # --- the register
 
     def anomalies(self) -> Iterator[Finding]:
-        """What the zones say of all players whose mottos are unique."""
+        """Anomalies of all players whose mottos are unique, by zones."""
         done = [call for call in self.judged if _value(call)[0] not in self.repeated]
         self.found = register_zones.judge(self._ops(done))
         for violation in self.found.examples:
-            told = [done[place] for place in violation.ops if place < len(done)]
-            yield invalid(self._sentence(violation.kind, told), *shown(told))
-        untold = sum(self.found.counts.values()) - len(self.found.examples)
-        if untold > 0:
-            yield invalid(f"{untold:,} more reads and writes of profiles contradict one another.")
+            involved = [done[place] for place in violation.ops if place < len(done)]
+            yield invalid(self._sentence(violation.kind, involved), *shown(involved))
+        unnamed = sum(self.found.counts.values()) - len(self.found.examples)
+        if unnamed > 0:
+            yield invalid(f"There are {count_of(unnamed, 'more contradiction')} between reads and writes of profiles.")
 
     def _ops(self, done: Sequence[Call]) -> register_zones.Ops:
-        """The ops, and behind them one write of each profile's first motto before all time."""
+        """The ops, followed by a write of each profile's first motto before the run."""
         values = [*map(_value, done), *(value for value in self.first.items() if value[0] not in self.repeated)]
         codes = {value: code for code, value in enumerate(dict.fromkeys(values))}
         players = {player: code for code, player in enumerate(dict.fromkeys(player for player, _ in values))}
@@ -138,62 +141,64 @@ class _Facts:
             end=ints([call.end for call in done] + before),
         )
 
-    def _sentence(self, kind: str, told: Sequence[Call]) -> str:
-        player = _value(told[0])[0]
-        mottos = list(dict.fromkeys(_value(call)[1] for call in told))
-        last = max(told, key=lambda call: call.start)
+    def _sentence(self, kind: str, calls: Sequence[Call]) -> str:
+        player = _value(calls[0])[0]
+        mottos = list(dict.fromkeys(_value(call)[1] for call in calls))
+        last = max(calls, key=lambda call: call.start)
         if kind == register_zones.EARLY:
-            return f"Player {player}'s motto {mottos[0]!r} was read before its write began, at {moment(told[0].start)}."
+            return f"Player {player}'s motto {mottos[0]!r} was read at {instant(calls[0].start)}."
         both = " and ".join(map(repr, mottos)) if len(mottos) > 1 else f"{mottos[0]!r} and the one before the run"
         if kind == register_zones.STALE:
-            return f"Player {player} had two mottos at once, {both}: one was read too late, by {moment(last.start)}."
-        return f"Player {player}'s motto went back and forth between {both}, by {moment(last.start)}."
+            read = f"one of them was read too late, at {instant(last.start)}"
+            return f"Player {player} had 2 mottos at once, {both}; {read}."
+        return f"Player {player}'s motto went back and forth between {both} until {instant(last.start)}."
 
-    def strangers(self) -> Iterator[Finding]:
-        """Mottos that nobody wrote."""
-        if self.strange:
-            values = [f"{motto!r} of player {player}" for player, motto in dict.fromkeys(map(_value, self.strange))]
-            yield unless_gaps(
-                self.history, f"Mottos were read that nobody wrote: {named(values)}.", *shown(self.strange)
-            )
+    def not_written(self) -> Iterator[Finding]:
+        """Mottos that no player wrote."""
+        if self.unwritten:
+            values = [f"{motto!r} of player {player}" for player, motto in dict.fromkeys(map(_value, self.unwritten))]
+            sentence = f"Reads found mottos that no player wrote: {named(values)}."
+            yield unless_gaps(self.history, sentence, *shown(self.unwritten))
 
     def refused_seen(self) -> Iterator[Finding]:
-        """Mottos of writes that certainly were not made."""
+        """Mottos of writes that certainly failed."""
         seen = [call for call in self.reads if _value(call) in self.refused and _value(call) not in self.mottos]
         if seen:
             values = [f"{motto!r} of player {player}" for player, motto in dict.fromkeys(map(_value, seen))]
             writes = [self.refused[value] for value in dict.fromkeys(map(_value, seen))]
-            sentence = f"Mottos were read whose change the site had refused: {named(values)}."
+            sentence = f"Reads found mottos whose change the site had refused: {named(values)}."
             yield invalid(sentence, *shown(writes), *shown(seen))
 
     # --- the versions
 
     def versions(self) -> Iterator[Finding]:
-        """Versions that went back, were given out twice, or belong to two mottos."""
-        told = [call for call in self.writes if call.ok] + self.reads
+        """Versions that went back, were assigned twice, or belong to two mottos."""
+        answers = [call for call in self.writes if call.ok] + self.reads
         marks = monotonic.Marks(
-            key=ints([call.number("player") for call in told]),
-            number=ints([call.number("version") for call in told]),
-            write=flags([call.invoke.f == "profile-write" for call in told]),
-            start=starts(told),
-            end=ends(told),
+            key=ints([call.number("player") for call in answers]),
+            number=ints([call.number("version") for call in answers]),
+            write=flags([call.invoke.f == "profile-write" for call in answers]),
+            start=starts(answers),
+            end=ends(answers),
         )
         back, twice = monotonic.backsteps(marks), monotonic.shared(marks)
-        for one, other in back.examples:
-            yield invalid(_went_back(told[one], told[other]), *told[one].ops, *told[other].ops)
-        for one, other in twice.examples:
-            what = f"version {told[one].number('version')} of player {told[one].number('player')}"
-            yield invalid(f"Two changes were both given {what}.", *told[one].ops, *told[other].ops)
-        untold = back.count + twice.count - len(back.examples) - len(twice.examples)
-        if untold:
-            yield invalid(f"{untold:,} more versions of profiles went back, or were given out twice.")
-        yield from self._torn(told)
+        for early, late in back.examples:
+            before, after = answers[early], answers[late]
+            yield invalid(_went_back(before, after), *before.ops, *after.ops)
+        for place, same in twice.examples:
+            one, other = answers[place], answers[same]
+            version = f"version {one.number('version')} of player {one.number('player')}"
+            yield invalid(f"Two changes were both assigned {version}.", *one.ops, *other.ops)
+        unnamed = back.count + twice.count - len(back.examples) - len(twice.examples)
+        if unnamed:
+            yield invalid(f"{count_of(unnamed, 'more version')} went back or were assigned twice.")
+        yield from self._torn(answers)
 
-    def _torn(self, told: Sequence[Call]) -> Iterator[Finding]:
-        """A version is one motto's, and a motto that was written once has one version."""
+    def _torn(self, answers: Sequence[Call]) -> Iterator[Finding]:
+        """A version belongs to one motto, and a motto that was written once has one version."""
         by_version: dict[tuple[int, int], Call] = {}
         by_motto: dict[Value, Call] = {}
-        for call in told:
+        for call in answers:
             player, motto = _value(call)
             version = call.number("version")
             one = by_version.setdefault((player, version), call)
@@ -204,13 +209,13 @@ class _Facts:
             one = by_motto.setdefault((player, motto), call)
             if player not in self.repeated and one.number("version") != version:
                 two = f"{one.number('version')} and {version}"
-                yield invalid(f"Player {player}'s motto {motto!r} had the versions {two}.", *one.ops, *call.ops)
+                yield invalid(f"Player {player}'s motto {motto!r} had versions {two}.", *one.ops, *call.ops)
                 return
 
     # --- the search
 
     def searched(self) -> Iterator[Finding]:
-        """The players of whom a motto was written more than once."""
+        """Players who wrote a motto more than once."""
         until = time.monotonic() + self.settings.search_s
         mine: dict[int, list[Call]] = defaultdict(list)
         for call in self.judged:
@@ -223,8 +228,10 @@ class _Facts:
             elif not answer:
                 yield invalid(f"Player {player}'s profile is not linearizable.", *shown(done))
         if self.given_up:
-            players = named(self.given_up)
-            yield unknown(f"The search was given up after {self.settings.search_s:g} s, for player {players}.")
+            players = f"player{'' if len(self.given_up) == 1 else 's'} {named(self.given_up)}"
+            yield unknown(
+                f"The search hit its limit of {self.settings.search_s:g} s before it reached an answer for {players}."
+            )
 
     def numbers(self) -> dict[str, Any]:
         """What was measured."""
@@ -232,7 +239,7 @@ class _Facts:
             "players": len({player for player, _ in self.mottos}),
             "changes": len(self.writes),
             "acknowledged": sum(call.ok for call in self.writes),
-            "nobody_knows": sum(not call.ok for call in self.writes),
+            "indeterminate": sum(not call.ok for call in self.writes),
             "refused": len(self.refused),
             "reads": len(self.reads),
             "reads_of_changes": len(self.own),
@@ -251,8 +258,8 @@ def _searchable(call: Call) -> wing_gong.Call:
 
 
 def _went_back(one: Call, other: Call) -> str:
-    told = "was given" if other.invoke.f == "profile-write" else "had"
+    verb = "was assigned" if other.invoke.f == "profile-write" else "had"
     return (
-        f"Player {one.number('player')} had version {one.number('version')} by {moment(one.end)} and {told} "
-        f"{other.number('version')} after {moment(other.start)}."
+        f"Player {one.number('player')} had version {one.number('version')} by {instant(one.end)} but {verb} version "
+        f"{other.number('version')} after {instant(other.start)}."
     )

@@ -1,4 +1,4 @@
-"""For how long did each virtual IP not answer, and was that within what the cluster's own settings allow?"""
+"""How long was each virtual IP unreachable, and do the cluster's own settings allow that?"""
 
 from __future__ import annotations
 
@@ -10,25 +10,24 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks import budget
-from harness.checks.ownership import claims
-from harness.history import History, Op, Pair
+from harness.history import History, Op, Pair, failover_budget
+from harness.history.arp_claims import claims
 from harness.history.injections import (
     Injection,
-    Stretch,
     failed_servers,
     injections,
-    merged,
-    overlaps,
 )
+from harness.history.intervals import Intervals, silences
+from harness.history.phases import TAKEOVER_PHASES
 from harness.history.timeline import (
     DOWN,
     MS,
     Holding,
+    count_of,
+    distinct_spans,
     holdings,
     moment,
     ms,
-    silences,
     span_of,
     watched,
 )
@@ -37,69 +36,68 @@ from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknow
 
 NAME = "outage"
 
-PARTS = ("detection", "takeover", "announcement", "answer")
-"""The parts of a takeover outage, in the order in which they follow one another."""
-
 
 class OutageSettings(BaseModel):
     """``[checks.outage]``. Durations are milliseconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    losses: int = Field(default=3, ge=2, description="How many probes lost in a row make an outage")
+    losses: int = Field(default=3, ge=2, description="Number of consecutive lost probes that make an outage")
     takeover_ms: float | None = Field(
         default=None,
         gt=0,
-        description="The longest outage after the owner's machine fell; left out: deadtime + keepalive + the start of "
-        "all its resources + answer",
+        description="Longest outage after the owner went down; default: deadtime + keepalive + the start of all its "
+        "resources + answer_ms",
     )
     failback_ms: float | None = Field(
         default=None,
         gt=0,
-        description="The longest outage while one director hands the address to the other; left out: the start of all "
-        "its resources + answer",
+        description="Longest outage while one director hands the address to the other; default: the start of all its "
+        "resources + answer_ms",
     )
     real_server_ms: float | None = Field(
         default=None,
         gt=0,
-        description="The longest outage while a real server fails that no director has noticed yet; left out: "
-        "failurecount * (checkinterval + the time-outs of all that hangs in one round) + margin",
+        description="Longest outage while a real server fails and no director has noticed it; default: failurecount * "
+        "(checkinterval + the timeouts of all checks that hang in one round) + margin_ms",
     )
     margin_ms: float = Field(
-        default=3000, ge=0, description="Added to that: what a round of checks of sound servers takes on this machine"
+        default=3000,
+        ge=0,
+        description="Added to that default: the duration of a round of checks of sound servers on this machine",
     )
-    other_ms: float = Field(default=0, ge=0, description="The longest outage that nothing explains")
-    answer_ms: float = Field(default=1000, ge=0, description="From the announcement to the first good answer")
+    other_ms: float = Field(default=0, ge=0, description="Longest outage without an explanation")
+    answer_ms: float = Field(default=1000, ge=0, description="Time from the announcement to the first good answer")
     held_ms: float = Field(
         default=5000,
         gt=0,
-        description="The longest silence once the new owner has the address: announcing it is what is left to do",
+        description="Longest silence once the new owner has the address; it only has to announce it then",
     )
-    before_ms: float = Field(default=1000, ge=0, description="How long before an outage its cause may lie")
+    before_ms: float = Field(default=1000, ge=0, description="How long before an outage its cause may have happened")
     settle_ms: float = Field(
         default=2000,
         ge=0,
-        description="An outage that begins this soon after the new owner got the address is part of the same change: "
+        description="An outage that begins this soon after the new owner got the address belongs to the same change: "
         "heartbeat's scripts still run on the new owner (1.6 s measured), and it answers slowly",
     )
     late_ms: float = Field(
         default=1000,
         gt=0,
-        description="An answer as late as this counts as lost: it came by a retransmission, whose timer starts at 1 s "
+        description="An answer this late counts as lost: it came by a retransmission, whose timer starts at 1 s "
         "(RFC 6298)",
     )
-    stop_ms: float = Field(default=1000, gt=0, description="The longest time without sending a probe")
-    probes: int = Field(default=20, ge=1, description="How many probes a virtual IP needs at least")
+    stop_ms: float = Field(default=1000, gt=0, description="Longest time without sending a probe")
+    probes: int = Field(default=20, ge=1, description="Minimum number of probes of a virtual IP")
 
     def budget(self, cause: Cause, cluster: Cluster) -> float:
-        """The longest outage that it may be the cause of."""
+        """The longest outage that this cause excuses."""
         match cause.kind:
             case "takeover":
-                own, usual = self.takeover_ms, budget.takeover_ms(cluster) + self.answer_ms
+                own, usual = self.takeover_ms, failover_budget.takeover_ms(cluster) + self.answer_ms
             case "handover":
-                own, usual = self.failback_ms, budget.handover_ms(cluster) + self.answer_ms
+                own, usual = self.failback_ms, failover_budget.handover_ms(cluster) + self.answer_ms
             case "real server failure":
-                own, usual = self.real_server_ms, budget.notice_ms(cluster, len(cause.failed)) + self.margin_ms
+                own, usual = self.real_server_ms, failover_budget.notice_ms(cluster, len(cause.failed)) + self.margin_ms
             case _:
                 own, usual = self.other_ms, 0
         return usual if own is None else own
@@ -138,10 +136,9 @@ class LossStreak:
 
 @dataclass(frozen=True)
 class Cause:
-    """Why an outage may be: its kind, the op at which it began, who had the VIP and who got it.
+    """What explains an outage: its kind, the op at which it began, who held the VIP and who took it.
 
-    Of a real server's failure also all that failed about then; of a disturbance, which is not where the VIP is, its
-    name.
+    ``failed`` are the real servers that failed at about that time; ``fault`` is the name of a fault elsewhere.
     """
 
     kind: str
@@ -153,85 +150,82 @@ class Cause:
 
     @property
     def survivor_name(self) -> str | None:
-        """The director that got it."""
+        """The director that took it."""
         return self.survivor.what if self.survivor else None
 
 
 @dataclass(frozen=True)
 class Outage:
-    """The rows of lost probes that one cause explains, by time. With no cause, each row is an outage of its own."""
+    """The loss streaks that one cause explains, by time. Without a cause, each streak is an outage of its own."""
 
     cause: Cause
-    rows: tuple[LossStreak, ...]
+    streaks: tuple[LossStreak, ...]
 
     @property
     def lost(self) -> tuple[Pair, ...]:
-        """The lost probes of all its rows."""
-        return tuple(pair for row in self.rows for pair in row.lost)
+        """The lost probes of all its streaks."""
+        return tuple(pair for streak in self.streaks for pair in streak.lost)
 
     @property
     def after(self) -> Pair | None:
-        """The first good probe after the last row."""
-        return self.rows[-1].after
+        """The first good probe after the last streak."""
+        return self.streaks[-1].after
 
     def bounds(self, stop_ns: int) -> tuple[float, float | None]:
         """It was longer than the first and shorter than the second, in ms (None: no good probe on one side).
 
-        Good answers between two rows shorten what is certain (the lower bound) and not what is possible.
+        Good answers between two streaks shorten what is certain (the lower bound) and not what is possible.
         """
-        first, last = self.rows[0], self.rows[-1]
-        lower = ms(sum(row.lower_ns(stop_ns) for row in self.rows))
+        first, last = self.streaks[0], self.streaks[-1]
+        lower = ms(sum(streak.lower_ns(stop_ns) for streak in self.streaks))
         return lower, ms(last.end - first.start) if first.before and last.after else None
 
-    def held_in_vain_ms(self) -> float:
-        """For how long at least it did not answer though its new owner had it."""
+    def silent_after_takeover_ms(self) -> float:
+        """For how long at least it did not answer although its new owner held it."""
         survivor = self.cause.survivor
         return max(0.0, ms(self.lost[-1].invoke.time - survivor.start)) if survivor else 0.0
 
     def ops(self) -> tuple[int, ...]:
-        """The ops at the bounds of its rows."""
-        return tuple(dict.fromkeys(index for row in self.rows for index in row.ops()))
+        """The ops at the bounds of its streaks."""
+        return tuple(dict.fromkeys(index for streak in self.streaks for index in streak.ops()))
 
 
 def check(history: History, settings: OutageSettings) -> Verdict:
-    """Each VIP answers a fast probe at all times but for takeovers and handovers within their budgets.
+    """Each VIP answers a fast probe at all times, except during takeovers and handovers within their budgets.
 
-    The probe is open loop: it sends every so often whether answers come or not, so an outage cannot silence it. k
-    losses in a row, d apart, are an outage longer than (k-1)d and shorter than (k+1)d. The bounds here come from the
+    The probe is open loop: it sends at a fixed interval whether answers come or not, so an outage cannot silence it. k
+    consecutive losses, d apart, are an outage longer than (k-1)d and shorter than (k+1)d. The bounds here come from the
     actual times: it was longer than from the first to the last lost probe's sending, and shorter than from the last
     good probe's sending to the next good answer. (To the answer, because a packet can wait for its neighbour's address:
-    at its sending nobody may have been there.) An outage is invalid when even its lower bound is over budget, and
-    unknown when only its upper bound is. It is invalid, too, when the address is silent for long after its new owner
-    has it: most of a takeover's budget is for heartbeat's scripts, which are through by then.
+    when it was sent the VIP may have had no owner.) An outage is invalid when even its lower bound exceeds the budget,
+    and unknown when only its upper bound does. It is also invalid when the address stays silent for long after its new
+    owner has it: most of a takeover's budget is for heartbeat's scripts, which have finished by then.
 
-    A probe that waited in vain while the client's machine stood still for half of that time says nothing, and counts as
-    not sent.
+    A probe without an answer does not count as sent when the client was stalled for half of the time that it waited.
 
     It cannot see outages shorter than k-1 probes, nor those of a part of the clients: it is one client. Losses that are
-    not in a row are counted and not judged. A virtual IP whose owner did not fail has no budget at all, with two
-    exceptions. While a real server certainly fails that no director can have noticed yet, it gets the next connections,
-    too (under wlc more than the others: it is never busy), and that may take as long as noticing takes. And while
-    something else is in that touches real servers or the client alone, nobody can tell whether it was the VIP.
+    not consecutive are counted and not judged. A virtual IP whose owner did not fail has no budget, with two
+    exceptions. A real server that certainly fails, and that no director can have noticed yet, still gets new
+    connections (under wlc more than the others: it is never busy); that may take as long as noticing takes. And while
+    another fault touches only real servers or the client, the cause is unknown.
 
-    What a change of owner explains is one outage, though it may come in several stretches: a new owner that has the
-    address and is still busy with the rest of its scripts answers, stalls, and answers again. From the first loss to
-    the last answer all of it has to be within the one budget.
+    What a change of owner explains is one outage, though it may have several loss streaks: a new owner that has the
+    address and is still busy with the rest of its scripts answers, stalls, and answers again. The budget counts from
+    the first loss to the last answer.
 
-    A takeover's outage is split where witnesses allow it: detection (until the survivor's log says that the owner is
+    A takeover's outage is split where the samples allow it: detection (until the survivor's log declares the owner
     dead), takeover (until the survivor has the address), announcement (until its first gratuitous ARP) and answer
     (until the next good probe is sent). A part whose bounds are missing or in the wrong order is None.
     """
-    facts = _Facts(history, settings)
+    judge = _OutageJudge(history, settings)
     findings: list[Finding] = []
-    if not history.complete:
-        findings.append(unknown("The run was killed: what came after is not known."))
     for vip in history.cluster.vips:
-        findings += [*facts.probe_findings(vip), *facts.outage_findings(vip)]
-    return conclude(NAME, findings, "" if findings else facts.held(), facts.numbers(), facts.evidence())
+        findings += [*judge.probe_findings(vip), *judge.outage_findings(vip)]
+    return conclude(NAME, findings, "" if findings else judge.held(), judge.numbers(), judge.evidence())
 
 
-class _Facts:
-    """A history and all that is read from it once."""
+class _OutageJudge:
+    """Groups the lost probes of each VIP into outages, finds their causes, and judges them."""
 
     def __init__(self, history: History, settings: OutageSettings) -> None:
         self.history = history
@@ -240,23 +234,25 @@ class _Facts:
         self.held_by = holdings(history)
         self.injections = injections(history)
         self.claims = claims(history, 0, history.end_ns)
-        self.stood_still = _standstills(history)
+        self.stalls = _stalls(history)
         self.sent = {vip: self._sent(vip) for vip in history.cluster.vips}
         self.probes = {vip: self._probes(vip) for vip in history.cluster.vips}
-        self.rows = {vip: _rows([(pair, self.good(pair)) for pair in pairs]) for vip, pairs in self.probes.items()}
-        self.outages = {vip: self._outages(vip) for vip in self.rows}
+        self.streaks = {
+            vip: _streaks([(pair, self.good(pair)) for pair in pairs]) for vip, pairs in self.probes.items()
+        }
+        self.outages = {vip: self._outages(vip) for vip in self.streaks}
 
     def _sent(self, vip: str) -> list[Pair]:
-        """All probes that can tell something."""
+        """All probes, without those that the client itself delayed."""
         pairs = [pair for pair in self.history.pairs("http") if pair.invoke.get("vip") == vip]
         return [pair for pair in pairs if self.good(pair) or not self.overslept(pair)]
 
     def overslept(self, pair: Pair) -> bool:
-        """True when the client's machine stood still for half of the time that this probe waited, or more."""
+        """True when the client was stalled for half of the time that this probe waited, or more."""
         if pair.completion is None or pair.completion.type == "fail":
             return False
         start, end = pair.invoke.time, pair.completion.time
-        asleep = sum(max(0, min(till, end) - max(since, start)) for since, till in self.stood_still)
+        asleep = self.stalls.length_within(start, end)
         return 2 * asleep >= end - start
 
     def _probes(self, vip: str) -> list[Pair]:
@@ -277,53 +273,53 @@ class _Facts:
 
     def _outages(self, vip: str) -> list[Outage]:
         found: list[Outage] = []
-        for row in self.rows[vip]:
-            if len(row.lost) < self.settings.losses:
+        for streak in self.streaks[vip]:
+            if len(streak.lost) < self.settings.losses:
                 continue
-            cause = self.cause(vip, row)
+            cause = self.cause(vip, streak)
             if found and cause.op is not None and cause == found[-1].cause:
-                found[-1] = replace(found[-1], rows=(*found[-1].rows, row))
+                found[-1] = replace(found[-1], streaks=(*found[-1].streaks, streak))
             else:
-                found.append(Outage(cause, (row,)))
+                found.append(Outage(cause, (streak,)))
         return found
 
     # --- causes
 
-    def cause(self, vip: str, row: LossStreak) -> Cause:
-        """The first thing that happened to the VIP's ownership about then, or else the change that just ended."""
-        since = row.start - round(self.settings.before_ms * MS)
+    def cause(self, vip: str, streak: LossStreak) -> Cause:
+        """The first change of the VIP's owner at about that time, or else the change that just ended."""
+        since = streak.start - round(self.settings.before_ms * MS)
         spans = [span for span in self.held_by.get(vip, []) if not span.frozen]
         changes = [cause for span in spans if (cause := _change(spans, span)) is not None]
         for kind in ("takeover", "handover"):
             for cause in changes:
-                if cause.kind == kind and cause.op and since <= cause.op.time <= row.end:
+                if cause.kind == kind and cause.op and since <= cause.op.time <= streak.end:
                     return cause
-        settling = row.start - round(self.settings.settle_ms * MS)
-        ended = [cause for cause in changes if cause.survivor and settling <= cause.survivor.start <= row.start]
-        return ended[-1] if ended else self.elsewhere(row)
+        settling = streak.start - round(self.settings.settle_ms * MS)
+        ended = [cause for cause in changes if cause.survivor and settling <= cause.survivor.start <= streak.start]
+        return ended[-1] if ended else self.elsewhere(streak)
 
-    def elsewhere(self, row: LossStreak) -> Cause:
-        """What was in about then that touches real servers or the client alone, if anything."""
-        web, about = frozenset(self.history.cluster.web), [one for one in self.injections if _about(one, row)]
-        for one in about:
-            failed = self.failing(one) if one.targets <= web else frozenset()
-            if failed and one.proof:
-                cause = Cause("real server failure", one.proof, failed=failed)
-                noticed = one.proof.time + round(self.settings.budget(cause, self.history.cluster) * MS)
-                if row.start <= noticed:
+    def elsewhere(self, streak: LossStreak) -> Cause:
+        """A fault at about that time that touches only real servers or the client, if there is one."""
+        web, about = frozenset(self.history.cluster.web), [each for each in self.injections if _about(each, streak)]
+        for each in about:
+            failed = self.failing(each) if each.targets <= web else frozenset()
+            if failed and each.proof:
+                cause = Cause("real server failure", each.proof, failed=failed)
+                noticed = each.proof.time + round(self.settings.budget(cause, self.history.cluster) * MS)
+                if streak.start <= noticed:
                     return cause
-        for one in about:
-            unsure = one.targets <= web and not (one.proof and self.failing(one))
-            if one.targets and (unsure or one.targets == {"client"}):
-                return Cause("disturbance", one.proof, fault=one.fault)
+        for each in about:
+            unsure = each.targets <= web and not (each.proof and self.failing(each))
+            if each.targets and (unsure or each.targets == {"client"}):
+                return Cause("disturbance", each.proof, fault=each.fault)
         return Cause("other")
 
     def failing(self, about: Injection) -> frozenset[str]:
         """The real servers that fail because of a fault, and because of others meanwhile; none where it fails none."""
         if not failed_servers(self.history, about):
             return frozenset()
-        meanwhile = [one for one in self.injections if one.start <= about.end and about.start <= one.end]
-        return frozenset[str]().union(*(failed_servers(self.history, one) for one in meanwhile))
+        meanwhile = [each for each in self.injections if each.start <= about.end and about.start <= each.end]
+        return frozenset[str]().union(*(failed_servers(self.history, each) for each in meanwhile))
 
     def milestones(self, vip: str, outage: Outage) -> list[Op | None]:
         """The ops at which a takeover's parts begin and end: fall, declared dead, address held, announced, answered."""
@@ -340,8 +336,10 @@ class _Facts:
         ]
 
     def declared_dead(self, survivor: str, cause: Cause) -> Op | None:
-        """heartbeat's own words: ``node lb-1: is dead`` (heartbeat 3, mark_node_dead in heartbeat.c)."""
-        words = re.compile(rf"node {re.escape(cause.owner or '')}: is dead", re.IGNORECASE)
+        """The first line of the survivor's log that declares the owner dead; None when the words for it are unknown."""
+        if not self.history.cluster.peer_dead:
+            return None
+        words = re.compile(self.history.cluster.peer_dead.replace("{node}", re.escape(cause.owner or "")))
         for op in self.history.by_time().of("log"):
             mine = op.process.startswith(f"log:{survivor}:")
             if mine and cause.op and op.time >= cause.op.time and words.search(str(op.value)):
@@ -357,64 +355,63 @@ class _Facts:
     # --- what is wrong
 
     def probe_findings(self, vip: str) -> Iterator[Finding]:
-        """Reasons why the probe's silence says nothing."""
+        """Reasons why the probe cannot show an outage."""
         sends = [pair.invoke.time for pair in self.probes[vip]]
         if len(sends) < self.settings.probes:
-            yield unknown(f"{vip} was probed {len(sends)} times, and {self.settings.probes} are needed to tell.")
+            yield unknown(
+                f"{vip} was probed {count_of(len(sends), 'time')}; at least {self.settings.probes} are needed."
+            )
         for since, till in self.stops(vip):
-            why = ": the client's machine stood still" if overlaps(self.stood_still, since, till) else ""
+            why = ": the client was stalled" if self.stalls.overlaps(since, till) else ""
             yield unknown(f"{vip} was not probed from {moment(since)} to {moment(till)}{why}.")
         first_fault = min((op.time for op in self.history.seen("fault")), default=None)
         if sends and first_fault is not None and first_fault < sends[0]:
-            yield unknown(f"{vip} was first probed at {moment(sends[0])}, after the first fault began.")
+            yield unknown(f"{vip} was first probed at {moment(sends[0])}, after the first fault started.")
 
     def stops(self, vip: str) -> list[tuple[int, int]]:
-        """When the run went on and no probe was sent, an answer to come or not."""
+        """When no probe was sent although the run went on."""
         stop = round(self.settings.stop_ms * MS)
         sends = [pair.invoke.time for pair in self.sent[vip]]
         return silences(sends, min(sends), self.until, stop) if sends else []
 
     def outage_findings(self, vip: str) -> Iterator[Finding]:
-        """What is wrong with any of them."""
+        """What is wrong with the outages of a VIP."""
         yield from filter(None, (self.finding(vip, outage) for outage in self.outages[vip]))
 
     def finding(self, vip: str, outage: Outage) -> Finding | None:
-        """What is wrong with one; None when nothing is."""
+        """What is wrong with one outage; None when nothing is."""
         kind, ops = outage.cause.kind, outage.ops()
         budget = self.settings.budget(outage.cause, self.history.cluster)
         lower, upper = self.bounds(outage)
-        what = f"{vip} did not answer for {_between(lower, upper)} from {moment(outage.lost[0].invoke.time)}"
-        allowed = f"{_KINDS[kind]} may take {span_of(budget)}" if budget else f"{_KINDS[kind]} has no budget"
+        what = f"{vip} was unreachable for {_between(lower, upper)} from {moment(outage.lost[0].invoke.time)}"
         if outage.after is None and self.history.complete:
-            return invalid(f"{vip} was not back at the end: no answer since {moment(outage.rows[-1].start)}.", *ops)
+            return invalid(f"{vip} had not recovered when the run ended ({_last_answer(outage)}).", *ops)
         if kind == "disturbance" and (upper is None or upper > budget):
-            return unknown(f"{what}, while {outage.cause.fault} was in: nobody can tell whether the address was.", *ops)
+            return unknown(f"{what}, while {outage.cause.fault} was active: the cause is unknown.", *ops)
         if lower > budget:
-            return invalid(f"{what}, and {allowed}.", *ops)
-        if (held := outage.held_in_vain_ms()) > self.settings.held_ms:
-            return invalid(
-                f"{what}: for {span_of(held)} after {outage.cause.survivor_name} had it, and that may take "
-                f"{span_of(self.settings.held_ms)}.",
-                *ops,
-            )
+            return invalid(f"{what}; {_allowed(kind, budget)}.", *ops)
+        if (held := outage.silent_after_takeover_ms()) > self.settings.held_ms:
+            took, limit = distinct_spans(held, self.settings.held_ms)
+            owner = outage.cause.survivor_name
+            return invalid(f"{what}: {owner} had the address for {took} of that time; {limit} is allowed.", *ops)
         if upper is None or upper > budget:
-            return unknown(f"{what}, and {allowed}: the probe is too coarse to tell.", *ops)
+            return unknown(f"{what}; {_allowed(kind, budget)}. The probe is too coarse to decide.", *ops)
         return None
 
     def bounds(self, outage: Outage) -> tuple[float, float | None]:
         return outage.bounds(round(self.settings.stop_ms * MS))
 
-    # --- what is said
+    # --- the verdict
 
     def held(self) -> str:
-        told = [self.numbers_of(vip, outage) for vip, outages in self.outages.items() for outage in outages]
-        if not told:
-            return "Every virtual IP answered all the time."
-        worst = max(told, key=lambda outage: (outage["kind"] == "takeover", outage["lower_ms"]))
-        spared = self.probes.keys() - {outage["vip"] for outage in told}
-        others = f" {_list(sorted(spared))} answered all the time." if spared else ""
+        outages = [self.numbers_of(vip, outage) for vip, found in self.outages.items() for outage in found]
+        if not outages:
+            return "Every virtual IP answered at all times."
+        worst = max(outages, key=lambda outage: (outage["kind"] == "takeover", outage["lower_ms"]))
+        spared = self.probes.keys() - {outage["vip"] for outage in outages}
+        others = f" {' and '.join(sorted(spared))} answered at all times." if spared else ""
         return (
-            f"{worst['vip']} did not answer for {span_of(worst['estimate_ms'])} ± {span_of(worst['plus_minus_ms'])} "
+            f"{worst['vip']} was unreachable for {span_of(worst['estimate_ms'])} ± {span_of(worst['plus_minus_ms'])} "
             f"{_WHEN[worst['kind']]}, within the budget of {span_of(worst['budget_ms'])}.{others}"
         )
 
@@ -428,7 +425,7 @@ class _Facts:
         pairs = self.probes[vip]
         sends = [pair.invoke.time for pair in pairs]
         steps = sorted(later - earlier for earlier, later in pairwise(sends))
-        isolated = [len(row.lost) for row in self.rows[vip] if len(row.lost) < self.settings.losses]
+        isolated = [len(streak.lost) for streak in self.streaks[vip] if len(streak.lost) < self.settings.losses]
         return {
             "probes": len(pairs),
             "good": sum(self.good(pair) for pair in pairs),
@@ -449,7 +446,7 @@ class _Facts:
             "from_ms": ms(outage.lost[0].invoke.time),
             "to_ms": ms(outage.lost[-1].invoke.time),
             "lost": len(outage.lost),
-            "stretches": len(outage.rows),
+            "stretches": len(outage.streaks),
             "lower_ms": lower,
             "upper_ms": upper,
             "estimate_ms": round((lower + upper) / 2, 3) if upper is not None else lower,
@@ -468,7 +465,7 @@ class _Facts:
             return {}
         answer = outage.after.completion if outage.after else None
         return {
-            "parts_ms": dict(zip(PARTS, [_part(*bounds) for bounds in pairwise(marks)], strict=True)),
+            "parts_ms": dict(zip(TAKEOVER_PHASES, [_part(*bounds) for bounds in pairwise(marks)], strict=True)),
             "fell_at_ms": ms(marks[0].time) if marks[0] else None,
             "answered_at_ms": ms(answer.time) if answer else None,
         }
@@ -485,31 +482,31 @@ class _Facts:
 _KINDS: Mapping[str, str] = {
     "takeover": "a takeover",
     "handover": "a handover",
-    "real server failure": "a real server's failure",
-    "disturbance": "a disturbance elsewhere",
-    "other": "an outage without a cause",
+    "real server failure": "a failing real server",
+    "disturbance": "a fault elsewhere",
+    "other": "an unexplained outage",
 }
 _WHEN: Mapping[str, str] = {
-    "takeover": "in its takeover",
-    "handover": "in its handover",
+    "takeover": "during the takeover",
+    "handover": "during the handover",
     "real server failure": "while a real server failed",
-    "disturbance": "while something else was disturbed",
-    "other": "without a cause",
+    "disturbance": "while another fault was active",
+    "other": "without an explanation",
 }
 
 
-def _about(one: Injection, row: LossStreak) -> bool:
-    return one.start <= row.end and row.start <= one.settled
+def _about(injection: Injection, streak: LossStreak) -> bool:
+    return injection.start <= streak.end and streak.start <= injection.settled
 
 
-def _standstills(history: History) -> list[Stretch]:
-    """When the client's machine stood still, as its probes noticed afterwards."""
+def _stalls(history: History) -> Intervals:
+    """When the client was stalled, as its probes noticed afterwards."""
     noticed = [op for op in history.of("http") if op.error == "probe overrun" and op.get("late_ms")]
-    return merged((op.time - round(op["late_ms"] * MS), op.time) for op in noticed)
+    return Intervals((op.time - round(op["late_ms"] * MS), op.time) for op in noticed)
 
 
-def _rows(probes: Sequence[tuple[Pair, bool]]) -> list[LossStreak]:
-    rows: list[LossStreak] = []
+def _streaks(probes: Sequence[tuple[Pair, bool]]) -> list[LossStreak]:
+    streaks: list[LossStreak] = []
     before: Pair | None = None
     lost: list[Pair] = []
     for pair, good in probes:
@@ -517,13 +514,13 @@ def _rows(probes: Sequence[tuple[Pair, bool]]) -> list[LossStreak]:
             lost.append(pair)
             continue
         if lost:
-            rows.append(LossStreak(before, tuple(lost), pair))
+            streaks.append(LossStreak(before, tuple(lost), pair))
         before, lost = pair, []
-    return [*rows, LossStreak(before, tuple(lost), None)] if lost else rows
+    return [*streaks, LossStreak(before, tuple(lost), None)] if lost else streaks
 
 
 def _change(spans: Sequence[Holding], gone: Holding) -> Cause | None:
-    """What the end of this holding was: its owner fell, or handed the VIP over; None when it came back to the owner."""
+    """Why a holding ended: its owner went down, or handed the VIP over; None when the same owner took it again."""
     if gone.ended_by is None:
         return None
     later = [span for span in spans if span.start >= gone.end]
@@ -546,5 +543,10 @@ def _between(lower: float, upper: float | None) -> str:
     return f"{span_of(lower)} to {span_of(upper)}"
 
 
-def _list(names: Sequence[str]) -> str:
-    return " and ".join(names)
+def _allowed(kind: str, budget_ms: float) -> str:
+    return f"{_KINDS[kind]} may take {span_of(budget_ms)}" if budget_ms else "unexplained outages are not allowed"
+
+
+def _last_answer(outage: Outage) -> str:
+    streak = outage.streaks[-1]
+    return f"{'last answer at' if streak.before else 'no answer since'} {moment(streak.start)}"

@@ -9,20 +9,20 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.checks import budget
-from harness.history import History, Op
+from harness.history import History, failover_budget
+from harness.history.arp_claims import Claim, claims
+from harness.history.intervals import Intervals, silences
 from harness.history.timeline import (
     MS,
     Holding,
     Span,
     count_of,
     director_ops,
+    distinct_spans,
     holdings,
-    merged,
     moment,
     ms,
     powers,
-    silences,
     span_of,
     watched,
 )
@@ -38,53 +38,54 @@ class OwnershipSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     owners: Mapping[str, tuple[str, ...]] = Field(
-        default={}, description="Each virtual IP -> the directors that must hold it, in order; left out: any order"
+        default={},
+        description="Each virtual IP -> the directors that must hold it, in this order; default: any order",
     )
     overlap_ms: float = Field(
         default=50,
         ge=0,
-        description="The longest overlap of two owners to put down to sampling: changes are stamped within some ms",
+        description="Longest overlap of 2 owners that is ignored: time stamps of 2 directors differ by some ms",
     )
     takeover_ms: float | None = Field(
         default=None,
         gt=0,
-        description="The longest time without an owner after its machine fell; left out: deadtime + keepalive + the "
-        "start of all its resources + margin",
+        description="Longest time without an owner after the owner went down; default: deadtime + keepalive + the "
+        "start of all its resources + margin_ms",
     )
     failback_ms: float | None = Field(
         default=None,
         gt=0,
-        description="The longest time without an owner in any other change; left out: the start of all its resources "
-        "+ margin",
+        description="Longest time without an owner in any other change of owner; default: the start of all its "
+        "resources + margin_ms",
     )
-    margin_ms: float = Field(default=500, ge=0, description="Added to both computed budgets")
+    margin_ms: float = Field(default=500, ge=0, description="Added to both default budgets")
     late_claim_ms: float = Field(
         default=1000,
         ge=0,
-        description="How long after it let go of a virtual IP a director's ARP may still be under way",
+        description="How long after it released a virtual IP a director's ARP packets may still arrive",
     )
     announce_ms: float = Field(
-        default=2000, gt=0, description="How soon after it took a virtual IP a director must have announced it"
+        default=2000, gt=0, description="Time within which a director must announce a virtual IP that it took"
     )
-    samples_ms: float = Field(default=3000, gt=0, description="The longest silence of a running director's samples")
-    alive_ms: float = Field(default=3000, gt=0, description="The longest silence of the ARP observer")
+    samples_ms: float = Field(default=3000, gt=0, description="Longest time without a sample of a running director")
+    alive_ms: float = Field(default=3000, gt=0, description="Longest time without a sign of life from the ARP observer")
 
     def takeover_budget(self, cluster: Cluster) -> float:
-        """The longest gap when the owner's machine fell."""
+        """The longest gap after the owner went down."""
         if self.takeover_ms is not None:
             return self.takeover_ms
-        return budget.takeover_ms(cluster) + self.margin_ms
+        return failover_budget.takeover_ms(cluster) + self.margin_ms
 
     def failback_budget(self, cluster: Cluster) -> float:
-        """The longest gap when one director handed the address to another."""
+        """The longest gap when one director hands the address to another."""
         if self.failback_ms is not None:
             return self.failback_ms
-        return budget.handover_ms(cluster) + self.margin_ms
+        return failover_budget.handover_ms(cluster) + self.margin_ms
 
 
 @dataclass(frozen=True)
 class Gap:
-    """Nobody held the VIP. ``kind`` is ``takeover`` when it began with the owner's machine, else ``handover``."""
+    """A time without an owner. ``kind`` is ``takeover`` when it began as the owner went down, else ``handover``."""
 
     vip: str
     span: Span
@@ -94,7 +95,7 @@ class Gap:
     budget_ms: float
 
     def numbers(self) -> dict[str, Any]:
-        """The gap for the verdict."""
+        """The gap, for the verdict's numbers."""
         return {
             "vip": self.vip,
             "kind": self.kind,
@@ -106,48 +107,38 @@ class Gap:
         }
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A packet on the wire that says that ``node`` has the VIP. The node is the MAC's, when nobody knows the MAC."""
-
-    op: Op
-    vip: str
-    node: str
-    gratuitous: bool
-
-
 def check(history: History, settings: OwnershipSettings) -> Verdict:
-    """Each VIP is held by one director at a time, changes hands in time, and is announced on the wire.
+    """Each VIP has one owner at a time, changes its owner within the budget, and is announced by its new owner.
 
-    It sees the addresses on the directors (netlink, a sample at each change and every 500 ms), the power of their
-    machines, and every ARP packet on the internet segment. The two witnesses must tell the same story.
+    It sees the addresses on the directors (netlink, a sample at each change and every 500 ms), the power of the
+    directors, and every ARP packet on the internet segment. The samples and the ARP packets must agree.
 
-    It cannot see overlaps shorter than the stamps of two machines' samples can tell apart (``overlap_ms``), nor whether
-    an owner serves: that is the outage check's question. A frozen machine is taken to hold on to its addresses, though
-    it answers nobody: the VIP counts as unowned from the freeze, and as owned twice from the thaw if somebody else took
-    it over. Moments in which a witness was silent are never held against the cluster: they make it unknown.
+    It cannot see overlaps that are shorter than the differences between two directors' time stamps (``overlap_ms``),
+    nor whether an owner serves: the outage check does that. A frozen director is assumed to keep its addresses without
+    answering: its VIP counts as unowned from the freeze, and as owned twice from the thaw if another director took it
+    over. Times without samples never count against the cluster: they make the verdict unknown.
     """
     unseen = _unseen(history)
     if unseen:
         return conclude(NAME, unseen, "")
-    facts = _Facts.of(history, settings)
-    findings = [*facts.killed(), *facts.blindness()]
+    judge = _OwnershipJudge.of(history, settings)
+    findings = [*judge.blindness()]
     for vip in history.cluster.vips:
-        findings += [*facts.gap_findings(vip), *facts.overlap_findings(vip), *facts.order_findings(vip)]
-        findings += [*facts.claim_findings(vip), *facts.announcement_findings(vip)]
-    findings += facts.strange_expectations()
-    return conclude(NAME, findings, "" if findings else facts.held(), facts.numbers(), facts.turning_points())
+        findings += [*judge.gap_findings(vip), *judge.overlap_findings(vip), *judge.order_findings(vip)]
+        findings += [*judge.claim_findings(vip), *judge.announcement_findings(vip)]
+    findings += judge.strange_expectations()
+    return conclude(NAME, findings, "" if findings else judge.held(), judge.numbers(), judge.turning_points())
 
 
 def _unseen(history: History) -> list[Finding]:
     if not history.seen("holds"):
-        return [unknown("Nobody watched the directors: the history has no sample of their addresses.")]
-    return [unknown(f"Nothing was seen of {node}.") for node, ops in director_ops(history).items() if not ops]
+        return [unknown("There are no samples of the directors' addresses.")]
+    return [unknown(f"There are no samples of {node}.") for node, ops in director_ops(history).items() if not ops]
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """A history and all that is read from it once."""
+class _OwnershipJudge:
+    """Judges who held and who claimed each VIP. ``blind`` and ``deaf`` are the times without samples."""
 
     history: History
     settings: OwnershipSettings
@@ -159,7 +150,7 @@ class _Facts:
     deaf: tuple[tuple[int, int], ...]
 
     @classmethod
-    def of(cls, history: History, settings: OwnershipSettings) -> _Facts:
+    def of(cls, history: History, settings: OwnershipSettings) -> _OwnershipJudge:
         start, until = watched(history)
         alive = [op.time for op in history.seen("arp") if op.get("alive")]
         return cls(
@@ -192,73 +183,68 @@ class _Facts:
             return []
         cluster = self.history.cluster
         gaps: list[Gap] = []
-        edges = [None, *merged(spans), None]
-        for before, after in pairwise(edges):
-            start = before.end if before else self.start
-            end = after.start if after else self.until
-            if end <= start:
-                continue
-            fell = before is not None and before.ended_by is not None and before.ended_by.f == "power"
-            kind = "takeover" if fell else "handover"
-            budget = self.settings.takeover_budget(cluster) if fell else self.settings.failback_budget(cluster)
+        for start, end in Intervals([(self.start, self.until)]).minus((span.start, span.end) for span in spans):
+            before = next((span for span in spans if span.end == start), None)
+            after = next((span for span in spans if span.start == end), None)
+            went_down = before is not None and before.ended_by is not None and before.ended_by.f == "power"
+            kind = "takeover" if went_down else "handover"
+            budget = self.settings.takeover_budget(cluster) if went_down else self.settings.failback_budget(cluster)
             span = Span(start, end, vip, before.ended_by if before else None, after.began_by if after else None)
             gaps.append(Gap(vip, span, _last(spans, start), after.what if after else None, kind, budget))
         return gaps
 
     def overlaps(self, vip: str) -> list[Span]:
-        """All times with two owners that were both awake; ``what`` names the two."""
+        """All times with two owners that were both running; ``what`` names the two."""
         found: list[Span] = []
-        for one, two in combinations(self.awake(vip), 2):
-            start, end = max(one.start, two.start, self.start), min(one.end, two.end)
-            if one.what != two.what and start < end:
-                later, first_to_go = max(one, two, key=_starts), min(one, two, key=_ends)
-                found.append(Span(start, end, f"{one.what} and {two.what}", later.began_by, first_to_go.ended_by))
+        for left, right in combinations(self.awake(vip), 2):
+            start, end = max(left.start, right.start, self.start), min(left.end, right.end)
+            if left.what != right.what and start < end:
+                later, first_to_go = max(left, right, key=_starts), min(left, right, key=_ends)
+                found.append(Span(start, end, f"{left.what} and {right.what}", later.began_by, first_to_go.ended_by))
         return sorted(found, key=_starts)
 
     # --- what is wrong
 
-    def fault_of(self, start: int, end: int, sentence: str, *evidence: int) -> Finding:
-        """Invalid, unless a witness was silent at the time: then nobody knows."""
+    def unless_blind(self, start: int, end: int, sentence: str, *evidence: int) -> Finding:
+        """Invalid, or unknown when a running director had no samples at the time."""
         for node, since, till in self.blind:
             if since < end and start < till:
-                return unknown(f"{sentence} But {node} was not seen from {moment(since)} to {moment(till)}.", *evidence)
+                return unknown(
+                    f"{sentence} But there are no samples of {node} from {moment(since)} to {moment(till)}.", *evidence
+                )
         return invalid(sentence, *evidence)
-
-    def killed(self) -> Iterator[Finding]:
-        if not self.history.complete:
-            yield unknown("The run was killed: what came after is not known.")
 
     def blindness(self) -> Iterator[Finding]:
         for node, since, till in self.blind:
-            yield unknown(f"No sample of {node} from {moment(since)} to {moment(till)}, though it was running.")
+            yield unknown(
+                f"There are no samples of {node} from {moment(since)} to {moment(till)}, although it was running."
+            )
         for since, till in self.deaf:
-            yield unknown(f"Nobody watched ARP on the wire from {moment(since)} to {moment(till)}.")
+            yield unknown(f"ARP was not observed from {moment(since)} to {moment(till)}.")
 
     def gap_findings(self, vip: str) -> Iterator[Finding]:
         if not self.awake(vip):
-            yield self.unfinished(f"Nobody ever held {vip}.")
+            yield self.unfinished(f"{vip} never had an owner.")
         for gap in self.gaps(vip):
             if gap.after is None:
-                yield self.unfinished(f"Nobody held {vip} at the end, since {moment(gap.span.start)}.", *gap.span.ops())
+                sentence = f"{vip} had no owner at the end of the run (since {moment(gap.span.start)})."
+                yield self.unfinished(sentence, *gap.span.ops())
             elif gap.span.ms > gap.budget_ms:
-                yield self.fault_of(
-                    gap.span.start,
-                    gap.span.end,
-                    f"Nobody held {vip} for {span_of(gap.span.ms)} from {moment(gap.span.start)}, and a {gap.kind} "
-                    f"may take {span_of(gap.budget_ms)}.",
-                    *gap.span.ops(),
-                )
+                took, allowed = distinct_spans(gap.span.ms, gap.budget_ms)
+                since = moment(gap.span.start)
+                sentence = f"{vip} had no owner for {took} from {since}; a {gap.kind} may take {allowed}."
+                yield self.unless_blind(gap.span.start, gap.span.end, sentence, *gap.span.ops())
 
     def unfinished(self, sentence: str, *evidence: int) -> Finding:
-        """Invalid, if the run ended by itself; a killed run might have come to it."""
+        """Invalid when the run ended on its own; a killed run might have got there."""
         if self.history.complete:
-            return self.fault_of(self.until - 1, self.until, sentence, *evidence)
+            return self.unless_blind(self.until - 1, self.until, sentence, *evidence)
         return unknown(sentence, *evidence)
 
     def overlap_findings(self, vip: str) -> Iterator[Finding]:
         for overlap in self.overlaps(vip):
             if overlap.ms > self.settings.overlap_ms:
-                yield self.fault_of(
+                yield self.unless_blind(
                     overlap.start,
                     overlap.end,
                     f"{overlap.what} both held {vip} for {span_of(overlap.ms)} from {moment(overlap.start)}.",
@@ -269,49 +255,49 @@ class _Facts:
         expected, seen = list(self.settings.owners.get(vip, ())), self.sequence(vip)
         if not expected or seen == expected:
             return
-        sentence = f"{vip} was held by {_words(seen)}, and {_words(expected)} was expected."
+        sentence = f"{vip} was held by {_words(seen)}; expected: {_words(expected)}."
         changes = [span.began_by.index for span in self.awake(vip) if span.began_by]
         if seen == expected[: len(seen)]:
             yield self.unfinished(sentence, *changes)
         else:
-            yield self.fault_of(self.start, self.until, sentence, *changes)
+            yield self.unless_blind(self.start, self.until, sentence, *changes)
 
     def strange_expectations(self) -> Iterator[Finding]:
         for vip in self.settings.owners.keys() - self.history.cluster.vips.keys():
-            yield unknown(f"Owners of {vip} were expected, and the cluster has no such address.")
+            yield unknown(f"The scenario expects owners of {vip}, which is not a virtual IP of this cluster.")
 
-    # --- the second witness
+    # --- ARP
 
     def claim_findings(self, vip: str) -> Iterator[Finding]:
         stray = [claim for claim in self.claims[vip] if not self.may_claim(claim)]
         if stray:
             first = stray[0]
-            yield self.fault_of(
+            yield self.unless_blind(
                 first.op.time,
                 first.op.time,
-                f"{first.node} claimed {vip} on the wire at {moment(first.op.time)} without holding it"
-                f"{f' ({len(stray)} claims)' if len(stray) > 1 else ''}.",
+                f"{first.node} claimed {vip} in ARP at {moment(first.op.time)} without holding it"
+                f"{f' ({len(stray):,} packets)' if len(stray) > 1 else ''}.",
                 *(claim.op.index for claim in stray[:20]),
             )
             return
         claimers = [claim.node for claim in self.claims[vip]]
         turns = claimers[:1] + [after for before, after in pairwise(claimers) if after != before]
         if not _is_subsequence(turns, self.sequence(vip)):
-            yield self.fault_of(
+            yield self.unless_blind(
                 self.claims[vip][0].op.time,
                 self.claims[vip][-1].op.time,
-                f"{_words(turns)} claimed {vip} on the wire in turn, while {_words(self.sequence(vip))} held it.",
+                f"{vip} was claimed in ARP by {_words(turns)}; its owners were {_words(self.sequence(vip))}.",
                 *(after.op.index for before, after in pairwise(self.claims[vip]) if after.node != before.node),
             )
 
     def may_claim(self, claim: Claim) -> bool:
-        """True when the claimer held the VIP about then: packets and samples come with some delay."""
+        """True when the claimer held the VIP at about that time: packets and samples have some delay."""
         slack, time = round(self.settings.late_claim_ms * MS), claim.op.time
         spans = [span for span in self.held_by[claim.vip] if span.what == claim.node]
         return any(span.touches(time - slack, time + slack) for span in spans)
 
     def takings(self, vip: str) -> list[Holding]:
-        """The changes of owner within the watch. A thawed machine took nothing: it never let go."""
+        """The changes of owner within the watch. A thawed director took nothing: it had released nothing."""
         return [
             span
             for span in self.awake(vip)
@@ -319,7 +305,7 @@ class _Facts:
         ]
 
     def announced(self, taking: Holding, vip: str) -> Claim | None:
-        """The first gratuitous ARP by the new owner. Only that reaches neighbours that did not ask."""
+        """The new owner's first gratuitous ARP. Only that reaches neighbours that did not ask."""
         slack, patience = round(self.settings.overlap_ms * MS), round(self.settings.announce_ms * MS)
         for claim in self.claims[vip]:
             mine = claim.gratuitous and claim.node == taking.what
@@ -333,16 +319,16 @@ class _Facts:
             if self.announced(taking, vip):
                 continue
             sentence = (
-                f"{taking.what} took {vip} at {moment(taking.start)} and announced it to nobody "
-                f"within {span_of(self.settings.announce_ms)}."
+                f"{taking.what} took {vip} at {moment(taking.start)} and did not announce it within "
+                f"{span_of(self.settings.announce_ms)}."
             )
             end = taking.start + patience
             if end > self.until or any(since < end and taking.start < till for since, till in self.deaf):
-                yield unknown(f"{sentence} But nobody listened all that time.", *taking.ops())
+                yield unknown(f"{sentence} But ARP was not observed all that time.", *taking.ops())
             else:
-                yield self.fault_of(taking.start, end, sentence, *taking.ops())
+                yield self.unless_blind(taking.start, end, sentence, *taking.ops())
 
-    # --- what is said
+    # --- the verdict
 
     def changes(self) -> list[Gap]:
         """All gaps of all VIPs, by time."""
@@ -353,11 +339,11 @@ class _Facts:
     def held(self) -> str:
         gaps = self.changes()
         if not gaps:
-            return "Each virtual IP had exactly one owner all the time."
+            return "Each virtual IP had exactly one owner at all times."
         longest = max(gaps, key=lambda gap: gap.span.ms)
         return (
-            f"Each virtual IP had exactly one owner but for {count_of(len(gaps), 'change')} of hands, the longest "
-            f"{span_of(longest.span.ms)} ({longest.vip} from {longest.before} to {longest.after}), all within budget."
+            f"Each virtual IP had exactly one owner, except during {count_of(len(gaps), 'change')} of owner (longest "
+            f"{span_of(longest.span.ms)}: {longest.vip} from {longest.before} to {longest.after}), all within budget."
         )
 
     def numbers(self) -> dict[str, Any]:
@@ -389,24 +375,12 @@ class _Facts:
         }
 
     def turning_points(self) -> set[int]:
-        """The ops at which a VIP changed hands, and the first announcement of each change."""
+        """The ops at which a VIP changed its owner, and the first announcement of each change."""
         points = {index for gap in self.changes() for index in gap.span.ops()}
         for vip in self.history.cluster.vips:
             claims_made = [self.announced(taking, vip) for taking in self.takings(vip)]
             points |= {claim.op.index for claim in claims_made if claim}
         return points
-
-
-def claims(history: History, start: int, until: int) -> dict[str, list[Claim]]:
-    """Each VIP -> the ARP packets with it as their sender, by time. Requests and replies alike fill caches."""
-    found: dict[str, list[Claim]] = {vip: [] for vip in history.cluster.vips}
-    for op in history.by_time().seen("arp"):
-        vip = op.get("ip")
-        if vip in found and start <= op.time <= until:
-            mac = str(op["mac"]).lower()
-            node = history.cluster.macs.get(mac) or op.get("node") or mac
-            found[vip].append(Claim(op, vip, node, bool(op.get("gratuitous"))))
-    return found
 
 
 def _blind(history: History, start: int, until: int, longest: int) -> Iterator[tuple[str, int, int]]:
@@ -419,7 +393,7 @@ def _blind(history: History, start: int, until: int, longest: int) -> Iterator[t
 
 
 def _running(states: Sequence[Span], start: int, until: int) -> list[Span]:
-    """When the machine ran, within the watch. A machine without any power op, or before its first one, ran."""
+    """When the director ran, within the watch. Without a power op, and before its first one, it is taken to run."""
     first = states[0].start if states else until
     spans = [Span(start, first, Power.RUNNING), *(span for span in states if span.what == Power.RUNNING)]
     clipped = [Span(max(span.start, start), min(span.end, until), span.what) for span in spans]
@@ -445,4 +419,4 @@ def _is_subsequence(turns: Sequence[str], owners: Sequence[str]) -> bool:
 
 
 def _words(names: Sequence[str]) -> str:
-    return ", then ".join(names) if names else "nobody"
+    return ", then ".join(names) if names else "no director"

@@ -1,14 +1,15 @@
-"""Did every step come true in time, and did every fault take effect and end?"""
+"""Was every step met in time, and did every fault take effect and end?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from harness.history import History
-from harness.history.timeline import Window, faults, moment, ms, span_of, steps
+from harness.history.timeline import count_of, distinct_spans, moment, ms, span_of
+from harness.history.windows import Window, faults, steps
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "recovery"
@@ -21,25 +22,26 @@ class RecoverySettings(BaseModel):
 
 
 def check(history: History, settings: RecoverySettings) -> Verdict:  # noqa: ARG001 (the signature of all checks)
-    """Every step with a deadline met it, and every fault that began was proven and ended.
+    """Every step with a deadline met it, and every fault that started was proven and undone.
 
-    It sees what the run itself recorded of its steps and faults. It cannot see whether a condition was the right one to
-    wait for, nor whether what it waited for lasted: ownership and outage judge that. A fault without proof of effect
-    tested nothing, so it makes the verdict unknown, as does a run without any step.
+    It sees what the run recorded of its steps and faults. It cannot see whether a condition was the right one to wait
+    for, nor whether it lasted: ownership and outage judge that. A fault without proof of its effect tested nothing, so
+    it makes the verdict unknown, and so does a run without any step.
     """
     walked, injected = steps(history), faults(history)
     findings: list[Finding] = []
-    if not history.complete:
-        findings.append(unknown("The run was killed: what came after is not known."))
     if not walked:
-        findings.append(unknown("Not a single step was taken."))
+        findings.append(unknown("The run has no steps."))
     for step in walked:
         findings += _step_findings(step)
     for fault in injected:
         findings += _fault_findings(fault)
     timed = [step for step in walked if _within(step) is not None]
-    held = f"{_count(len(timed), 'step')} with a deadline met it; {_count(len(injected), 'fault')} proven and undone."
-    numbers = {"steps": [_step_numbers(step) for step in walked], "faults": [_fault_numbers(one) for one in injected]}
+    held = f"{_count(timed, 'step')} with a deadline met it; {_count(injected, 'fault')} proven and undone."
+    numbers = {
+        "steps": [_step_numbers(step) for step in walked],
+        "faults": [_fault_numbers(fault) for fault in injected],
+    }
     evidence = {op.index for window in (*walked, *injected) for op in window.phases.values()}
     return conclude(NAME, findings, held, numbers, evidence)
 
@@ -47,21 +49,19 @@ def check(history: History, settings: RecoverySettings) -> Verdict:  # noqa: ARG
 def _step_findings(step: Window) -> Iterator[Finding]:
     end, within = step.phases.get("end"), _within(step)
     if end is None:
-        yield unknown(f"Step {step.name!r} began at {moment(step.begin.time)} and did not end.", step.begin.index)
+        yield unknown(f"Step {step.name!r} began at {moment(step.begin.time)} and never ended.", step.begin.index)
         return
     took = _took(step)
     if end.get("met") is False:
         limit = f" within {span_of(within)}" if within is not None else ""
         why = f": {end.get('why')}" if end.get("why") else ""
-        yield invalid(f"Step {step.name!r} did not come true{limit}{why}.", step.begin.index, end.index)
+        yield invalid(f"Step {step.name!r} was not met{limit}{why}.", step.begin.index, end.index)
     elif within is not None and took > within:
-        yield invalid(
-            f"Step {step.name!r} took {span_of(took)}, and its deadline was {span_of(within)}.",
-            step.begin.index,
-            end.index,
-        )
+        actual, deadline = distinct_spans(took, within)
+        sentence = f"Step {step.name!r} took {actual}; its deadline was {deadline}."
+        yield invalid(sentence, step.begin.index, end.index)
     elif within is not None and end.get("met") is not True:
-        yield unknown(f"Step {step.name!r} ended without saying whether it came true.", end.index)
+        yield unknown(f"Step {step.name!r} ended, but whether it was met was not recorded.", end.index)
 
 
 def _fault_findings(fault: Window) -> Iterator[Finding]:
@@ -72,7 +72,7 @@ def _fault_findings(fault: Window) -> Iterator[Finding]:
         yield unknown(f"Fault {fault.name!r} ({kind}) failed: {why}.", *phases)
         return
     if "proof" not in fault.phases:
-        yield unknown(f"Fault {fault.name!r} ({kind}) began and nothing proves that it took effect.", *phases)
+        yield unknown(f"Fault {fault.name!r} ({kind}) started, but nothing proves that it took effect.", *phases)
     if "end" not in fault.phases:
         yield unknown(f"Fault {fault.name!r} ({kind}) was not undone.", *phases)
 
@@ -83,7 +83,7 @@ def _within(step: Window) -> float | None:
 
 
 def _took(step: Window) -> float:
-    """As the run measured it, or as the ops' own times have it: the longer, so that neither can hide a late step."""
+    """As the run measured it or by the ops' own times, whichever is longer: neither can hide a late step."""
     end = step.phases["end"]
     between = ms(end.time - step.phases["begin"].time) if "begin" in step.phases else 0.0
     return max(between, float(end.get("took_ms") or 0))
@@ -113,5 +113,5 @@ def _fault_numbers(fault: Window) -> dict[str, Any]:
     }
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number or 'no'} {thing}{'' if number == 1 else 's'}".capitalize()
+def _count(windows: Sequence[Window], thing: str) -> str:
+    return count_of(len(windows), thing)

@@ -1,7 +1,8 @@
-"""What people see on a terminal: the status of a lab, verdicts, and the doctor's findings. Pure."""
+"""What people see on a terminal: the status of a lab, verdicts, descriptions and findings. Pure."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -10,28 +11,29 @@ from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 
+from harness.catalogue import About, Setting
 from harness.compare import Result
 from harness.doctor import Finding
-from harness.injection import About
 from harness.plan import Heal, Inject, Step
 from harness.records import LeaseStatus, RealServer, Status
 from harness.report.comparison import HEADLINES, OUTCOMES
 from harness.verdict import Outcome, Verdict, overall
 
+OK, FAIL, WARN = "[green]OK[/]", "[red]FAIL[/]", "[yellow]WARN[/]"
 COLOURS = {Outcome.VALID: "green", Outcome.INVALID: "red", Outcome.UNKNOWN: "yellow"}
 SENTENCES = {
     Outcome.VALID: "valid: the cluster held",
     Outcome.INVALID: "invalid: the cluster did not hold",
-    Outcome.UNKNOWN: "unknown: nobody can tell whether the cluster held",
+    Outcome.UNKNOWN: "unknown: the evidence does not show whether the cluster held",
 }
 
 
 def status(lab: str, seen: Status, brief: bool = False) -> RenderableType:
-    """A lab at a glance: its parts with their trouble, the IPVS tables side by side, and the nodes.
+    """A lab at a glance: its parts with their problems, the IPVS tables side by side, and the nodes.
 
-    ``brief`` is for looking at again and again: without what stays the same.
+    ``brief`` leaves out what does not change, for refreshing displays.
     """
-    head = f"[bold green]lab {lab} is healthy[/]" if seen.healthy else f"[bold red]lab {lab} has trouble[/]"
+    head = f"[bold green]lab {lab} is healthy[/]" if seen.healthy else f"[bold red]lab {lab} is unhealthy[/]"
     of_parts = {line for part in seen.parts for line in part.problems}
     other = [f"[red]- {escape(line)}[/]" for line in seen.problems if line not in of_parts]
     tables = [_parts(seen, not brief), _ipvs(seen)] + ([] if brief else [_nodes(seen)])
@@ -46,10 +48,10 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _parts(seen: Status, single_points_of_failure: bool) -> Table:
-    """A row for each part of the cluster: what was seen, what is wrong, and what it has no stand-in for."""
-    table = _table("parts", "", "part", "seen")
+    """A row for each part of the cluster: its state, its problems, and whether it is a single point of failure."""
+    table = _table("parts", "", "part", "state")
     for part in seen.parts:
-        mark = "[green]ok[/]" if part.healthy else "[red]no[/]"
+        mark = OK if part.healthy else FAIL
         table.add_row(mark, part.name, escape(part.seen))
         for line in part.problems:
             table.add_row("", "", f"[red]{escape(line)}[/]")
@@ -59,7 +61,7 @@ def _parts(seen: Status, single_points_of_failure: bool) -> Table:
 
 
 def _nodes(seen: Status) -> Table:
-    table = _table("nodes", "power", "nodes", "kernel", "why")
+    table = _table("nodes", "power", "nodes", "kernel", "reason for this kernel")
     for (power, kernel, why), names in _alike(seen).items():
         colour = "green" if power == "running" else "red"
         table.add_row(f"[{colour}]{power}[/]", ", ".join(names), kernel, why)
@@ -67,7 +69,7 @@ def _nodes(seen: Status) -> Table:
 
 
 def _alike(seen: Status) -> dict[tuple[str, str, str], list[str]]:
-    """Nodes that differ by their names only share a row: a person looks for the one that differs."""
+    """Nodes that differ only in their names share a row, so that the odd one stands out."""
     groups: dict[tuple[str, str, str], list[str]] = {}
     for node in seen.nodes:
         kernel = f"{node.kernel} {node.kernel_release}".strip()
@@ -96,7 +98,7 @@ def _row(server: RealServer | None) -> str:
 
 
 def verdicts(found: Sequence[Verdict]) -> RenderableType:
-    """The verdict in one sentence, and what each check says."""
+    """The outcome in one sentence, and the verdict of each check."""
     outcome = overall(found)
     table = Table.grid(padding=(0, 2))
     for verdict in found:
@@ -104,11 +106,11 @@ def verdicts(found: Sequence[Verdict]) -> RenderableType:
         for finding in verdict.findings[1:]:
             table.add_row("", "", escape(finding.sentence))
     colour = COLOURS[outcome]
-    return Panel(table, title=f"[bold {colour}]{SENTENCES[outcome]}[/]", title_align="left", border_style=colour)
+    return _panel(table, SENTENCES[outcome], colour)
 
 
 def verdict(found: Verdict) -> RenderableType:
-    """One verdict by itself, with all that stands in the way of valid."""
+    """One verdict, with every finding that keeps it from being valid."""
     table = Table.grid(padding=(0, 2))
     table.add_row(f"[{COLOURS[found.outcome]}]{found.outcome}[/]", escape(found.summary))
     for finding in found.findings[1:]:
@@ -117,7 +119,7 @@ def verdict(found: Verdict) -> RenderableType:
 
 
 def comparison(result: Result) -> RenderableType:
-    """The decision in one sentence, and what each endpoint comes to."""
+    """The decision in one sentence, and the decision of each endpoint."""
     table = Table.grid(padding=(0, 2))
     for each in result.endpoints:
         colour = COLOURS[OUTCOMES[each.decision]]
@@ -125,23 +127,28 @@ def comparison(result: Result) -> RenderableType:
     for note in result.notes:
         table.add_row("", "", escape(note))
     colour = COLOURS[OUTCOMES[result.decision]]
-    title = f"[bold {colour}]{result.decision}: {escape(HEADLINES[result.decision])}[/]"
-    return Panel(table, title=title, title_align="left", border_style=colour)
+    return _panel(table, f"{result.decision}: {HEADLINES[result.decision]}", colour)
+
+
+def _panel(table: Table, title: str, colour: str) -> Panel:
+    """As wide as its content: without a terminal there is no other width."""
+    bold = f"[bold {colour}]{escape(title)}[/]"
+    return Panel(table, title=bold, title_align="left", border_style=colour, expand=False)
 
 
 def steps(plan: Sequence[Step]) -> RenderableType:
-    """What a run would do, a row a step; ``from`` is the least time since its beginning."""
-    table = _table("steps", "from", "step", "does", "then")
+    """The steps of a run, one per row; ``earliest`` is how long after the run's beginning a step starts at least."""
+    table = _table("steps", "earliest", "step", "action", "then")
     at_s = 0.0
     for step in plan:
         then = [f"until {step.until} (within {step.until.within_s:g} s)"] if step.until else []
-        then += [f"{step.hold_s:g} s pass"] if step.hold_s else []
-        table.add_row(f"{at_s:.1f} s", escape(step.name), escape(_does(step)), escape(", ".join(then)))
+        then += [f"wait {step.hold_s:g} s"] if step.hold_s else []
+        table.add_row(f"{at_s:.1f} s", escape(step.name), escape(_action(step)), escape(", ".join(then)))
         at_s += step.hold_s
     return table
 
 
-def _does(step: Step) -> str:
+def _action(step: Step) -> str:
     match step.action:
         case Inject(fault, _, settings):
             return " ".join([fault, *(f"{key}={value}" for key, value in settings.items())])
@@ -150,29 +157,46 @@ def _does(step: Step) -> str:
     return ""
 
 
-def faults(about: Sequence[About], whole: bool) -> RenderableType:
-    """The catalogue: a line for each fault, or with ``whole`` all about each."""
-    if whole:
-        return Group(*(_fault(each) for each in about))
+def overview(about: Sequence[About], next_step: str) -> RenderableType:
+    """Faults or checks, one per line with its summary."""
     table = Table.grid(padding=(0, 2))
     for each in about:
         table.add_row(f"[bold]{each.name}[/]", escape(each.summary))
-    return Group(table, "", "`monkeywrench faults NAME` shows its settings.")
+    return Group(table, "", next_step)
 
 
-def _fault(about: About) -> RenderableType:
-    settings = Table.grid(padding=(0, 2))
+def descriptions(about: Sequence[About]) -> RenderableType:
+    """Faults or checks with all their documentation and settings."""
+    return Group(*(_description(each) for each in about))
+
+
+def _description(about: About) -> RenderableType:
+    text = Padding(escape(about.text), (0, 2), expand=False)
+    if not about.settings:
+        return Group(f"[bold]{about.name}[/]", text, "", "  no settings", "")
+    settings = Table(box=None, header_style="dim", padding=(0, 2, 0, 0))
+    for column in ("setting", "value", "default", "meaning"):
+        settings.add_column(column)
     for each in about.settings:
-        value = "required" if each.required else f"default {each.default}"
-        settings.add_row("", f"[bold]{escape(each.name)}[/]", escape(each.kind), escape(value), escape(each.meaning))
-    return Group(f"[bold]{about.name}[/]", Padding(escape(about.text), (0, 2)), settings, "")
+        settings.add_row(f"[bold]{escape(each.name)}[/]", escape(each.kind), _default(each), escape(each.meaning))
+    return Group(f"[bold]{about.name}[/]", text, "", Padding(settings, (0, 2), expand=False), "")
+
+
+def _default(setting: Setting) -> str:
+    if setting.required:
+        return "required"
+    if setting.default is None:
+        return "none"
+    if isinstance(setting.default, str):
+        return escape(setting.default) or "empty"
+    return escape(json.dumps(setting.default))
 
 
 def leases(held: Sequence[LeaseStatus]) -> RenderableType:
-    """What is injected now."""
+    """The faults that are injected now."""
     if not held:
-        return "nothing is injected"
-    table = _table("injected", "fault", "node", "what it takes", "for", "runs out in", "state")
+        return "no fault is injected"
+    table = _table("injected faults", "fault", "node", "resource", "age", "expires in", "state")
     for lease in held:
         problems = f"{lease.state} {lease.problems}".strip()
         ages = (f"{lease.age_ms / 1000:.1f} s", f"{lease.left_ms / 1000:.1f} s")
@@ -181,10 +205,10 @@ def leases(held: Sequence[LeaseStatus]) -> RenderableType:
 
 
 def findings(found: Sequence[Finding]) -> RenderableType:
-    """What the doctor found."""
+    """The doctor's findings."""
     table = Table.grid(padding=(0, 2))
     for finding in found:
-        mark = "[red]no[/]" if not finding.ok else "[yellow]mind[/]" if finding.warning else "[green]ok[/]"
+        mark = FAIL if not finding.ok else WARN if finding.warning else OK
         table.add_row(mark, escape(finding.what), escape(finding.seen))
         if finding.next_step:
             table.add_row("", "", f"[bold]Next:[/] {escape(finding.next_step)}")

@@ -1,11 +1,13 @@
-"""Is one version of the cluster slower than another? Runs against runs, decided from their histories alone. Pure.
+"""Is one version of the cluster slower than another? Decides from the histories of repeated runs alone. Pure.
 
-The run is the unit: answers of one run share its machine, its caches and its luck, so a thousand of them are not a
-thousand witnesses. Of each run there is one number for each statistic of each endpoint, and those are compared.
+The sample is the run, not the request: all requests of a run share its machine and its caches, so a thousand of them
+are not independent. A run has one number for each statistic of each endpoint, and the comparison uses these.
 
-1. ``measure`` makes numbers of a run (measures.py);
-2. ``compare`` puts those of a baseline against those of a candidate (decide.py), with exact tests (ranks.py);
-3. what comes out is a ``Result`` (result.py).
+1. ``measure`` turns a run into numbers (measures.py);
+2. ``compare`` compares a baseline with a candidate (decide.py) by exact tests (algorithms/rank_tests.py);
+3. the answer is a ``Result`` (result.py).
+
+release.py, which is not pure, makes and stores the runs.
 """
 
 from harness.compare.decide import CompareError, compare

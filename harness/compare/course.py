@@ -1,4 +1,4 @@
-"""The course of a run, second by second, and its latency by percentile: what a page draws and no test judges. Pure."""
+"""A run over time and its latency by percentile: drawn on the page, but not used for decisions. Pure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from harness.history.timeline import MS
 SECOND = 1000 * MS
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
-"""The percentiles of the curve; a run draws those that it has enough answers for."""
+"""The percentiles of the curve; a run has those for which it has enough answers."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """What came in each second after the first request that counts.
+    """A run by second, counted from the first request after the warm-up.
 
-    ``answered`` and ``failed`` are requests in that second; ``p50_ms`` and ``p90_ms`` are of its answers, and missing
-    where there were none. ``percentiles_ms`` is of the whole run: a share of its answers -> the time that they took at
-    most.
+    ``answered`` and ``failed`` count requests. ``p50_ms`` and ``p90_ms`` are the latency of the answers; they lack the
+    seconds without answers. ``percentiles_ms`` describes the whole run: a share of its answers -> their maximum
+    latency.
     """
 
     answered: Mapping[int, int] = field(default_factory=dict)
@@ -33,18 +33,18 @@ class Course:
 
 
 def course(pairs: Iterable[Pair], begin_ns: int) -> Course:
-    """The course of these requests. Each belongs to the second in which it was answered, or given up."""
+    """The course of these requests. Each belongs to the second in which it was answered or given up."""
     seconds: dict[int, list[Pair]] = defaultdict(list)
     for pair in pairs:
         if pair.completion is not None:
             seconds[int((pair.completion.time - begin_ns) // SECOND)].append(pair)
-    times = {second: _times(some) for second, some in sorted(seconds.items())}
-    every = [ms for some in times.values() for ms in some]
+    times = {second: _times(each) for second, each in sorted(seconds.items())}
+    every = [ms for each in times.values() for ms in each]
     return Course(
         answered={second: sum(pair.ok for pair in seconds[second]) for second in times},
         failed={second: sum(not pair.ok for pair in seconds[second]) for second in times},
-        p50_ms={second: quantile(some, 0.5) for second, some in times.items() if some},
-        p90_ms={second: quantile(some, 0.9) for second, some in times.items() if some},
+        p50_ms={second: quantile(each, 0.5) for second, each in times.items() if each},
+        p90_ms={second: quantile(each, 0.9) for second, each in times.items() if each},
         percentiles_ms={share: quantile(every, share) for share in SHARES if len(every) * (1 - share) >= 1},
     )
 

@@ -1,4 +1,4 @@
-"""From the numbers of runs to a decision: for each statistic, for each endpoint, and for all. Pure."""
+"""The decision on the numbers of runs: for each statistic, for each endpoint, and overall. Pure."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from harness.compare.result import (
     Tolerance,
 )
 from harness.errors import UserError
+from harness.history.timeline import count_of
 
 MOST_RUNS = 60
-"""Of one side. The exact distribution of more takes minutes, and tells no more than these do."""
+"""Limit per side. The exact distribution for more runs takes minutes, and more runs would hardly change a decision."""
 
 SMALLER_IS_WORSE = frozenset({"throughput_per_s", KNEE})
 
@@ -37,31 +38,31 @@ class CompareError(UserError):
 def compare(
     baseline: Sequence[Measures], candidate: Sequence[Measures], settings: CompareSettings | None = None
 ) -> Result:
-    """Say whether the candidate's runs are slower than the baseline's, or fail more.
+    """Decide whether the candidate's runs are slower than the baseline's or fail more often.
 
-    For each endpoint and each statistic that is judged:
+    For each judged statistic of each endpoint:
 
-    - ``regression`` and ``improvement``: the exact Mann-Whitney test, corrected by Holm for all that is judged and
-      could be found, is significant at ``alpha``, and the estimated shift is as large as matters;
-    - ``no difference``: it is neither, and the interval of the shift has nothing in it that matters;
-    - ``not enough runs to tell``: all else. That no difference was found is not yet that there is none.
+    - ``regression`` or ``improvement``: the exact Mann-Whitney test is significant at ``alpha`` after Holm's correction
+      for all judged comparisons that could be significant, and the estimated shift reaches the tolerance;
+    - ``no difference``: neither, and the whole interval of the shift is below the tolerance;
+    - ``not enough runs to decide``: everything else, because absence of evidence is not evidence of absence.
 
-    An endpoint is a regression when one of its statistics is; else what cannot be told and may be a regression comes
-    before an improvement, then what cannot be told and is no regression, then no difference. So it is with all of
-    them.
+    The decision on an endpoint is the first of these that one of its statistics has: regression, undecided with a
+    possible regression, improvement, undecided without a possible regression, no difference. The overall decision
+    follows from the endpoints in the same way.
 
-    Raises CompareError for runs that are no two groups of one thing: of two topologies or scenarios, the same run
-    twice, or none that can be used on one side.
+    Raises CompareError for runs of different topologies or scenarios, for a run that occurs twice, and for a side
+    without a usable run.
     """
     settings = settings or CompareSettings()
-    notes = [run.spoilt for run in (*baseline, *candidate) if run.spoilt]
-    before, now = ([run for run in runs if not run.spoilt] for runs in (baseline, candidate))
+    notes = [run.unusable for run in (*baseline, *candidate) if run.unusable]
+    before, now = ([run for run in runs if not run.unusable] for runs in (baseline, candidate))
     _refuse(before, now, notes)
     pairs = _pairs(before, now)
-    notes += [*_set_up_otherwise(before, now), *_untold(pairs, settings)]
+    notes += [*_different_settings(before, now), *_not_judged(pairs, settings)]
     shared, family = _corrected(pairs, settings)
     found = [_endpoint(endpoint, pairs, shared, family, settings) for endpoint in _names(before, now)]
-    endpoints = tuple(sorted(found, key=lambda each: _place(each.comparisons)))  # the worst first
+    endpoints = tuple(sorted(found, key=lambda each: _place(each.comparisons)))  # worst first
     decision = ORDER[min(_place(each.comparisons) for each in endpoints)]
     return Result(
         decision=decision,
@@ -78,36 +79,38 @@ def compare(
 # --- what cannot be compared
 
 
-def _refuse(before: Sequence[Measures], now: Sequence[Measures], spoilt: Sequence[str]) -> None:
+def _refuse(before: Sequence[Measures], now: Sequence[Measures], reasons: Sequence[str]) -> None:
     for side, runs in (("baseline", before), ("candidate", now)):
         if not runs:
-            raise CompareError(" ".join([f"The {side} has no run that can be used.", *spoilt]))
+            raise CompareError(" ".join([f"The {side} has no usable run.", *reasons]))
         if len(runs) > MOST_RUNS:
-            raise CompareError(f"The {side} has {len(runs)} runs; {MOST_RUNS} are the most that can be compared.")
+            raise CompareError(f"The {side} has {len(runs)} runs; at most {MOST_RUNS} can be compared.")
     first, *others = (*before, *now)
     names = [run.name for run in (first, *others)]
     for name in names:
         if names.count(name) > 1:
-            raise CompareError(f"{name} is there more than once: a run is one witness.")
+            raise CompareError(f"Run {name} occurs more than once.")
     for run in others:
         if run.scenario != first.scenario:
-            raise CompareError(f"{first.name} is of the scenario {first.scenario}, {run.name} is of {run.scenario}.")
+            raise CompareError(
+                f"{first.name} and {run.name} have different scenarios: {first.scenario} and {run.scenario}."
+            )
         for key in sorted(first.topology.keys() | run.topology.keys()):
             ours, theirs = first.topology.get(key), run.topology.get(key)
             if ours != theirs:
                 raise CompareError(
-                    f"{first.name} and {run.name} are of different topologies: {key} is {ours} in the one and {theirs} "
-                    "in the other."
+                    f"{first.name} and {run.name} have different topologies: {key} is {ours} in {first.name} and "
+                    f"{theirs} in {run.name}."
                 )
 
 
-def _set_up_otherwise(before: Sequence[Measures], now: Sequence[Measures]) -> Iterator[str]:
-    """What is set up otherwise: it may be what is tried, so it is told and not refused."""
+def _different_settings(before: Sequence[Measures], now: Sequence[Measures]) -> Iterator[str]:
+    """Settings that differ between the runs: noted but accepted, because they may be what the user wants to compare."""
     for key in sorted({key for run in (*before, *now) for key in run.facts}):
         sides = [sorted({str(run.facts.get(key)) for run in runs}) for runs in (before, now)]
         if sides[0] != sides[1] or len(sides[0]) > 1:
             ours, theirs = (" and ".join(side) for side in sides)
-            yield f"Set up otherwise: {key} is {ours} in the baseline and {theirs} in the candidate."
+            yield f"Different settings: {key} is {ours} in the baseline and {theirs} in the candidate."
 
 
 # --- numbers
@@ -115,7 +118,7 @@ def _set_up_otherwise(before: Sequence[Measures], now: Sequence[Measures]) -> It
 
 @dataclass(frozen=True)
 class Sides:
-    """One statistic of one endpoint: the values of the runs that have it, by the run's name."""
+    """One statistic of one endpoint: its values by the name of the run, for runs that have it."""
 
     before: Mapping[str, float]
     now: Mapping[str, float]
@@ -123,22 +126,22 @@ class Sides:
 
     @property
     def values(self) -> tuple[list[float], list[float]]:
-        """Of both sides."""
+        """The values of both sides."""
         return list(self.before.values()), list(self.now.values())
 
     @property
-    def told(self) -> bool:
-        """Whether each run of the baseline has it: what is too rare for some would be so for some of any more runs."""
+    def complete(self) -> bool:
+        """Whether every run of the baseline has it. If it is too rare in some, more such runs would not help."""
         return len(self.before) == self.runs[0]
 
     @property
     def differ(self) -> bool:
-        """Whether both sides have it, and not all runs the same."""
+        """Whether both sides have it, and not all values are equal."""
         return bool(self.before and self.now) and len({*self.before.values(), *self.now.values()}) > 1
 
 
 def _names(before: Sequence[Measures], now: Sequence[Measures]) -> list[str]:
-    """All endpoints. ``all`` is left out where there is one endpoint only: it would be the same under two names."""
+    """All endpoints; without ``all`` if there is only one other, which would be the same."""
     names = sorted({name for run in (*before, *now) for name in run.endpoints} - {ALL})
     return [ALL, *names] if len(names) > 1 else names
 
@@ -151,7 +154,7 @@ def _pairs(before: Sequence[Measures], now: Sequence[Measures]) -> dict[Key, Sid
         for endpoint in _names(before, now)
         for statistic in get_args(Statistic)
     }
-    # most loads have no knee, and none has it by endpoint
+    # most loads have no knee, and single endpoints never have one
     return {key: sides for key, sides in pairs.items() if key[1] != KNEE or sides.before or sides.now}
 
 
@@ -161,26 +164,26 @@ def _values(runs: Sequence[Measures], endpoint: str, statistic: str) -> dict[str
 
 
 def _corrected(pairs: Mapping[Key, Sides], settings: CompareSettings) -> tuple[dict[Key, float], int]:
-    """The corrected p of all that is judged, and for how many it is.
+    """The corrected p of every judged comparison, and the number of comparisons that it is corrected for.
 
-    What is the same in all runs, such as no error at all, or is in the runs of one side only, could not be found to
-    differ whatever the order of its values: it has a p of 1, and the others are not corrected for it.
+    A comparison that could never be significant does not count: one whose value is the same in all runs, such as no
+    errors, or that only one side has. Its p is 1.
     """
-    judged = {key: sides for key, sides in pairs.items() if key[1] in settings.judged and sides.told}
+    judged = {key: sides for key, sides in pairs.items() if key[1] in settings.judged and sides.complete}
     attainable = {key: rank_tests.attainable_p(*sides.values) for key, sides in judged.items() if sides.differ}
     family = rank_tests.testable(attainable, settings.alpha) or attainable.keys()
     found = rank_tests.holm({key: rank_tests.rank_sum(*judged[key].values).p for key in family})
     return {key: found.get(key, 1.0) for key in judged}, max(len(family), 1)
 
 
-def _untold(pairs: Mapping[Key, Sides], settings: CompareSettings) -> Iterator[str]:
-    """What should be judged and cannot be, by however many runs of this length."""
+def _not_judged(pairs: Mapping[Key, Sides], settings: CompareSettings) -> Iterator[str]:
+    """Statistics that cannot be judged with any number of runs of this length."""
     for statistic in settings.judged:
-        rare = [endpoint for (endpoint, its), sides in pairs.items() if its == statistic and not sides.told]
+        rare = [endpoint for (endpoint, its), sides in pairs.items() if its == statistic and not sides.complete]
         if rare:
             yield (
-                f"The {NAMES[statistic]} is not judged of {', '.join(rare)}: not each run of the baseline has enough "
-                "answers. Let them run longer."
+                f"Not judged: {NAMES[statistic]} of {', '.join(rare)}, because not every run of the baseline has "
+                "enough answers. Use longer runs."
             )
 
 
@@ -228,8 +231,11 @@ def _endpoint(
         _comparison(key, sides, corrected, family, settings) for key, sides in pairs.items() if key[0] == endpoint
     )
     decision = ORDER[_place(each)]
-    why = next((one.sentence for one in each if one.decision is decision), f"{endpoint}: nothing of it can be judged.")
-    return Endpoint(endpoint=endpoint, decision=decision, sentence=why, comparisons=each)
+    reason = next(
+        (comparison.sentence for comparison in each if comparison.decision is decision),
+        f"{endpoint}: no statistic can be judged.",
+    )
+    return Endpoint(endpoint=endpoint, decision=decision, sentence=reason, comparisons=each)
 
 
 def _comparison(
@@ -259,21 +265,22 @@ def _decision(statistic: str, test: Test | None, alpha: float, family: int) -> D
     if test.p_corrected <= alpha and abs(test.shift) >= test.tolerance:
         worse = test.shift < 0 if statistic in SMALLER_IS_WORSE else test.shift > 0
         return Decision.REGRESSION if worse else Decision.IMPROVEMENT
-    # What could not have been found may not be said to be absent.
+    # a difference that this number of runs could not show must not count as absent
     findable = test.p_least * family <= alpha
-    return Decision.NO_DIFFERENCE if findable and _nothing_matters(test) else Decision.NOT_ENOUGH
+    return Decision.NO_DIFFERENCE if findable and _within_tolerance(test) else Decision.NOT_ENOUGH
 
 
-def _nothing_matters(test: Test) -> bool:
+def _within_tolerance(test: Test) -> bool:
     if test.shift_low is None or test.shift_high is None:
         return False
     return max(abs(test.shift_low), abs(test.shift_high)) < test.tolerance or test.shift_low == test.shift_high == 0
 
 
 def _needed(sides: Sides, test: Test | None, alpha: float, family: int) -> int:
-    """About how many runs of each side tell: so that the test can find anything, and its interval is narrow enough.
+    """Estimated number of runs per side for a decision: enough for a significant test and a narrow enough interval.
 
-    Half of the interval should be half of what matters: then it lies within it mostly, when nothing has changed.
+    The interval should be as wide as the tolerance: then it is usually within plus and minus the tolerance if nothing
+    has changed.
     """
     findable = rank_tests.runs_for(alpha / family)
     have = min(len(sides.before), len(sides.now))
@@ -290,25 +297,26 @@ ORDER = (
     Decision.NOT_ENOUGH,
     Decision.NO_DIFFERENCE,
 )
-"""What comes before what. The first of the two that cannot be told may be a regression, the second one is none."""
+"""The order of precedence. The first ``not enough`` may hide a regression, the second one cannot."""
 
 
 def _place(comparisons: Iterable[Comparison]) -> int:
-    """Where in that order the worst of them is; where nothing is judged, a regression may be."""
+    """The place of the worst one in that order; without a judged one, there may be a regression."""
     places = [
-        3 if one.decision is Decision.NOT_ENOUGH and not _may_be_worse(one) else ORDER.index(one.decision)
-        for one in comparisons
-        if one.decision is not None
+        3 if each.decision is Decision.NOT_ENOUGH and not _may_be_worse(each) else ORDER.index(each.decision)
+        for each in comparisons
+        if each.decision is not None
     ]
     return min(places, default=1)
 
 
-def _may_be_worse(one: Comparison) -> bool:
-    """Whether the interval of the shift has a regression in it."""
-    if one.test is None or one.test.shift_low is None or one.test.shift_high is None:
+def _may_be_worse(comparison: Comparison) -> bool:
+    """Whether the interval of the shift includes a regression."""
+    test = comparison.test
+    if test is None or test.shift_low is None or test.shift_high is None:
         return True
-    worst = -one.test.shift_low if one.statistic in SMALLER_IS_WORSE else one.test.shift_high
-    return worst >= one.test.tolerance
+    worst = -test.shift_low if comparison.statistic in SMALLER_IS_WORSE else test.shift_high
+    return worst >= test.tolerance
 
 
 # --- sentences
@@ -317,7 +325,7 @@ NAMES = {
     "p50_ms": "median latency",
     "p90_ms": "90th percentile of latency",
     "p99_ms": "99th percentile of latency",
-    "error_share": "share of errors",
+    "error_share": "error rate",
     "throughput_per_s": "throughput",
     KNEE: "knee",
 }
@@ -328,44 +336,44 @@ def _sentence(key: Key, sides: Sides, test: Test | None, decision: Decision | No
     what = f"{endpoint}, {NAMES[statistic]}"
     missing = "".join(f" {text}" for text in _missing(sides))
     if test is None:
-        return f"{what}: there is nothing to compare.{missing}"
+        return f"{what}: one side has no data.{missing}"
     unit = "per_s" if statistic.endswith("_per_s") else statistic.rpartition("_")[2]
     before, now = (median(values) for values in sides.values)
     ends = (
         f"{_number(test.shift_low, unit)} to {_number(test.shift_high, unit)}"
         if test.shift_low is not None and test.shift_high is not None
-        else "no interval from so few runs"
+        else "too few runs for an interval"
     )
-    tells = f"; it takes about {needed} runs on each side to tell" if needed else ""
+    enough = f"; about {needed} runs per side are needed" if needed else ""
     head = f"{what}: {decision}; " if decision else f"{what}: "
     return (
-        f"{head}from {_number(before, unit, '')} to {_number(now, unit, '')}, a shift of "
-        f"{_number(test.shift, unit)} ({ends}), p {test.p_corrected:.2g}{tells}.{missing}"
+        f"{head}{_number(before, unit, '')} -> {_number(now, unit, '')}, shift {_number(test.shift, unit)} ({ends}), "
+        f"p = {test.p_corrected:.2g}{enough}.{missing}"
     )
 
 
 def _missing(sides: Sides) -> Iterator[str]:
     for side, values, runs in (("baseline", sides.before, sides.runs[0]), ("candidate", sides.now, sides.runs[1])):
         if len(values) < runs:
-            yield f"{runs - len(values)} of the {runs} runs of the {side} do not tell: too few such requests, or none."
+            yield f"{runs - len(values)} of {runs} {side} runs have too few of these requests."
 
 
 def _number(value: float, unit: str, sign: str = "+") -> str:
     if unit == "share":
         return f"{100 * value:{sign}.2f} %"
-    return f"{value:{sign}.2f} ms" if unit == "ms" else f"{value:{sign}.2f} a second"
+    return f"{value:{sign}.2f} ms" if unit == "ms" else f"{value:{sign}.2f}/s"
 
 
 def _summary(decision: Decision, endpoints: Sequence[Endpoint], before: int, now: int) -> str:
-    """The decision, and what it rests on."""
-    runs = f"{now} runs against {before}"
+    """The decision and its main reason."""
+    runs = f"{count_of(now, 'candidate run')}, {count_of(before, 'baseline run')}"
     if decision is Decision.NO_DIFFERENCE:
-        return f"No difference that matters, {runs}."
-    found = [one for each in endpoints for one in each.comparisons if one.decision is decision]
-    named = list(dict.fromkeys(one.endpoint for one in found if one.endpoint != ALL)) or [ALL]
+        return f"No difference above the tolerance ({runs})."
+    found = [each for endpoint in endpoints for each in endpoint.comparisons if each.decision is decision]
+    named = list(dict.fromkeys(each.endpoint for each in found if each.endpoint != ALL)) or [ALL]
     if decision is Decision.NOT_ENOUGH:
-        needed = max((one.runs_needed or 0 for one in found), default=0)
-        wanted = f": about {needed} on each side would" if needed else ""
-        return f"Not enough runs to tell of {', '.join(named)}, {runs}{wanted}."
-    first = next(one for one in found if one.endpoint == named[0])
-    return f"{decision.capitalize()} of {', '.join(named)}, {runs}. {first.sentence}"
+        needed = max((each.runs_needed or 0 for each in found), default=0)
+        enough = f" About {needed} runs per side are needed." if needed else ""
+        return f"Not enough runs to decide on {', '.join(named)} ({runs}).{enough}"
+    first = next(each for each in found if each.endpoint == named[0])
+    return f"{decision.capitalize()} of {', '.join(named)} ({runs}). {first.sentence}"

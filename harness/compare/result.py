@@ -1,4 +1,4 @@
-"""What a comparison came to, with every number that it rests on; ``model_dump_json`` makes it a file."""
+"""The result of a comparison with all of its numbers; ``comparison.json`` has it as JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Statistic = Literal["p50_ms", "p90_ms", "p99_ms", "error_share", "throughput_per
 
 
 class Decision(StrEnum):
-    """The four honest answers. What so few runs cannot tell is never rounded to ``no difference``."""
+    """The four possible decisions. Too few runs never count as ``no difference``."""
 
     REGRESSION = "regression"
     IMPROVEMENT = "improvement"
     NO_DIFFERENCE = "no difference"
-    NOT_ENOUGH = "not enough runs to tell"
+    NOT_ENOUGH = "not enough runs to decide"
 
 
 class _Part(BaseModel):
@@ -24,10 +24,12 @@ class _Part(BaseModel):
 
 
 class Tolerance(_Part):
-    """The least difference that matters: the larger of a share of the baseline's median and a number of its unit."""
+    """The smallest change to report: the larger of a share of the baseline's median and an absolute value."""
 
-    share: float = Field(ge=0, description="Of the baseline's median; 0.05 is 5 percent")
-    least: float = Field(ge=0, description="In the statistic's own unit: ms, a share of requests, or answers a second")
+    share: float = Field(ge=0, description="Share of the baseline's median; 0.05 is 5 %.")
+    least: float = Field(
+        ge=0, description="Absolute value in the unit of the statistic: ms, share of requests, or answers per second."
+    )
 
 
 class CompareSettings(_Part):
@@ -37,7 +39,7 @@ class CompareSettings(_Part):
         default=0.05,
         gt=0,
         lt=1,
-        description="The chance of any false alarm among all that is looked at; intervals cover 1 - alpha",
+        description="Probability of any false alarm in the whole comparison; intervals cover 1 - alpha.",
     )
     judged: dict[Statistic, Tolerance] = Field(
         default={
@@ -48,33 +50,35 @@ class CompareSettings(_Part):
             "knee_per_s": Tolerance(share=0.25, least=0),
         },
         min_length=1,
-        description="What decides, and how much of a difference matters; each more asks for more runs",
+        description="The statistics that decide, and their tolerances; every additional one needs more runs.",
     )
 
 
 class Group(_Part):
-    """One statistic in the runs of one side. The interval is that of the median of all such runs, by order."""
+    """One statistic in the runs of one side. The interval is a confidence interval of the median (order statistics)."""
 
-    values: dict[str, float] = Field(description="By the name of the run; runs that cannot tell are missing.")
+    values: dict[str, float] = Field(description="Value of each run; runs without enough data are missing.")
     median: float | None
-    low: float | None = Field(description="None: so few runs give no end.")
-    high: float | None
-    coverage: float | None
+    low: float | None = Field(description="Lower end of the interval; null if there are too few runs for one.")
+    high: float | None = Field(description="Upper end of the interval.")
+    coverage: float | None = Field(description="Exact confidence level of the interval.")
 
 
 class Test(_Part):
-    """Baseline against candidate. A shift is the candidate's less the baseline's, in the statistic's unit."""
+    """The test of one statistic. A shift is the candidate's value minus the baseline's, in the statistic's unit."""
 
-    u: float = Field(description="Pairs of runs in which the candidate's value is larger; a tie is half a pair.")
-    p: float = Field(description="Two-sided, exact.")
-    p_corrected: float = Field(description="By Holm's method, for all comparisons of the family.")
-    p_least: float = Field(description="The p of the most extreme outcome that so many runs can have.")
-    shift: float = Field(description="Hodges and Lehmann's estimate.")
-    shift_low: float | None = Field(description="None: so few runs give no end.")
-    shift_high: float | None
-    coverage: float
-    cliffs_delta: float
-    tolerance: float = Field(description="The least shift that matters.")
+    u: float = Field(
+        description="Number of pairs of runs in which the candidate's value is larger; a tie counts as half a pair."
+    )
+    p: float = Field(description="Exact two-sided p-value of the Mann-Whitney test.")
+    p_corrected: float = Field(description="p corrected by Holm's method for all comparisons of the family.")
+    p_least: float = Field(description="Smallest p that this number of runs can reach.")
+    shift: float = Field(description="Hodges-Lehmann estimate of the shift.")
+    shift_low: float | None = Field(description="Lower end of its interval; null if there are too few runs for one.")
+    shift_high: float | None = Field(description="Upper end of its interval.")
+    coverage: float = Field(description="Exact confidence level of the interval.")
+    cliffs_delta: float = Field(description="Cliff's delta, from -1 to 1; 1: all candidate values are larger.")
+    tolerance: float = Field(description="Smallest shift to report.")
 
 
 class Comparison(_Part):
@@ -82,17 +86,19 @@ class Comparison(_Part):
 
     endpoint: str
     statistic: Statistic
-    judged: bool = Field(description="False: it is told, and decides nothing.")
-    decision: Decision | None = Field(description="None where it is not judged.")
+    judged: bool = Field(description="Whether it counts for the decision; otherwise it is only shown.")
+    decision: Decision | None = Field(description="Null if it is not judged.")
     sentence: str
     baseline: Group
     candidate: Group
-    test: Test | None = Field(description="None where one side has no value.")
-    runs_needed: int | None = Field(description="About so many runs in each group tell; None: they do already.")
+    test: Test | None = Field(description="Null if one side has no value.")
+    runs_needed: int | None = Field(
+        description="Estimated number of runs per side for a decision; null if there already are enough."
+    )
 
 
 class Endpoint(_Part):
-    """All of one endpoint; ``all`` is every request, whatever it asked for."""
+    """All statistics of one endpoint; ``all`` has every request."""
 
     endpoint: str
     decision: Decision
@@ -101,13 +107,13 @@ class Endpoint(_Part):
 
 
 class Result(_Part):
-    """Is the candidate slower than the baseline?"""
+    """The answer to: is the candidate slower than the baseline?"""
 
     decision: Decision
     summary: str
-    notes: tuple[str, ...] = Field(description="What a reader must know of the runs: left out, set up otherwise.")
-    baseline: tuple[str, ...] = Field(description="The names of the runs that were used.")
-    candidate: tuple[str, ...]
-    family: int = Field(description="How many comparisons p is corrected for.")
+    notes: tuple[str, ...] = Field(description="Remarks on the runs: those left out, and different settings.")
+    baseline: tuple[str, ...] = Field(description="Names of the runs that were used.")
+    candidate: tuple[str, ...] = Field(description="The same for the candidate.")
+    family: int = Field(description="Number of comparisons for which p is corrected.")
     settings: CompareSettings
-    endpoints: tuple[Endpoint, ...] = Field(description="The worst first.")
+    endpoints: tuple[Endpoint, ...] = Field(description="All endpoints, worst first.")

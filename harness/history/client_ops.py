@@ -1,4 +1,4 @@
-"""What the players asked of the site and what came of it, as the checks of data see it. Pure."""
+"""The ops of the players and their results, as the checks of data see them. Pure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from harness.history.timeline import moment, of_the_load
 from harness.verdict import Finding, invalid, unknown
 
 LARGEST = 2**53
-"""The largest number that JSON's readers agree on (RFC 8259, 6)."""
+"""The largest number that all JSON readers represent exactly (RFC 8259, 6)."""
 
 NAMED, SHOWN = 5, 20
-"""How many elements a finding names, and how many it gives the ops of; the rest are counted."""
+"""How many elements a finding names, and for how many it lists the ops; the rest is only counted."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One op of a player. ``type`` is ``ok``, ``fail`` or ``info``; one whose completion is missing is ``info``."""
+    """One op of a player. ``type`` is ``ok``, ``fail`` or ``info``; without a completion it is ``info``."""
 
     invoke: Op
     completion: Op | None
@@ -34,7 +34,7 @@ class Call:
 
     @property
     def end(self) -> int:
-        """When it was answered, in ns; FOREVER when it was not acknowledged: it may take effect at any time."""
+        """When it was answered, in ns; FOREVER if it was not acknowledged: it may take effect at any time."""
         return self.completion.time if self.ok and self.completion is not None else FOREVER
 
     @property
@@ -48,31 +48,31 @@ class Call:
         return tuple(op.index for op in (self.invoke, self.completion) if op is not None)
 
     @cached_property
-    def told(self) -> Op:
-        """The op that says most: the completion, if there is one."""
+    def latest(self) -> Op:
+        """The completion if there is one, else the invocation: the op with the most data."""
         return self.completion or self.invoke
 
     def number(self, key: str) -> int:
-        """A whole number of the value. Raises HistoryError when it is none, or not one of JSON's."""
-        return number(self.told, key, self.told[key])
+        """The whole number under a key. Raises HistoryError if it is none, or too large for JSON."""
+        return number(self.latest, key, self.latest[key])
 
     def text(self, key: str) -> str:
-        """A text of the value. Raises HistoryError when it is none."""
-        found = self.told[key]
+        """The text under a key. Raises HistoryError if it is none."""
+        found = self.latest[key]
         if not isinstance(found, str):
-            raise HistoryError(f"op {self.told.index} ({self.told.f}): its {key} is {found!r}, not a text")
+            raise HistoryError(f"op {self.latest.index} ({self.latest.f}): its {key} is {found!r}, not a text")
         return found
 
 
 def number(op: Op, key: str, found: Any) -> int:
-    """``found`` as a whole number. Raises HistoryError when it is none, or not one of JSON's."""
+    """``found`` as a whole number. Raises HistoryError if it is none, or too large for JSON."""
     if type(found) is not int or abs(found) >= LARGEST:
         raise HistoryError(f"op {op.index} ({op.f}): its {key} is {found!r}, not a whole number")
     return found
 
 
 def calls(history: History, f: str) -> list[Call]:
-    """All of that ``f``, by time of sending."""
+    """All ops with that ``f``, by time of sending."""
     return [Call(pair.invoke, pair.completion, _type(pair)) for pair in history.pairs(f)]
 
 
@@ -82,23 +82,23 @@ def _type(pair: Pair) -> str:
 
 
 def attempted(history: History, f: str) -> list[Call]:
-    """The writes of that ``f`` that took effect, or may have."""
+    """The writes with that ``f`` that took effect or may have."""
     return [call for call in calls(history, f) if call.type != "fail"]
 
 
 def answered(history: History, f: str) -> list[Call]:
-    """The reads of that ``f`` that were answered."""
+    """The answered reads with that ``f``."""
     return [call for call in calls(history, f) if call.ok]
 
 
-def once(some: Iterable[Call], key: str) -> list[Call]:
-    """Each op once, by its id under ``key``: one that was sent again is one op, and the best that is known of it holds.
+def once(ops: Iterable[Call], key: str) -> list[Call]:
+    """Each op once, by its id under ``key``; an op that was sent several times has its best result.
 
-    The site does each once, however often it is sent. From the first sending on it may have taken effect.
+    The site executes each op once, however often it is sent. It may have taken effect since it was first sent.
     """
     rank = {"ok": 0, "info": 1, "fail": 2}
     found: dict[str, Call] = {}
-    for call in some:
+    for call in ops:
         name = call.text(key)
         first = found.get(name)
         if first is None:
@@ -108,62 +108,60 @@ def once(some: Iterable[Call], key: str) -> list[Call]:
     return list(found.values())
 
 
-def starts(some: Iterable[Call]) -> Ints:
+def starts(ops: Iterable[Call]) -> Ints:
     """When each was sent."""
-    return ints([call.start for call in some])
+    return ints([call.start for call in ops])
 
 
-def ends(some: Iterable[Call]) -> Ints:
-    """When each was answered; FOREVER for those that were not acknowledged."""
-    return ints([call.end for call in some])
+def ends(ops: Iterable[Call]) -> Ints:
+    """When each was answered; FOREVER for those without an acknowledgement."""
+    return ints([call.end for call in ops])
 
 
-def settled(some: Iterable[Call]) -> int:
-    """When the last of them was over, in ns: what is read later is what is left. Those under way at the end count."""
-    return max((call.told.time for call in some), default=0)
+def settled(ops: Iterable[Call]) -> int:
+    """When the last of them ended, in ns; later reads see the final state. An op without a completion counts too."""
+    return max((call.latest.time for call in ops), default=0)
 
 
 def gaps(history: History) -> tuple[int, ...]:
-    """The ops that say that the record of the players, or of the final readings, is not complete."""
-    return tuple(op.index for op in _spoilt(history))
+    """The ops which show that the record of the players, or of the final reads, is incomplete."""
+    return tuple(op.index for op in _gap_ops(history))
 
 
 def gap_doubts(history: History, meaning: str) -> Iterator[Finding]:
-    """That the record has gaps, what made them and when, and what that means."""
-    if some := _spoilt(history):
-        told = named([f"{op.process} {op.get('phase', 'unreadable')} at {moment(op.time)}" for op in some])
-        yield unknown(f"The record of the load has gaps ({told}): {meaning}.", *(op.index for op in some[:SHOWN]))
+    """The finding that the record of the load has gaps: where they are, and what they mean for the check."""
+    if ops := _gap_ops(history):
+        where = named([f"{op.process} {op.get('phase', 'unreadable')} at {moment(op.time)}" for op in ops])
+        yield unknown(f"The record of the load has gaps ({where}): {meaning}.", *(op.index for op in ops[:SHOWN]))
 
 
-def _spoilt(history: History) -> list[Op]:
+def _gap_ops(history: History) -> list[Op]:
     ops = [op for op in history.of("feed") if of_the_load(op.process)]
     return [op for op in ops if op.error is not None or op.get("phase") in ("lost", "dropped")]
 
 
 def doubts(history: History) -> Iterator[Finding]:
-    """Why not all of a run's data can be judged."""
-    if not history.complete:
-        yield unknown("The run was killed: what came after is not known.")
+    """Why a run's data cannot be judged completely."""
     yield from gap_doubts(history, "players may have done more")
 
 
 def unless_gaps(history: History, sentence: str, *evidence: int) -> Finding:
-    """Something is there that nobody asked for: a fault of the site, unless the record of the load has gaps."""
+    """A finding about data that no recorded op explains: invalid, unless the record of the load has gaps."""
     return (unknown if gaps(history) else invalid)(sentence, *evidence)
 
 
 def too_few(what: str, found: int, needed: int) -> Iterator[Finding]:
-    """Less was tested than it takes."""
+    """The finding that the run has less evidence than the check needs."""
     if found < needed:
-        yield unknown(f"{what}: {found:,}, and it takes {needed:,} to tell.")
+        yield unknown(f"{what}: {found:,}; at least {needed:,} {'is' if needed == 1 else 'are'} needed.")
 
 
-def shown(some: Iterable[Call]) -> tuple[int, ...]:
+def shown(ops: Iterable[Call]) -> tuple[int, ...]:
     """The indexes of the ops of the first few."""
-    return tuple(index for call in list(some)[:SHOWN] for index in call.ops)
+    return tuple(index for call in list(ops)[:SHOWN] for index in call.ops)
 
 
 def named(names: Sequence[object], between: str = ", ") -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of others."""
     more = len(names) - NAMED
     return between.join(map(str, names[:NAMED])) + (f" and {more:,} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The directors' IPVS tables over time, server by server, as the ops ``table`` tell them. Pure; all times are ns."""
+"""The directors' IPVS tables over time, server by server, from the ``table`` ops. Pure; all times are ns."""
 
 from __future__ import annotations
 
@@ -29,8 +29,11 @@ class Entry(NamedTuple):
 
     @property
     def out(self) -> bool:
-        """It gets no new connections."""
+        """True when it gets no new connections."""
         return not self.weight
+
+
+UNREADABLE = (AttributeError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Tables:
     """Each real server in each table of each director, in every sample of that director."""
 
     def times(self, director: str) -> list[int]:
-        """When a director's table was seen."""
+        """When a director's table was sampled."""
         return [op.time for op in self.samples.get(director, ())]
 
     def of_server(self, node: str) -> Iterator[tuple[Key, Sequence[Entry]]]:
@@ -66,6 +69,16 @@ def tables(history: History) -> Tables:
     return Tables(samples, rows)
 
 
+def weights_of(op: Op) -> dict[str, dict[str, int]]:
+    """Each VIP of a sample -> its real servers and their weights. Raises HistoryError."""
+    if not isinstance(op["vips"], dict):
+        raise HistoryError(f"op {op.index} (table): its virtual services cannot be read")
+    found: dict[str, dict[str, int]] = {}
+    for vip in sorted(op["vips"]):
+        found[vip] = {node: _number(op, row, "weight") for node, row in _part(op, op["vips"], vip).items()}
+    return found
+
+
 def _part(op: Op, vips: Any, vip: str) -> Mapping[str, Any]:
     """The real servers of one VIP; none where the table does not have it."""
     servers = vips.get(vip, {}) if isinstance(vips, dict) else None
@@ -74,11 +87,20 @@ def _part(op: Op, vips: Any, vip: str) -> Mapping[str, Any]:
     return servers
 
 
-def _entry(op: Op, told: Any) -> Entry:
-    if told is None:
+def _entry(op: Op, server: Any) -> Entry:
+    if server is None:
         return Entry(op.time, op, None)
     try:
-        counts = (int(told[key]) for key in ("weight", "conns", "active", "inactive"))
-        return Entry(op.time, op, *counts)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        weight, conns, active, inactive = map(
+            int, (server["weight"], server["conns"], server["active"], server["inactive"])
+        )
+    except UNREADABLE as error:
+        raise HistoryError(f"op {op.index} (table): a real server cannot be read: {error!r}") from error
+    return Entry(op.time, op, weight, conns, active, inactive)
+
+
+def _number(op: Op, row: Any, key: str) -> int:
+    try:
+        return int(row[key])
+    except UNREADABLE as error:
         raise HistoryError(f"op {op.index} (table): a real server cannot be read: {error!r}") from error

@@ -1,7 +1,7 @@
-"""The history of a run: ops in Jepsen's terms, one JSON line each, written as they come and read back as they were.
+"""The history of a run: ops in Jepsen's terms, one JSON line each, written as they occur and read back unchanged.
 
-Whatever a run decides is decided from its history alone, so the file must survive the run that wrote it: a line is
-flushed before ``record`` returns, and a run that was killed leaves at most one torn line, at the end.
+A verdict rests on the history alone, so the file must survive the run that wrote it: a line is flushed before
+``record`` returns, and a killed run leaves at most one torn line, at the end.
 """
 
 from __future__ import annotations
@@ -9,27 +9,30 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
+
+import msgspec
+from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import UserError
 from harness.records import Cluster, Entry
 
 TYPES = frozenset({"invoke", "ok", "fail", "info"})
-"""``info`` means that nobody knows (a timeout), and is the type of all that no client asked for."""
+"""``info``: the result is unknown (a timeout); and the type of all ops that are not a client's."""
 
 
 class HistoryError(UserError):
-    """A history that cannot be read, or that lacks what was asked of it. The message says where."""
+    """A history that cannot be read, or that lacks something. The message says where."""
 
 
-@dataclass(frozen=True)
-class Op:
+class Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """One line of a history. ``time`` is in ns since the run's start, on the lab's clock."""
 
     index: int
@@ -50,8 +53,12 @@ class Op:
         """The field ``key`` of the value, or ``default``."""
         return self.value.get(key, default) if isinstance(self.value, dict) else default
 
+    def copy(self, **changes: Any) -> Op:
+        """The same op with other values in some fields."""
+        return msgspec.structs.replace(self, **changes)
+
     def line(self) -> str:
-        """The op as one line of JSON, without its newline. Raises TypeError or ValueError for what JSON cannot say."""
+        """The op as one line of JSON, without its newline. Raises TypeError or ValueError for what JSON cannot hold."""
         fields = {
             "index": self.index,
             "time": self.time,
@@ -62,13 +69,13 @@ class Op:
         }
         if self.error is not None:
             fields["error"] = self.error
-        # ASCII only: a log line may hold bytes that are no UTF-8, which decode to surrogates that no encoder takes.
+        # ASCII only: a log line may have bytes that are not UTF-8; they become surrogates, which no encoder accepts.
         return json.dumps(fields, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An invocation and what came of it; no completion means that the run ended first."""
+    """An invocation and its completion; None: the run ended first."""
 
     invoke: Op
     completion: Op | None
@@ -77,6 +84,10 @@ class Pair:
     def ok(self) -> bool:
         """True when it certainly happened."""
         return self.completion is not None and self.completion.type == "ok"
+
+
+CLUSTER = TypeAdapter(Cluster)
+DECODER = msgspec.json.Decoder(Op)
 
 
 class History(Sequence[Op]):
@@ -114,7 +125,7 @@ class History(Sequence[Op]):
 
     @cached_property
     def _by_time(self) -> History:
-        return History(sorted(self._ops, key=lambda op: (op.time, op.index)))
+        return History(sorted(self._ops, key=attrgetter("time", "index")))
 
     def by_time(self) -> History:
         """The same ops sorted by time; equal times keep the order of recording."""
@@ -137,12 +148,12 @@ class History(Sequence[Op]):
         try:
             return self._by_index[index]
         except KeyError:
-            raise HistoryError(f"there is no op {index}") from None
+            raise HistoryError(f"the history has no op {index}") from None
 
     def pairs(self, f: str) -> tuple[Pair, ...]:
         """Each invocation of ``f`` with its completion, by time of the invocation.
 
-        A process has one op outstanding. One that invokes again without an answer gave the first one up.
+        A process has one op outstanding. One that invokes again without an answer gave up the first one.
         """
         pairs: list[Pair] = []
         outstanding: dict[str, Op] = {}
@@ -165,24 +176,14 @@ class History(Sequence[Op]):
 
     @cached_property
     def cluster(self) -> Cluster:
-        """The cluster that the run was of. MAC addresses are in lower case."""
-        facts = self.start["cluster"]
+        """The cluster of the run. MAC addresses are in lower case."""
+        start = self.start
         try:
-            return Cluster(
-                site=facts["site"],
-                vips=dict(facts["vips"]),
-                directors=tuple(facts["directors"]),
-                web=tuple(facts["web"]),
-                macs={mac.lower(): node for mac, node in facts["macs"].items()},
-                keepalive_ms=int(facts["keepalive_ms"]),
-                deadtime_ms=int(facts["deadtime_ms"]),
-                resources_per_vip=int(facts.get("resources_per_vip", Cluster.resources_per_vip)),
-                resource_start_ms=int(facts.get("resource_start_ms", Cluster.resource_start_ms)),
-                resolver=str(facts.get("resolver", Cluster.resolver)),
-                **_later_facts(facts),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise HistoryError(f"op {self.start.index} (start): its cluster cannot be read: {error!r}") from error
+            cluster = CLUSTER.validate_python(start["cluster"])
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+            raise HistoryError(f"op {start.index} (start): its cluster cannot be read: {wrong}") from error
+        return replace(cluster, macs={mac.lower(): node for mac, node in cluster.macs.items()})
 
     @property
     def scenario(self) -> str:
@@ -191,37 +192,18 @@ class History(Sequence[Op]):
 
     @property
     def load_only(self) -> bool:
-        """True when it has the ops of a load and nothing else: those of workers, put together."""
+        """True when it has only the ops of a load: those of workers, put together."""
         return any(op.process == "run" and op.get("load_only") is True for op in self.of("start"))
 
     @property
     def complete(self) -> bool:
-        """True when the run ended by itself; False when it was killed."""
+        """True when the run ended on its own; False when it was killed."""
         return any(op.process == "run" for op in self.of("end"))
 
-    @property
+    @cached_property
     def end_ns(self) -> int:
         """The time of the latest op; 0 when there is none."""
         return max((op.time for op in self._ops), default=0)
-
-
-LATER_FACTS: Mapping[str, Callable[[Any], Any]] = {
-    "auto_failback": bool,
-    "check_interval_ms": int,
-    "check_timeout_ms": int,
-    "check_count": int,
-    "failure_count": int,
-    "checktype": str,
-    "quiescent": lambda value: None if value is None else bool(value),
-    "scheduler": str,
-    "persistence_s": int,
-    "connection_sync": bool,
-}
-"""Facts that a history without them may lack: an older run did not record them."""
-
-
-def _later_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: kind(facts[name]) for name, kind in LATER_FACTS.items() if name in facts}
 
 
 class Recorder:
@@ -237,7 +219,7 @@ class Recorder:
         self._next = 0
 
     def record(self, entry: Entry) -> Op:
-        """Write one entry and return its op. Raises HistoryError once closed, TypeError for what JSON cannot say."""
+        """Write one entry and return its op. Raises HistoryError once closed, TypeError for what JSON cannot hold."""
         with self._lock:
             if self._file.closed:
                 raise HistoryError("the history is closed")
@@ -269,7 +251,7 @@ class Recorder:
 
 
 def load(path: str | Path) -> History:
-    """Read a history back. A torn last line is dropped; anything else that is broken raises HistoryError."""
+    """Read a history. A torn last line is dropped; any other broken line raises HistoryError."""
     *lines, last = Path(path).read_bytes().split(b"\n")
     ops = [_parse(line, number) for number, line in enumerate(lines)]
     if last:
@@ -278,29 +260,32 @@ def load(path: str | Path) -> History:
     return History(ops)
 
 
-FIELDS: dict[str, Callable[[Any], bool]] = {
-    "index": lambda value: type(value) is int,
-    "time": lambda value: type(value) is int,
-    "process": lambda value: isinstance(value, str),
-    "type": lambda value: value in TYPES,
-    "f": lambda value: isinstance(value, str),
-}
-
-
 def _parse(line: bytes, number: int) -> Op:
-    where = f"line {number + 1}"
+    where = f"line {number + 1} of the history"
     try:
-        fields = json.loads(line)
+        op = _decoded(line)
+    except msgspec.ValidationError as error:
+        raise HistoryError(f"{where} is not an op: {_reason(error)}") from error
     except ValueError as error:
-        raise HistoryError(f"{where} of the history is no JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise HistoryError(f"{where} of the history is no JSON object")
-    for name, fits in FIELDS.items():
-        if name not in fields or not fits(fields[name]):
-            raise HistoryError(f"{where} of the history has no right {name!r}")
-    if fields["index"] != number:
-        raise HistoryError(f"{where} of the history has index {fields['index']}, not {number}: lines are missing")
-    unknown = fields.keys() - FIELDS.keys() - {"value", "error"}
-    if unknown:
-        raise HistoryError(f"{where} of the history has unknown fields: {', '.join(sorted(unknown))}")
-    return Op(**fields)
+        raise HistoryError(f"{where} is not JSON: {error}") from error
+    if op.type not in TYPES:
+        raise HistoryError(f"{where} is not an op: its 'type' is {op.type!r}; accepted: {', '.join(sorted(TYPES))}")
+    if op.index != number:
+        raise HistoryError(f"{where} has index {op.index} instead of {number}: lines are missing")
+    return op
+
+
+def _decoded(line: bytes) -> Op:
+    try:
+        return DECODER.decode(line)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        # a log line may have bytes that are not UTF-8; they are recorded as lone surrogates, which msgspec refuses
+        return msgspec.convert(json.loads(line), Op)
+
+
+def _reason(error: msgspec.ValidationError) -> str:
+    """msgspec's message in our words: its paths start with ``$``."""
+    message, _, path = str(error).replace("`", "'").partition(" - at '$.")
+    return f"its {path.rstrip(chr(39))!r} is wrong ({message.lower()})" if path else message.lower()

@@ -1,11 +1,10 @@
-"""What was so, and when: spans of power, ownership, faults and steps, read from a history. Pure; times are ns."""
+"""Who held each virtual IP and how each node was powered, over time; and times in words. Pure; times are ns."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from harness.history import History, Op
 from harness.records import Power
@@ -13,13 +12,13 @@ from harness.records import Power
 MS = 1_000_000
 
 LOST = frozenset({Power.OFF, Power.BOOTING, Power.PANICKED})
-"""A machine in one of these has no addresses, from that instant."""
+"""From the instant of one of these a node has no addresses."""
 
 DOWN = frozenset({Power.OFF, Power.PANICKED, Power.FROZEN})
-"""What takes a director's addresses from their users without its leave."""
+"""States in which a director does not answer for its addresses."""
 
 LOAD_FEEDS = frozenset({"load", "first", "final"})
-"""The feeds that record what users do, and what is read before they come and once they have gone."""
+"""The feeds that record the users, and the first and final reads around them."""
 
 
 def of_the_load(feed: str) -> bool:
@@ -29,7 +28,7 @@ def of_the_load(feed: str) -> bool:
 
 @dataclass(frozen=True)
 class Span:
-    """``what`` was so from ``start`` to ``end``. ``began_by`` and ``ended_by`` are ops; None: the watch's bounds."""
+    """``what`` was true from ``start`` to ``end``. ``began_by`` and ``ended_by`` are ops; None: the watch's bounds."""
 
     start: int
     end: int
@@ -39,7 +38,7 @@ class Span:
 
     @property
     def ms(self) -> float:
-        """How long it was so."""
+        """Its duration."""
         return ms(self.end - self.start)
 
     def touches(self, start: int, end: int) -> bool:
@@ -53,7 +52,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Holding(Span):
-    """A director (``what``) held a VIP. ``frozen``: it kept the address but could answer nobody."""
+    """A director (``what``) held a VIP. ``frozen``: it kept the address but could not answer."""
 
     frozen: bool = False
 
@@ -64,17 +63,31 @@ def ms(ns: int) -> float:
 
 
 def moment(ns: int) -> str:
-    """A time of the run, for a sentence."""
-    return f"{ns / 1e9:.3f} s"
+    """A time of the run, for a sentence: ``61.3 s``."""
+    return f"{ns / 1e9:,.1f} s"
 
 
-def span_of(ms_value: float) -> str:
-    """A duration in milliseconds, for a sentence."""
-    return f"{ms_value:,.0f} ms"
+def instant(ns: int) -> str:
+    """A time of the run where milliseconds decide, such as which of two ops was first: ``61.302 s``."""
+    return f"{ns / 1e9:,.3f} s"
+
+
+def span_of(duration_ms: float) -> str:
+    """A duration, for a sentence: ``15.0 s``, or ``180 ms`` when it is below one second."""
+    return f"{duration_ms:,.0f} ms" if round(duration_ms) < 1000 else f"{duration_ms / 1000:,.1f} s"
+
+
+def distinct_spans(one_ms: float, other_ms: float) -> tuple[str, str]:
+    """Two durations to compare in a sentence: with more digits where the usual ones would make them look equal."""
+    first, second = span_of(one_ms), span_of(other_ms)
+    for digits in (2, 3):
+        if first == second:
+            first, second = (f"{value / 1000:,.{digits}f} s" for value in (one_ms, other_ms))
+    return first, second
 
 
 def count_of(number: int, thing: str) -> str:
-    """How many there are of a thing, for a sentence."""
+    """A number of things, for a sentence: ``1 step``, ``2 steps``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
@@ -88,17 +101,17 @@ def director_ops(history: History) -> dict[str, list[Op]]:
 
 
 def watched(history: History) -> tuple[int, int]:
-    """The time to judge: from when every director was seen, until the feeds were closed (or the run's last op).
+    """The time to judge: from when every director has a sample, until the feeds were closed (or the run's last op).
 
-    Until every director has spoken once nobody knows who holds what. After its last step a run closes its feeds, and
-    their silence means nothing. (A load of players ends before the others, so that what it has come to can be read.)
+    Until every director has a sample the owners are unknown. After its last step a run closes its feeds, and their
+    silence means nothing. (A load of players ends before the others, so that its final state can be read.)
     """
     firsts = [_first_word(ops) for ops in director_ops(history).values() if ops]
     return max(firsts, default=0), _until(history)
 
 
 def _first_word(ops: Sequence[Op]) -> int:
-    """When a director's addresses are first known: from a sample, or from its being down. That it runs says nothing."""
+    """When a director's addresses are first known: from a sample, or because it is down."""
     telling = (op.time for op in ops if op.f == "holds" or op["power"] in {Power.OFF, Power.PANICKED})
     return next(telling, ops[0].time)
 
@@ -113,7 +126,7 @@ def _until(history: History) -> int:
 
 
 def powers(history: History) -> dict[str, list[Span]]:
-    """Each node with ``power`` ops -> its spans of power. What came before the first op is not known."""
+    """Each node with ``power`` ops -> its spans of power. Before the first op it is unknown."""
     changes: dict[str, list[Op]] = defaultdict(list)
     for op in history.by_time().seen("power"):
         changes[op["node"]].append(op)
@@ -133,11 +146,11 @@ def _chain(changes: Iterable[tuple[Op, str]], until: int) -> list[Span]:
 
 
 def holdings(history: History) -> dict[str, list[Holding]]:
-    """Each VIP -> who held it when, by start.
+    """Each VIP -> which director held it when, by start.
 
-    From a director's own samples and its power. A machine that is off, panicked or just booting holds nothing from that
-    instant, whatever an older sample said. A frozen machine is taken to hold on: its addresses are there again, at
-    once, when it thaws. Until then its holdings are marked ``frozen``.
+    From a director's own samples and its power. A node that is off, panicked or booting holds nothing from that
+    instant, whatever an older sample shows. A frozen node is assumed to keep its addresses: they work again as soon as
+    it thaws. Until then its holdings are marked ``frozen``.
     """
     spans: dict[str, list[Holding]] = {vip: [] for vip in history.cluster.vips}
     until = watched(history)[1]
@@ -165,58 +178,3 @@ def _held(node: str, ops: Iterable[Op], until: int) -> Iterable[tuple[str, Holdi
         for vip in sorted(vips - open_.keys()):
             open_[vip] = Holding(op.time, until, node, op, frozen=frozen)
     yield from open_.items()
-
-
-def merged(spans: Iterable[Span]) -> list[Span]:
-    """The spans as one row without overlaps. A merged span keeps the ops at its ends; ``what`` is the first's."""
-    row: list[Span] = []
-    for span in sorted(spans, key=lambda span: (span.start, span.end)):
-        if row and span.start <= row[-1].end:
-            if span.end > row[-1].end:
-                row[-1] = replace(row[-1], end=span.end, ended_by=span.ended_by)
-        else:
-            row.append(span)
-    return row
-
-
-def silences(times: Iterable[int], start: int, end: int, longest: int) -> list[tuple[int, int]]:
-    """The stretches of [start, end] longer than ``longest`` without any of the times."""
-    marks = [start, *sorted(time for time in times if start < time < end), end]
-    return [(before, after) for before, after in pairwise(marks) if after - before > longest]
-
-
-@dataclass(frozen=True)
-class Window:
-    """Something that began and perhaps ended: a step or a fault, with all its ops by phase."""
-
-    name: str
-    phases: dict[str, Op]
-
-    @property
-    def begin(self) -> Op:
-        """The op that opened it."""
-        return next(iter(self.phases.values()))
-
-
-def faults(history: History) -> list[Window]:
-    """Each injection, named by its label, in order of start; a label may come more than once."""
-    return _windows(
-        [(op.process.removeprefix("fault:"), op) for op in history.by_time().seen("fault")],
-        opening="start",
-    )
-
-
-def steps(history: History) -> list[Window]:
-    """Each step, in order of start."""
-    return _windows([(str(op["step"]), op) for op in history.by_time().seen("step")], opening="begin")
-
-
-def _windows(named: Iterable[tuple[str, Op]], opening: str) -> list[Window]:
-    windows: list[Window] = []
-    latest: dict[str, Window] = {}
-    for name, op in named:
-        if op["phase"] == opening or name not in latest:
-            latest[name] = Window(name, {})
-            windows.append(latest[name])
-        latest[name].phases.setdefault(op["phase"], op)
-    return windows

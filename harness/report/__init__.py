@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing but itself."""
+"""The report of a run, and the page of a comparison: self-contained HTML files."""
 
 from harness.report.render import render
 

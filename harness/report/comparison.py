@@ -1,4 +1,4 @@
-"""From a comparison of runs to one HTML page, in the style of a run's report. Pure."""
+"""The page of a comparison: one HTML page, in the style of a run's report. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.report.render import ENVIRONMENT, NOTHING
 from harness.verdict import Outcome
 
 WIDTH, LEFT, RIGHT = 1000.0, 92.0, 120.0
-"""Of a drawing; at the left the sides' names, at the right their medians."""
+"""The measures of a drawing: the sides' names are on the left, their medians on the right."""
 
 OUTCOMES: Mapping[Decision, Outcome] = {
     Decision.REGRESSION: Outcome.INVALID,
@@ -20,13 +20,13 @@ OUTCOMES: Mapping[Decision, Outcome] = {
     Decision.IMPROVEMENT: Outcome.VALID,
     Decision.NO_DIFFERENCE: Outcome.VALID,
 }
-"""Which verdict a decision is like: its colour, and its exit code."""
+"""The outcome that corresponds to each decision: it gives its colour and its exit code."""
 
 HEADLINES: Mapping[Decision, str] = {
     Decision.REGRESSION: "The candidate is worse.",
     Decision.IMPROVEMENT: "The candidate is better.",
-    Decision.NO_DIFFERENCE: "There is no difference that matters.",
-    Decision.NOT_ENOUGH: "Nobody can tell yet.",
+    Decision.NO_DIFFERENCE: "There is no difference above the tolerance.",
+    Decision.NOT_ENOUGH: "There are not enough runs to decide.",
 }
 
 UNITS: Mapping[str, tuple[str, float]] = {
@@ -34,10 +34,10 @@ UNITS: Mapping[str, tuple[str, float]] = {
     "p90_ms": ("ms", 1),
     "p99_ms": ("ms", 1),
     "error_share": ("%", 100),
-    "throughput_per_s": ("a second", 1),
-    "knee_per_s": ("a second", 1),
+    "throughput_per_s": ("/s", 1),
+    "knee_per_s": ("/s", 1),
 }
-"""Each statistic -> the unit in which it is shown, and how many of it one is."""
+"""Each statistic -> the unit in which it is shown, and the factor to convert it."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Row:
     name: str
     y: float
     dots: tuple[tuple[float, str], ...]
-    """x, and what the dot is."""
+    """x, and the tooltip."""
     median: float | None
-    told: str
+    label: str
     interval: tuple[float, float] | None
 
 
@@ -61,11 +61,11 @@ class Drawing:
     outcome: str
     rows: tuple[Row, ...]
     ends: tuple[str, str]
-    """What the axis begins and ends with."""
+    """The values at the ends of the axis."""
 
 
 def render(result: Result, title: str, runs: Sequence[tuple[str, Measures, str]], command: str) -> str:
-    """The page, self-contained. ``runs``: of each its side, its numbers, and where its own report is, if anywhere."""
+    """The self-contained page. ``runs`` has the side, the numbers, and the report's address (or "") of each run."""
     endpoints = [
         (each, OUTCOMES[each.decision].value, [_drawing(one) for one in each.comparisons if one.test])
         for each in result.endpoints
@@ -102,7 +102,7 @@ def _drawing(comparison: Comparison) -> Drawing:
         return round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1)
 
     def number(value: float) -> str:
-        return f"{value * factor:,.2f} {unit}"
+        return f"{value * factor:,.2f}{'' if unit == '/s' else ' '}{unit}"
 
     def row(name: str, side: Group, y: float) -> Row:
         interval = None
@@ -113,7 +113,7 @@ def _drawing(comparison: Comparison) -> Drawing:
             y,
             tuple((x(value), f"{run}: {number(value)}") for run, value in side.values.items()),
             None if side.median is None else x(side.median),
-            "no run tells" if side.median is None else number(side.median),
+            "no data" if side.median is None else number(side.median),
             interval,
         )
 
@@ -126,7 +126,7 @@ def _drawing(comparison: Comparison) -> Drawing:
 
 
 def _shown(run: Measures) -> list[str]:
-    """What the table of runs says of one: requests, answers a second, quantiles, errors and the knee of all of them."""
+    """The cells of a run in the table of runs: requests, throughput, quantiles, errors and knee."""
     of_all = run.endpoints.get(ALL) or next(iter(run.endpoints.values()), {})
     asked = run.requests.get(ALL) or sum(run.requests.values())
     cells = [f"{asked:,}"]
@@ -137,25 +137,25 @@ def _shown(run: Measures) -> list[str]:
 
 
 def _shares(runs: Sequence[tuple[str, Measures, str]]) -> list[tuple[str, list[tuple[str, dict[str, str]]], list[str]]]:
-    """Who answered: for real servers and VIPs, each side's share of each, over all its runs."""
+    """For real servers and virtual IPs: the share of each in the answers of a side."""
     found = []
-    for of in ("node", "vip"):
-        names = sorted({name for _, run, _ in runs for name in run.shares.get(of, {})})
+    for by in ("node", "vip"):
+        names = sorted({name for _, run, _ in runs for name in run.shares.get(by, {})})
         rows = []
         for side in dict.fromkeys(side for side, _, _ in runs):
             counts = {
-                name: sum(run.shares.get(of, {}).get(name, 0) for its, run, _ in runs if its == side) for name in names
+                name: sum(run.shares.get(by, {}).get(name, 0) for its, run, _ in runs if its == side) for name in names
             }
             whole = sum(counts.values())
             if whole:
                 rows.append((side, {name: f"{100 * count / whole:.1f} %" for name, count in counts.items()}))
         if names and rows:
-            found.append(("real server" if of == "node" else "virtual IP", rows, names))
+            found.append(("real server" if by == "node" else "virtual IP", rows, names))
     return found
 
 
 def _cpu(runs: Sequence[tuple[str, Measures, str]]) -> list[tuple[str, dict[str, str]]]:
-    """Each side, and how much of a processor each node took in the middle of its runs."""
+    """Each side, and the median CPU use of each node in its runs."""
     names = sorted({name for _, run, _ in runs for name in run.cpu})
     rows = []
     for side in dict.fromkeys(side for side, _, _ in runs):

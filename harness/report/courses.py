@@ -1,4 +1,4 @@
-"""The runs of two sides over time, and their latency by percentile, as paths of one chart each. Pure geometry."""
+"""The runs of two sides over time, and their latency by percentile, as paths of charts. Pure geometry."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from harness.report.curves import LEAST_MS, round_up
 WIDTH, HEIGHT = 1000.0, 130.0
 LEFT, RIGHT = 92.0, 20.0
 MOST_POINTS = 150
-"""Of a curve; of a longer run, so many seconds are one point that it has no more."""
+"""The maximum number of points of a curve; in a longer run, each point covers several seconds."""
 TICKS = 6
 STEPS = (1, 2, 5)
-"""Of a logarithmic scale, in each power of ten."""
+"""The steps of a logarithmic scale in each power of ten."""
 
 Values = Mapping[float, float]
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: which side's, what of it, and the path. ``thin`` where a bolder one is beside it."""
+    """One curve: its side, its name, and its path. ``thin`` tells it from a bolder one of the same side."""
 
     side: str
     name: str
@@ -46,17 +46,17 @@ class Chart:
 
 
 def charts(runs: Sequence[tuple[str, Measures]]) -> list[Chart]:
-    """Answers and latency over time, and latency by percentile: of each side the median of its runs."""
+    """Answers and latency over time, and latency by percentile: the median of the runs of each side."""
     sides = {side: [run.course for its, run in runs if its == side] for side, _ in runs}
     ends = [max(one.answered) for some in sides.values() for one in some if one.answered]
-    seconds = min(ends, default=0)  # what all runs have, without the second in which one of them ended
+    seconds = min(ends, default=0)  # the seconds that all runs have, without the one in which a run ended
     if not seconds:
         return []
     return [_answers(sides, seconds), *_latency(sides, seconds), *_percentiles(sides)]
 
 
 def _answers(sides: Mapping[str, Sequence[Course]], seconds: int) -> Chart:
-    # a second without an answer has none
+    # a second without an answer counts as 0
     each = {
         (side, "answers"): _over_time([_whole(one.answered, seconds) for one in some], seconds)
         for side, some in sides.items()
@@ -73,7 +73,7 @@ def _answers(sides: Mapping[str, Sequence[Course]], seconds: int) -> Chart:
 
     x = _time_axis(seconds)
     lines = _lines(each, x, y, thin="") + _lines(failed, x, y, thin="failed")
-    return Chart("Answers", "a second", lines, _grid((0, top / 2, top), y), _seconds(seconds, x))
+    return Chart("Answers", "per second", lines, _grid((0, top / 2, top), y), _seconds(seconds, x))
 
 
 def _whole(counts: Mapping[int, int], seconds: int) -> dict[int, float]:
@@ -109,13 +109,13 @@ def _percentiles(sides: Mapping[str, Sequence[Course]]) -> list[Chart]:
 
 
 def _percentiles_of(courses: Sequence[Course]) -> Values:
-    """The median over runs, of the percentiles that all of them have."""
+    """The median over runs of each percentile that all of them have."""
     shares = set.intersection(*({*one.percentiles_ms} for one in courses)) if courses else set()
     return {share: max(median(one.percentiles_ms[share] for one in courses), LEAST_MS) for share in sorted(shares)}
 
 
 def _nines(share: float) -> float:
-    """Where a percentile is: as far from the 90th to the 99th as from the 99th to the 99.9th."""
+    """The place of a percentile: the 90th is as far from the 99th as the 99th from the 99.9th."""
     return -log10(1 - share)
 
 
@@ -123,7 +123,7 @@ def _nines(share: float) -> float:
 
 
 def _over_time(runs: Sequence[Mapping[int, float]], seconds: int) -> Values:
-    """The middle of a point's seconds -> the median of what all runs had in them."""
+    """The middle of a point's seconds -> the median of the runs' values in them."""
     step = ceil(seconds / MOST_POINTS)
     points: dict[int, list[float]] = defaultdict(list)
     for run in runs:
@@ -143,7 +143,7 @@ def _seconds(seconds: int, x: Callable[[float], float]) -> tuple[tuple[float, st
 
 
 def _log_axis(values: Iterable[float]) -> tuple[Callable[[float], float], tuple[tuple[float, str], ...]]:
-    """A logarithmic scale from the step below the least to the one above the most."""
+    """A logarithmic scale from the step below the minimum to the step above the maximum."""
     every = [max(value, LEAST_MS) for value in values]
     powers = range(floor(log10(min(every))), ceil(log10(max(every))) + 1)
     steps = sorted(step * 10.0**power for power in powers for step in STEPS)
@@ -171,7 +171,7 @@ def _lines(
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
-    """A line through all points; a lone one shows as a dot."""
+    """A line through all points; a single point appears as a dot."""
     (x, y), *_ = points
     moves = "".join(f"L{there[0]:.1f} {there[1]:.1f}" for _, there in pairwise(points))
     return f"M{x:.1f} {y:.1f}{moves or 'h0.01'}"

@@ -1,4 +1,4 @@
-"""The load's throughput and latency, second by second, as paths on the time line's axis. Pure geometry."""
+"""The load's throughput and latency, second by second, as paths on the timeline's axis. Pure geometry."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from harness.report.states import SECOND
 HEIGHT = 92.0
 
 QUANTILES = (("p99", 0.99), ("p95", 0.95), ("p50", 0.50))
-"""The median over the others: it is drawn last."""
+"""The median is drawn last, on top of the others."""
 
 LEAST_MS = 0.01
-"""Below this an answer's time is not told apart; a logarithm needs a value above 0."""
+"""Shorter latencies are drawn as this value: a logarithm needs a value above 0."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: its name, its class, its SVG path. ``area`` closes the path down to zero.
+    """One line: its name, its class, and its SVG path. ``area`` closes the path down to zero.
 
-    ``values`` are (second, value), for the page's cursor.
+    ``values`` has (second, value) for the page's cursor.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Chart:
 
 
 def charts(history: History) -> list[Chart]:
-    """Throughput and latency of the load, all kinds of its ops together; nothing without load."""
+    """Throughput and latency of the load, for all kinds of ops together; empty without a load."""
     pairs = [pair for each in load(history).values() for pair in each if pair.completion is not None]
     if not pairs:
         return []
@@ -81,7 +81,7 @@ def _throughput(pairs: Sequence[Pair], scale: Axis, seconds: range) -> Chart:
 
 
 def _latency(pairs: Sequence[Pair], scale: Axis, seconds: range) -> list[Chart]:
-    """Quantiles of each second on a logarithmic scale: an outage makes them a hundred times what they are else."""
+    """Quantiles of each second on a logarithmic scale, because an outage can increase them a hundredfold."""
     groups = _by_second([pair for pair in pairs if pair.ok])
     found = {second: [ms for ms in map(latency_ms, groups.get(second, ())) if ms is not None] for second in seconds}
     times = {second: [max(ms, LEAST_MS) for ms in values] for second, values in found.items() if values}
@@ -97,7 +97,11 @@ def _latency(pairs: Sequence[Pair], scale: Axis, seconds: range) -> list[Chart]:
     for name, share in QUANTILES:
         line = {second: quantile(values, share) for second, values in times.items()}
         lines.append(Curve(name, name, _path(line, scale, y), _values(line)))
-    return [Chart("Latency", "ms, answered", tuple(lines), _grid([10.0**power for power in range(low, high + 1)], y))]
+    return [
+        Chart(
+            "Latency", "ms, answered requests", tuple(lines), _grid([10.0**power for power in range(low, high + 1)], y)
+        )
+    ]
 
 
 def _values(values: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
@@ -105,14 +109,14 @@ def _values(values: Mapping[int, float]) -> tuple[tuple[int, float], ...]:
 
 
 def _path(values: Mapping[int, float], scale: Axis, y: Callable[[float], float]) -> str:
-    """A line through the middle of each second; a second without a value breaks it."""
+    """A line through the middle of each second, interrupted at seconds without a value."""
     parts: list[str] = []
     last: int | None = None
     for second, value in sorted(values.items()):
         follows = last is not None and second == last + 1
         parts.append(f"{'L' if follows else 'M'}{_x(second, scale):.1f} {y(value):.1f}")
         if not follows:
-            parts.append("h0.01")  # a lone second shows as a dot
+            parts.append("h0.01")  # a single second appears as a dot
         last = second
     return "".join(parts)
 

@@ -1,4 +1,4 @@
-"""The time line: what happened when, as rectangles on one axis. Pure geometry; the template draws it."""
+"""The timeline: what happened when, as rectangles on one axis. Pure geometry; the template draws it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from harness.history import History, Pair
+from harness.history.intervals import Intervals
 from harness.history.latency import load
 from harness.history.timeline import (
     Span,
-    Window,
-    faults,
+    count_of,
     holdings,
-    merged,
     ms,
     powers,
-    steps,
+    span_of,
     watched,
 )
+from harness.history.windows import Window, faults, steps
 from harness.report import states
 from harness.report.states import SECOND
 
@@ -27,7 +27,7 @@ WIDTH, LEFT, RIGHT = 1200.0, 168.0, 12.0
 LANE, THIN, GAP, THIN_GAP = 22.0, 10.0, 6.0, 3.0
 
 LETTER = 6.4
-"""The width of a letter in a mark, about: a text that does not fit is left to the mark's title."""
+"""The approximate width of a letter in a mark; a text that does not fit appears only in the mark's tooltip."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Axis:
     end: int
 
     def x(self, time: int) -> float:
-        """The place of a time; times outside stop at the edge."""
+        """The place of a time; times outside are drawn at the edge."""
         share = (min(max(time, self.start), self.end) - self.start) / max(self.end - self.start, 1)
         return round(LEFT + share * (WIDTH - LEFT - RIGHT), 2)
 
@@ -52,10 +52,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Mark:
-    """One rectangle: what was so from ``start`` to ``end``, in ns.
+    """One rectangle: something that lasted from ``start`` to ``end``, in ns.
 
-    ``css`` are its classes, ``title`` is shown on hover, ``text`` inside where it fits. ``inset`` is how much lower it
-    is than its lane, ``least`` how narrow it may get.
+    ``css`` has its classes. ``title`` is its tooltip, and ``text`` stands inside if it fits. ``inset`` is the distance
+    from the top of its lane, ``least`` its minimum width.
     """
 
     x: float
@@ -70,7 +70,7 @@ class Mark:
 
     @property
     def fits(self) -> bool:
-        """True when there is room for its text."""
+        """Whether its text fits."""
         return bool(self.text) and len(self.text) * LETTER + 8 <= self.width
 
 
@@ -87,13 +87,13 @@ class Lane:
 
     @property
     def thin(self) -> bool:
-        """True for one of many rows that are read together."""
+        """Whether it is one of many rows that are read together."""
         return self.height < LANE
 
 
 @dataclass(frozen=True)
 class Shade:
-    """A time in which a fault was in force, in ns, behind all lanes."""
+    """The interval of a fault, in ns, drawn behind all lanes."""
 
     x: float
     width: float
@@ -106,7 +106,7 @@ Row = tuple[str, str, list[Mark]]
 
 
 def axis(history: History) -> Axis:
-    """From the run's first op to its last."""
+    """The axis from the run's first op to its last."""
     return Axis(min((op.time for op in history), default=0), max(history.end_ns, 1))
 
 
@@ -135,7 +135,7 @@ def lanes(history: History) -> list[Lane]:
 
 
 def shades(history: History) -> list[Shade]:
-    """The faults' windows, to lay behind the lanes."""
+    """The intervals of the faults."""
     scale = axis(history)
     bounds = [(fault.name, *_bounds(fault, scale)) for fault in faults(history)]
     return [Shade(scale.x(start), scale.x(end) - scale.x(start), name, start, end) for name, start, end in bounds]
@@ -146,7 +146,7 @@ def palette(history: History) -> dict[str, str]:
     return {node: f"node-{place % 4}" for place, node in enumerate(history.cluster.directors)}
 
 
-def _mark(  # noqa: PLR0913, PLR0917 (a mark is all of these)
+def _mark(  # noqa: PLR0913, PLR0917 (a mark has all of these)
     scale: Axis, span: tuple[int, int], css: str, title: str, text: str = "", least: float = 1.5
 ) -> Mark:
     x, width = scale.x(span[0]), max(scale.x(span[1]) - scale.x(span[0]), least)
@@ -154,7 +154,7 @@ def _mark(  # noqa: PLR0913, PLR0917 (a mark is all of these)
 
 
 def _bounds(window: Window, scale: Axis) -> tuple[int, int]:
-    """From its first op to its end; one that did not end goes on to the edge."""
+    """From its first op to its last; one without an end continues to the edge."""
     last = window.phases.get("end")
     return window.begin.time, last.time if last else scale.end
 
@@ -165,7 +165,7 @@ def _steps(history: History, scale: Axis) -> list[Mark]:
         last = step.phases.get("end")
         missed = last is not None and last.get("met") is False
         css = "step missed" if missed else f"step {'odd' if place % 2 else 'even'}"
-        marks.append(_mark(scale, _bounds(step, scale), css, _told(step.name, *_bounds(step, scale)), step.name))
+        marks.append(_mark(scale, _bounds(step, scale), css, _title(step.name, *_bounds(step, scale)), step.name))
     return marks
 
 
@@ -174,7 +174,7 @@ def _faults(history: History, scale: Axis) -> list[Mark]:
     for fault in faults(history):
         kind, node = fault.begin.get("fault", "fault"), fault.begin.get("node", "")
         name = f"{kind} {node}".strip()
-        marks.append(_mark(scale, _bounds(fault, scale), "fault", _told(name, *_bounds(fault, scale)), name, 3))
+        marks.append(_mark(scale, _bounds(fault, scale), "fault", _title(name, *_bounds(fault, scale)), name, 3))
         proof = fault.phases.get("proof")
         if proof:
             seen = f"proof at {proof.time / 1e9:.3f} s: {proof.get('seen', '')}"
@@ -188,24 +188,21 @@ def _owners(history: History, scale: Axis, vip: str) -> list[Mark]:
     marks = []
     for span in held:
         css = f"owner {colours[span.what]}{' frozen' if span.frozen else ''}"
-        title = _told(f"{span.what}{' (frozen)' if span.frozen else ''}", span.start, span.end)
+        title = _title(f"{span.what}{' (frozen)' if span.frozen else ''}", span.start, span.end)
         marks.append(_mark(scale, (span.start, span.end), css, title, span.what))
     for one, two in combinations(held, 2):
         start, end = max(one.start, two.start), min(one.end, two.end)
         if start < end and one.what != two.what:
-            marks.append(_mark(scale, (start, end), "both", _told(f"{one.what} and {two.what}", start, end), "both", 3))
+            marks.append(
+                _mark(scale, (start, end), "both", _title(f"{one.what} and {two.what}", start, end), "2 owners", 3)
+            )
     for since, till in _unheld(history, held):
-        marks.append(_mark(scale, (since, till), "nobody", _told("nobody", since, till), "nobody", least=2))
+        marks.append(_mark(scale, (since, till), "unowned", _title("no owner", since, till), "no owner", least=2))
     return marks
 
 
 def _unheld(history: History, held: Sequence[Span]) -> list[tuple[int, int]]:
-    start, until = watched(history)
-    edges = [start]
-    for span in merged(held):
-        edges += [span.start, span.end]
-    edges.append(until)
-    return [(since, till) for since, till in zip(edges[::2], edges[1::2], strict=True) if till - since > 0]
+    return list(Intervals([watched(history)]).minus((span.start, span.end) for span in held))
 
 
 def _power(history: History, scale: Axis, node: str) -> list[Mark]:
@@ -213,7 +210,7 @@ def _power(history: History, scale: Axis, node: str) -> list[Mark]:
     first = spans[0].start if spans else scale.end
     all_spans = [Span(scale.start, first, "running"), *spans]
     return [
-        _mark(scale, (span.start, span.end), f"power {span.what}", _told(span.what, span.start, span.end), span.what)
+        _mark(scale, (span.start, span.end), f"power {span.what}", _title(span.what, span.start, span.end), span.what)
         for span in all_spans
         if span.end > span.start
     ]
@@ -224,7 +221,7 @@ def _probes(history: History, scale: Axis, vip: str) -> list[Mark]:
 
 
 def _questions(history: History, scale: Axis, f: str) -> list[Row]:
-    """A row for each process that asks something over and over, one question at a time."""
+    """A row for each process that repeats the same question, one at a time."""
     asked: dict[str, list[Pair]] = defaultdict(list)
     for pair in history.pairs(f):
         asked[pair.invoke.process].append(pair)
@@ -234,7 +231,7 @@ def _questions(history: History, scale: Axis, f: str) -> list[Row]:
 
 
 def _answers(scale: Axis, sent: Sequence[Pair]) -> list[Mark]:
-    """Neighbouring questions with the same result are one mark, from the first one's sending to the next one's."""
+    """One mark for consecutive questions with the same result, until the next question with another result was sent."""
     runs: list[tuple[bool, list[Pair]]] = []
     for pair in sent:
         if runs and runs[-1][0] == pair.ok:
@@ -246,24 +243,25 @@ def _answers(scale: Axis, sent: Sequence[Pair]) -> list[Mark]:
     marks = []
     for (good, pairs), start, end in zip(runs, starts, ends, strict=True):
         word = "answered" if good else "lost"
-        title = _told(f"{len(pairs)} {word}", start, end)
+        title = _title(f"{len(pairs)} {word}", start, end)
         marks.append(_mark(scale, (start, end), f"probe {word}", title, "" if good else f"{len(pairs)} lost"))
     return marks
 
 
-def _states(scale: Axis, courses: Mapping[str, Sequence[states.Course]]) -> list[tuple[str, float, list[Row]]]:
-    """A group for each kind, with a row for each thing and a mark for as long as its state stays the same."""
+def _states(scale: Axis, tracks: Mapping[str, Sequence[states.Track]]) -> list[tuple[str, float, list[Row]]]:
+    """A group for each kind, with a row for each track and a mark for each interval without a change of state."""
 
-    def marks(course: states.Course) -> list[Mark]:
+    def marks(track: states.Track) -> list[Mark]:
         return [
-            _mark(scale, (since, till), it.css, _told(it.says, since, till)) for since, till, it in course.stretches()
+            _mark(scale, (since, till), state.css, _title(state.text, since, till))
+            for since, till, state in track.intervals()
         ]
 
-    return [(kind, THIN, [(each.label, each.note, marks(each)) for each in some]) for kind, some in courses.items()]
+    return [(kind, THIN, [(each.label, each.note, marks(each)) for each in group]) for kind, group in tracks.items()]
 
 
 def _load(history: History, scale: Axis) -> list[Row]:
-    """The errors that clients saw; no row without load."""
+    """The errors that users saw; no row without a load."""
     pairs = [pair for each in load(history).values() for pair in each]
     return [("Load", "errors per second", _errors(scale, pairs))] if pairs else []
 
@@ -274,16 +272,21 @@ def _errors(scale: Axis, pairs: Sequence[Pair]) -> list[Mark]:
     most = max(counts.values(), default=1)
     marks = []
     for second, count in sorted(counts.items()):
-        mark = _mark(scale, (second * SECOND, (second + 1) * SECOND), "error", f"{count} failed in second {second}")
+        mark = _mark(
+            scale,
+            (second * SECOND, (second + 1) * SECOND),
+            "error",
+            f"{count_of(count, 'request')} failed in second {second}",
+        )
         inset = round(LANE * (1 - max(count / most, 0.15)), 2)
         marks.append(replace(mark, inset=inset))
     return marks
 
 
-def _told(what: str, start: int, end: int) -> str:
-    return f"{what}: {start / 1e9:.3f} s to {end / 1e9:.3f} s ({ms(end - start):,.0f} ms)"
+def _title(what: str, start: int, end: int) -> str:
+    return f"{what}: {start / 1e9:.3f} s to {end / 1e9:.3f} s ({span_of(ms(end - start))})"
 
 
 def bottom(rows: Iterable[Lane]) -> float:
-    """Where the lanes end."""
+    """The lower edge of the lanes."""
     return max((row.y + row.height for row in rows), default=26.0)

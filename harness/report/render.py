@@ -1,4 +1,4 @@
-"""From a history and its verdicts to one HTML page. Pure: the same input gives the same page, with or without a lab."""
+"""The report: one HTML page from a history and its verdicts. Pure: the same input gives the same page."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness.checks.outage import PARTS
 from harness.history import History, HistoryError, Op
 from harness.history.latency import load
-from harness.history.timeline import MS, director_ops
+from harness.history.phases import TAKEOVER_PHASES
+from harness.history.timeline import MS, director_ops, span_of
 from harness.report import curves, lanes, states
 from harness.verdict import Outcome, Verdict, overall
 
 EVIDENCE_ROWS, LOG_ROWS, LETTERS = 60, 400, 160
-"""Bounds of the page: a report must stay a file that a browser opens at once."""
+"""Limits of the page, so that a browser opens it at once."""
 
 STORY_LINES = 80
 
 UNREADABLE = (HistoryError, AttributeError, KeyError, TypeError, ValueError)
-"""What reading a value that no feed writes ends in. The rest of the page is worth having all the same."""
+"""Errors from values that no feed writes; the rest of the page is useful without them."""
 
 NEAR_NS = 6_000 * MS
-"""How long after an event a log line is shown as its effect."""
+"""How long after an event a log line counts as its effect."""
 
 WIDE = 9
-"""The most columns of a table that a page has room for."""
+"""The maximum number of columns that fit on the page."""
 
 NOTHING = "\N{EN DASH}"
 
 HEADLINES: Mapping[Outcome, str] = {
     Outcome.VALID: "The cluster held.",
     Outcome.INVALID: "The cluster did not hold.",
-    Outcome.UNKNOWN: "Nobody can tell whether the cluster held.",
+    Outcome.UNKNOWN: "The evidence does not show whether the cluster held.",
 }
 
 LEADING: Mapping[str, tuple[str, ...]] = {"step": ("step", "phase"), "fault": ("fault", "phase"), "power": ("power",)}
-"""What an event is about: these of its keys stand first, without their names."""
+"""The main keys of an event: their values come first, without their names."""
 
-PART_WORDS: Mapping[str, str] = {
-    "detection": "silence noticed",
-    "takeover": "address taken",
-    "announcement": "address announced",
-    "answer": "first good answer",
+PHASE_TEXTS: Mapping[str, str] = {
+    "detection": "until the failure is noticed",
+    "takeover": "until the address is taken",
+    "announcement": "until the address is announced",
+    "answer": "until the first good answer",
 }
 
 
@@ -62,13 +62,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a budget bar, in units of the drawing."""
+    """A part of a budget bar, in units of the drawing."""
 
     x: float
     width: float
     css: str
     name: str
-    ms: float
+    duration: str
 
 
 @dataclass(frozen=True)
@@ -76,18 +76,18 @@ class Bar:
     """An outage against its budget."""
 
     title: str
-    told: str
+    duration: str
     outcome: str
     segments: tuple[Segment, ...]
     budget_x: float
-    budget_ms: float
+    budget: str
     whisker: tuple[float, float] | None
     split: bool
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One number to see first."""
+    """One of the most important numbers."""
 
     label: str
     value: str
@@ -104,7 +104,7 @@ def render(
 ) -> str:
     """The report as HTML, self-contained.
 
-    ``meta`` is shown as it is, key by key; its ``command`` is shown as the command that reproduces the run.
+    The page shows each key of ``meta``, and its ``command`` as the command that reproduces the run.
     """
     outcome = overall(verdicts)
     log, left_out = _log(history)
@@ -118,8 +118,8 @@ def render(
         tiles=_tiles(history, verdicts),
         checks=[(verdict, _tables(verdict.numbers)) for verdict in verdicts],
         bars=[_bar(outage) for outage in _rows_of(verdicts, "outage", "outages")],
-        part_words=PART_WORDS,
-        facts={key: value for key, value in meta.items() if key != "command"},
+        phase_texts=PHASE_TEXTS,
+        facts={key: _fact(value) for key, value in meta.items() if key != "command"},
         commands=_commands(meta),
         evidence=[(verdict, *_evidence(history, verdict)) for verdict in verdicts],
         log=log,
@@ -128,15 +128,19 @@ def render(
     )
 
 
+def _fact(value: Any) -> str:
+    return ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, Mapping) else str(value)
+
+
 def _reason(verdicts: Sequence[Verdict], outcome: Outcome) -> str:
-    """The sentence below the headline: the first verdict's that decided; the outage's when all is well."""
+    """The sentence below the headline: of the first verdict with the run's outcome, preferably ``outage`` if valid."""
     deciding = [verdict for verdict in verdicts if verdict.outcome == outcome]
-    spoken = sorted(deciding, key=lambda verdict: outcome == Outcome.VALID and verdict.check != "outage")
-    return spoken[0].summary if spoken else "No check was asked."
+    first = sorted(deciding, key=lambda verdict: outcome == Outcome.VALID and verdict.check != "outage")
+    return first[0].summary if first else "The scenario has no checks."
 
 
 def _drawing(history: History) -> dict[str, Any]:
-    """All that the time line needs. Without a start, or with values that no feed writes, there is none."""
+    """The timeline's data; empty if the history has no start, or values that no feed writes."""
     try:
         return _drawn(history)
     except UNREADABLE as error:
@@ -178,17 +182,17 @@ def _drawn(history: History) -> dict[str, Any]:
 
 
 def _commands(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What reproduces the run, and what each is for; nothing where nobody knows how it was made."""
+    """The commands that reproduce the run, and the purpose of each; empty if its own command is unknown."""
     if not meta.get("command"):
         return []
     seed = f" --seed {meta['seed']}" if "seed" in meta else ""
     return [
-        (str(meta["command"]), "as it was started"),
+        (str(meta["command"]), "the original command"),
         (
             f"monkeywrench run scenario.toml{seed} --runs ..",
-            "in this directory: the same scenario, with the same draws",
+            "in this directory: the same scenario with the same seed",
         ),
-        ("monkeywrench check .", "judge this run again; needs no lab"),
+        ("monkeywrench check .", "in this directory: judge this run again, without a lab"),
     ]
 
 
@@ -203,29 +207,32 @@ def _rows_of(verdicts: Iterable[Verdict], check: str, key: str) -> list[dict[str
 def _tiles(history: History, verdicts: Sequence[Verdict]) -> list[Tile]:
     tiles = [
         Tile(
-            f"{outage['vip']} away, {outage['kind']}",
-            _number(outage["estimate_ms"]),
-            "ms" if outage["plus_minus_ms"] is None else f"± {_number(outage['plus_minus_ms'])} ms",
-            f"budget {_number(outage['budget_ms'])} ms",
+            f"{outage['vip']} unreachable ({outage['kind']})",
+            span_of(outage["estimate_ms"]),
+            "" if outage["plus_minus_ms"] is None else f"± {span_of(outage['plus_minus_ms'])}",
+            f"budget {span_of(outage['budget_ms'])}",
         )
         for outage in _rows_of(verdicts, "outage", "outages")[:2]
     ]
     overlaps = _rows_of(verdicts, "ownership", "overlaps")
     if any(verdict.check == "ownership" and "overlaps" in verdict.numbers for verdict in verdicts):
         longest = max((overlap["ms"] for overlap in overlaps), default=0)
-        tiles.append(Tile("Two owners at once", _number(longest), "ms", "longest overlap seen"))
-    asked = [pair for pairs in load(history).values() for pair in pairs]
-    for label, pairs in (("Probes answered", history.pairs("http")), ("Requests answered", asked)):
+        tiles.append(Tile("2 owners at once", span_of(longest), "", "longest overlap seen"))
+    requests = [pair for pairs in load(history).values() for pair in pairs]
+    for label, pairs, lost in (
+        ("Probes answered", history.pairs("http"), "lost"),
+        ("Requests answered", requests, "failed or unanswered"),
+    ):
         good = sum(pair.ok for pair in pairs)
         if pairs:
-            tiles.append(Tile(label, f"{good:,}", f"of {len(pairs):,}", f"{len(pairs) - good:,} were not"))
+            tiles.append(Tile(label, f"{good:,}", f"of {len(pairs):,}", f"{len(pairs) - good:,} {lost}"))
     return tiles
 
 
 def _bar(outage: Mapping[str, Any]) -> Bar:
     parts: Mapping[str, float | None] = outage.get("parts_ms") or {}
-    known = [(name, value) for name in PARTS if (value := parts.get(name)) is not None]
-    split = len(known) == len(PARTS)
+    known = [(name, value) for name in TAKEOVER_PHASES if (value := parts.get(name)) is not None]
+    split = len(known) == len(TAKEOVER_PHASES)
     pieces = known if split else [("whole", float(outage["estimate_ms"]))]
     upper = outage["upper_ms"] if outage["upper_ms"] is not None else outage["lower_ms"]
     widest = max(outage["budget_ms"], upper, sum(value for _, value in pieces), 1) * 1.04
@@ -235,14 +242,16 @@ def _bar(outage: Mapping[str, Any]) -> Bar:
         ends.append(ends[-1] + value * unit)
     return Bar(
         title=f"{outage['vip']} {outage['kind']}" + _hands(outage),
-        told=_told(outage),
+        duration=_duration(outage),
         outcome=outage["outcome"],
         segments=tuple(
-            Segment(round(start, 2), round(end - start, 2), name, PART_WORDS.get(name, "not split"), value)
+            Segment(
+                round(start, 2), round(end - start, 2), name, PHASE_TEXTS.get(name, "phases unknown"), span_of(value)
+            )
             for (name, value), (start, end) in zip(pieces, pairwise(ends), strict=True)
         ),
         budget_x=round(outage["budget_ms"] * unit, 2),
-        budget_ms=outage["budget_ms"],
+        budget=span_of(outage["budget_ms"]),
         whisker=None if split else (round(outage["lower_ms"] * unit, 2), round(upper * unit, 2)),
         split=split,
     )
@@ -251,17 +260,17 @@ def _bar(outage: Mapping[str, Any]) -> Bar:
 def _hands(outage: Mapping[str, Any]) -> str:
     if not outage.get("owner"):
         return ""
-    return f", {outage['owner']} to {outage.get('survivor') or 'nobody'}"
+    return f", {outage['owner']} to {outage.get('survivor') or 'no director'}"
 
 
-def _told(outage: Mapping[str, Any]) -> str:
+def _duration(outage: Mapping[str, Any]) -> str:
     if outage["plus_minus_ms"] is None:
-        return f"at least {_number(outage['lower_ms'])} ms"
-    return f"{_number(outage['estimate_ms'])} ± {_number(outage['plus_minus_ms'])} ms"
+        return f"at least {span_of(outage['lower_ms'])}"
+    return f"{span_of(outage['estimate_ms'])} ± {span_of(outage['plus_minus_ms'])}"
 
 
 def _tables(numbers: Mapping[str, Any]) -> list[Table]:
-    """Lists of rows and tables of rows become tables; all that is left becomes one table of names and values."""
+    """A table for each list or mapping of rows, and one table of names and values for everything else."""
     tables, rest = [], []
     for key, value in numbers.items():
         if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
@@ -283,7 +292,7 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _words(key: str) -> str:
     words = key.replace("_", " ")
-    return f"{words.removesuffix(' ms')}, ms" if words.endswith(" ms") else words
+    return f"{words.removesuffix(' ms')} (ms)" if words.endswith(" ms") else words
 
 
 def _cell(value: Any) -> str:
@@ -327,34 +336,43 @@ def _row(op: Op) -> tuple[str, ...]:
 
 def _short(op: Op) -> str:
     text = op.value if isinstance(op.value, str) else json.dumps(op.value, ensure_ascii=False)
-    told = f"{text} ({op.error})" if op.error else text
-    return told if len(told) <= LETTERS else told[: LETTERS - 1] + "…"
+    whole = f"{text} ({op.error})" if op.error else text
+    return whole if len(whole) <= LETTERS else whole[: LETTERS - 1] + "…"
 
 
 def _plain(op: Op) -> str:
-    """An op as words: what it is about first, then the rest of its value."""
+    """An op as words: its main values first, then the others with their names."""
     if not isinstance(op.value, dict):
         return op.value if isinstance(op.value, str) else _cell(op.value)
     if op.f == "audit":
-        return f"left behind: {_cell(op.get('left'))}" if op.get("left") else "nothing is left behind"
+        return f"left behind: {_cell(op.get('left'))}" if op.get("left") else "nothing left behind"
     if op.f == "holds":
         return f"holds {_cell(op.get('vips')) if op.get('vips') else 'no virtual IP'}"
     first = [str(op.value[key]) for key in LEADING.get(op.f, ()) if key in op.value]
     known = (*LEADING.get(op.f, ()), "node")
     rest = {key: value for key, value in op.value.items() if key not in known and value not in ("", [], {})}
-    about = f" of {op.value['node']}" if op.f == "fault" and "node" in op.value else ""
-    told = f"{': '.join(first)}{about}" if first else ""
-    return "; ".join(filter(None, (told, _cell(rest) if rest else "")))
+    if op.f == "fault" and op.get("effects"):
+        rest["effects"] = [f"{each['kind']} {each['node']} {each.get('service', '')}".strip() for each in op["effects"]]
+    if op.f == "fault" and first and "node" in op.value:
+        first[0] += f" on {op.value['node']}"
+    return "; ".join(filter(None, (": ".join(first), *(_named(key, value) for key, value in rest.items()))))
+
+
+def _named(key: str, value: Any) -> str:
+    """A value with its name; a duration in a sensible unit."""
+    if key.endswith("_ms") and isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{_words(key.removesuffix('_ms'))}: {span_of(value)}"
+    return f"{_words(key)}: {_cell(value)}"
 
 
 Line = tuple[int, int, str, str, str]
-"""Time in ns, index, class, who, text."""
+"""Time in ns, index, class, process, text."""
 
 
 def story(history: History) -> list[str]:
-    """What happened in a run, an event a line, by time: faults, steps, power, who had which address.
+    """The events of a run, one per line, by time: faults, steps, power, and changes of owners.
 
-    The first and the last ones, where there are more than anybody reads in a terminal.
+    A long list is shortened to its first and last lines.
     """
     events = sorted(_events(history), key=lambda op: (op.time, op.index))
     lines = [f"{op.time / 1e9:8.3f} s  {op.process}: {_plain(op)[:LETTERS]}" for op in events]
@@ -362,13 +380,13 @@ def story(history: History) -> list[str]:
     if left_out <= 0:
         return lines
     half = STORY_LINES // 2
-    return [*lines[:half], f"          and {left_out} more events", *lines[-half:]]
+    return [*lines[:half], f"          {left_out} more events", *lines[-half:]]
 
 
 def _log(history: History) -> tuple[list[tuple[str, str, str, str]], int]:
-    """Events and all nodes' own log lines around them, merged by time: (seconds, css, who, text).
+    """Events and the nodes' own log lines near them, by time: (seconds, css, process, text), and how many are left out.
 
-    Where there are too many for a page the lines farthest from any event are left out, and counted.
+    If there are too many for a page, the lines farthest from any event are left out.
     """
     events: list[Line] = [(op.time, op.index, f"event {op.f}", op.process, _plain(op)) for op in _events(history)]
     events += _changes_of_weight(history)
@@ -383,7 +401,7 @@ def _log(history: History) -> tuple[list[tuple[str, str, str, str]], int]:
 
 
 def _away(time: int, events: Sequence[int]) -> int:
-    """How far a line is from the nearest event, in ns; one before an event counts threefold: most are its effects."""
+    """A line's distance to the nearest event, in ns; before an event it counts threefold: most lines are effects."""
     place = bisect_right(events, time)
     since = time - events[place - 1] if place else NEAR_NS + 1
     until = 3 * (events[place] - time) if place < len(events) else NEAR_NS + 1
@@ -391,17 +409,17 @@ def _away(time: int, events: Sequence[int]) -> int:
 
 
 def _changes_of_weight(history: History) -> Iterator[Line]:
-    """Each real server that a director weighs otherwise than before; who is there first is no change."""
+    """Each change of a real server's weight on a director; its first weight is no change."""
     try:
         directors, web = history.cluster.directors, history.cluster.web
     except UNREADABLE:
         return
     for director in directors:
-        for before, after in pairwise(states.weighed(history, director)):
+        for (_, before), (op, after) in pairwise(states.weight_samples(history, director)):
             for server in web:
-                was, now = states.weighs(before, server)[1], states.weighs(after, server)[1]
+                was, now = states.weight_state(before, server)[1], states.weight_state(after, server)[1]
                 if was != now:
-                    yield after.time, after.index, "event table", after.process, f"{server}: {was}, then {now}"
+                    yield op.time, op.index, "event table", op.process, f"{server}: {was}, then {now}"
 
 
 def _events(history: History) -> list[Op]:

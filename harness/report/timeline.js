@@ -1,5 +1,5 @@
-// The time line's cursor and zoom. The page reads without them: all that is drawn here is in the drawing already, with
-// its times as attributes; this only moves it.
+// The timeline's cursor and zoom. The page is complete without this script: the drawing has everything, with its times
+// as attributes, and the script only moves it.
 "use strict";
 
 addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(each => { each.open = true; }));
@@ -88,10 +88,10 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
 
   function seen() {
     const there = lane => lane.marks.filter(mark => mark.from <= at && at <= Math.max(mark.to, mark.from + 0.001)).at(-1);
-    const told = lanes.map(lane => [lane.name, there(lane)?.title.replace(/: ([\d.]+) s to ([\d.]+) s \(.*\)$/, ", $1\u2013$2 s")]);
+    const states = lanes.map(lane => [lane.name, there(lane)?.title.replace(/: ([\d.]+) s to ([\d.]+) s \(.*\)$/, ", $1\u2013$2 s")]);
     const second = Math.floor(at);
     const values = plots.map(plot => [plot.name, plot.values.has(second) ? `${plot.values.get(second)} ${plot.unit}` : undefined]);
-    return [["time", `${at.toFixed(3)} s`], ...told, ...values].filter(([, text]) => text !== undefined);
+    return [["time", `${at.toFixed(3)} s`], ...states, ...values].filter(([, text]) => text !== undefined);
   }
 
   function drawCursor() {
@@ -107,7 +107,7 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
       for (const [tag, words] of [["dt", name], ["dd", text]]) row.appendChild(document.createElement(tag)).textContent = words;
       return row;
     }));
-    readout.style.minHeight = `${readout.offsetHeight}px`;  // what stands below must not jump with every move
+    readout.style.minHeight = `${readout.offsetHeight}px`;  // keep the content below from jumping at every move
     box.setAttribute("aria-valuenow", at.toFixed(3));
     box.setAttribute("aria-valuetext", rows.map(([name, text]) => `${name}: ${text}`).join("; "));
   }
@@ -175,15 +175,15 @@ addEventListener("beforeprint", () => document.querySelectorAll("details").forEa
   }, { passive: false });
   tools.addEventListener("click", event => { if (event.target.dataset.key) press(event.target.dataset.key, false); });
 
-  // each time in a table leads to its place on the time line
+  // each time in a table leads to its place on the timeline
   document.querySelectorAll("td.time").forEach(cell => {
     const button = document.createElement("button");
-    Object.assign(button, { type: "button", className: "at", textContent: cell.textContent, title: "Show on the time line" });
+    Object.assign(button, { type: "button", className: "at", textContent: cell.textContent, title: "Show on the timeline" });
     button.addEventListener("click", () => { moveTo(Number(cell.textContent)); box.scrollIntoView({ block: "center" }); box.focus(); });
     cell.replaceChildren(button);
   });
 
-  const slider = { tabindex: 0, role: "slider", "aria-label": "Time line of the run, in seconds", "aria-valuemin": all.from, "aria-valuemax": all.to, "aria-valuenow": all.from };
+  const slider = { tabindex: 0, role: "slider", "aria-label": "Timeline of the run, in seconds", "aria-valuemin": all.from, "aria-valuemax": all.to, "aria-valuenow": all.from };
   for (const key in slider) box.setAttribute(key, slider[key]);
   box.classList.add("live");
   tools.hidden = false;

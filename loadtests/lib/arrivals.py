@@ -1,7 +1,7 @@
-"""When users come, if they come by themselves and not when the site lets them: open arrivals.
+"""Open arrivals: users come at planned times, whether the site answers or not.
 
 A load of users who wait for each answer goes quiet when the site is slow, and so never sees how slow it is. Arrivals
-that are planned before anything is asked do not ("coordinated omission"). Stands alone, as all that is put on a node.
+that are planned before anything is asked do not ("coordinated omission").
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phase:
-    """So many arrivals a second for so many seconds; from ``per_s`` to ``to_per_s``, evenly."""
+    """Arrivals for ``for_s`` seconds; their rate changes evenly from ``per_s`` to ``to_per_s``."""
 
     for_s: float
     per_s: float
@@ -23,20 +23,20 @@ class Phase:
 
     @property
     def slope(self) -> float:
-        """By how much the rate changes in each second."""
+        """Change of the rate per second."""
         return (self.to_per_s - self.per_s) / self.for_s
 
     def after(self, passed_s: float) -> Phase:
-        """What is left of it."""
+        """The rest of the phase."""
         return Phase(self.for_s - passed_s, self.per_s + self.slope * passed_s, self.to_per_s)
 
     @property
     def arrivals(self) -> float:
-        """How many there are in all of it."""
+        """Number of arrivals in the whole phase."""
         return (self.per_s + self.to_per_s) / 2 * self.for_s
 
     def until(self, arrivals: float) -> float:
-        """After how many seconds there were so many, fewer than there are in all of it."""
+        """The time in seconds by which that many have arrived, fewer than in the whole phase."""
         if not arrivals:
             return 0.0
         # arrivals = per_s x + slope/2 x^2, solved in the form that does not cancel when the slope is small
@@ -47,9 +47,9 @@ class Phase:
 def times_s(kind: str, phases: Iterable[Phase], seed: int) -> Iterator[float]:
     """The times of all arrivals, in seconds after the first phase began. Pure.
 
-    ``constant``: one after another, as evenly as the rate is; ``poisson``: by chance, each independent of the others.
-    Both are the same walk along the number of arrivals, by one or by an exponential step (a Poisson process whose rate
-    changes is one of rate 1 on that axis). After the last phase comes nobody.
+    ``constant``: evenly, at the rate; ``poisson``: at random, each independent of the others. Both are the same walk
+    along the number of arrivals, in steps of one or in exponential steps (a Poisson process with a changing rate is one
+    of rate 1 on that axis). After the last phase no one arrives.
 
     >>> list(times_s("constant", [Phase(2, 2, 2)], 0))
     [0.5, 1.0, 1.5]
@@ -72,5 +72,5 @@ def _step(kind: str, chance: random.Random) -> float:
 
 def read(text: str) -> Iterator[float]:
     """The times of ``{"kind": ..., "seed": ..., "phases": [[for_s, per_s, to_per_s], ...]}``."""
-    told = json.loads(text)
-    return times_s(told["kind"], [Phase(*map(float, phase)) for phase in told["phases"]], told["seed"])
+    plan = json.loads(text)
+    return times_s(plan["kind"], [Phase(*map(float, phase)) for phase in plan["phases"]], plan["seed"])

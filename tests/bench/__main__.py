@@ -18,12 +18,13 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from harness.records import Status
-from loadtests.feeds import FOLDER, LOAD_PROGRAM, LOCUST, program
+from harness.wait import until
+from loadtests.feeds import LOCUST, LOCUSTFILE, installed, program
 from tests.bench import checks, faults, load
-from topology import model
 from topology.lab import engine, image, lifecycle
-from topology.lab.docker_lab import DockerLab
+from topology.lab.docker_lab import HEALTHY_S, DockerLab
+from topology.load import load as load_topology
+from topology.model import Topology
 
 NAME = "bench"
 OPS = "/tmp/bench-ops.jsonl"
@@ -47,7 +48,7 @@ def bench(rounds: int, topology: str, only: tuple[str, ...]) -> None:
     if "checks" in tables:
         console.print("checks")
         Console().print(_checks_table(checks.checks_table()))
-    client, wanted = engine.connect(), model.load(topology)
+    client, wanted = engine.connect(), load_topology(topology)
     images = image.ensure(client, console.print)
     if "load" in tables:
         console.print("load generators")
@@ -60,7 +61,7 @@ def bench(rounds: int, topology: str, only: tuple[str, ...]) -> None:
 
 
 def _figures(
-    client: Any, wanted: model.Topology, image_name: str, rounds: int, say: Callable[[str], None]
+    client: Any, wanted: Topology, image_name: str, rounds: int, say: Callable[[str], None]
 ) -> dict[str, list[float]]:
     figures: dict[str, list[float]] = {}
     for number in range(1, rounds + 1):
@@ -71,7 +72,7 @@ def _figures(
     return figures
 
 
-def _faults(client: Any, wanted: model.Topology, image_name: str, say: Callable[[str], None]) -> dict[str, list[float]]:
+def _faults(client: Any, wanted: Topology, image_name: str, say: Callable[[str], None]) -> dict[str, list[float]]:
     try:
         booted = lifecycle.boot(client, wanted, NAME, lambda _: None)
         rows = faults.faults_table(booted, image_name, say)
@@ -136,7 +137,7 @@ def _floor(client: Any, image_name: str, count: int) -> dict[str, float]:
     return {"floor up": up_s, "floor memory": memory_mib, "floor down": down_s}
 
 
-def _lab(client: Any, wanted: model.Topology) -> dict[str, float]:
+def _lab(client: Any, wanted: Topology) -> dict[str, float]:
     """A lab: up, with the time of each part, memory, status, down."""
     began = time.perf_counter()
     parts: dict[str, float] = {}
@@ -157,21 +158,24 @@ def _lab(client: Any, wanted: model.Topology) -> dict[str, float]:
     return {"up": up_s, **parts, "status": status_s, "exec": exec_s, **load, "memory": memory_mib, "down": down_s}
 
 
-def _parts(client: Any, wanted: model.Topology) -> dict[str, float]:
+def _parts(client: Any, wanted: Topology) -> dict[str, float]:
     """How long after the beginning of `up` each part was seen healthy for the first time.
 
     A boot of its own: looking at all parts all the time makes it longer.
     """
     began, first = time.perf_counter(), dict[str, float]()
 
-    def watch(status: Status) -> None:
-        for part in status.parts:
-            if part.healthy:
-                first.setdefault(f"healthy: {part.name}", time.perf_counter() - began)
-
     try:
         booted = lifecycle.power_on(client, wanted, NAME, lambda _: None)
-        booted.wait_healthy(watch=watch)
+
+        def all_healthy() -> bool:
+            status = booted.status()
+            for part in status.parts:
+                if part.healthy:
+                    first.setdefault(f"healthy: {part.name}", time.perf_counter() - began)
+            return status.healthy
+
+        until(all_healthy, HEALTHY_S, "all parts to be healthy")
         booted.close()
     finally:
         lifecycle.remove(client, NAME)
@@ -181,14 +185,11 @@ def _parts(client: Any, wanted: model.Topology) -> dict[str, float]:
 def _load(lab: DockerLab) -> dict[str, float]:
     """The site's mixed operations through both VIPs, at a rate that it should hold: how many it answered, and how."""
     client = lab.node("client")
-    for path, content in program(*LOAD_PROGRAM).items():
-        client.put(path, content)
     pace = f"MONKEYWRENCH_OPS={OPS} MONKEYWRENCH_RATE={LOAD_PER_S / LOAD_USERS}"
     users = f"--headless --users {LOAD_USERS} --spawn-rate {LOAD_USERS} --run-time {LOAD_S}s --exit-code-on-error 0"
-    command = (
-        f"rm -f {OPS}; {pace} {LOCUST} -f {FOLDER}/{LOAD_PROGRAM[0]} Player {users} --host http://{lab.cluster.site}"
-    )
-    done = client.exec("sh", "-c", f"{command} > {OPS}.log 2>&1; cat {OPS}", timeout_s=4 * LOAD_S)
+    command = f"rm -f {OPS}; {pace} {LOCUST} -f {LOCUSTFILE} Player {users} --host http://{lab.cluster.site}"
+    script = ("sh", "-c", f"{command} > {OPS}.log 2>&1; cat {OPS}")
+    done = client.exec(*installed(client, NAME, program(LOCUSTFILE), *script), timeout_s=4 * LOAD_S)
     ops = [json.loads(line) for line in done.stdout.splitlines()]
     began_ns = min(op["t"] for op in ops) + LOAD_WARM_S * 10**9
     ended_ns = max(op["t"] for op in ops if op["type"] == "invoke")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 from rich.console import Console
@@ -145,7 +144,7 @@ def _witnessed(check: str, feed: Callable[[c.Scene], Iterator[Op]]) -> Callable[
         length = quiet[-1].time - quiet[0].time + 500 * h.MS
         times = max(1, size // len(quiet))
         ops = [op for op in short if op.f != "end"]
-        ops += [replace(op, time=op.time + turn * length) for turn in range(1, times) for op in quiet]
+        ops += [op.copy(time=op.time + turn * length) for turn in range(1, times) for op in quiet]
         history = h.of([*ops, h.end((short.end_ns + times * length) / h.MS)])
 
         def ask() -> bool:

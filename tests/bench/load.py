@@ -1,7 +1,7 @@
-"""What recording every op costs a load generator: ours beside Locust's own fast user and wrk, against one Apache.
+"""The cost of recording every op: our load generator beside Locust's own fast user and wrk, against one Apache.
 
-Apache runs with the host's kernel on loopback, on another processor than the generators, which run one after another
-on one. Where wrk is not installed its row says so.
+Apache runs on the host's kernel, on loopback, on other processors than the generators, which run one after another on
+one processor. Without wrk its row is empty.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from topology.lab import engine
 
 LABEL = "bench-load"
 SECONDS, USERS = 20, 50
-PER_S, SHARE = "requests a second", "% of Locust's"
+PER_S, SHARE = "requests per second", "% of Locust's"
 PLANNED_PER_S = 1000
 LOCUST = Path(sysconfig.get_path("scripts")) / "locust"
 LOCUSTFILE = Path(loadtests.__file__).with_name("locustfile.py")
 PORT = 18080
-"""Of loopback, where nothing else should be."""
+"""On loopback, hopefully unused."""
 
 APACHE = f"""\
 ServerName www.example.test
@@ -73,19 +73,19 @@ class Visits(FastHttpUser):
 
 
 def load_table(client: Any, image: str) -> dict[str, dict[str, float]]:
-    """Each generator -> requests a second, and with planned ops how late they were begun, in ms."""
+    """Each generator -> requests per second, and with planned ops how late they began, in ms."""
     rows: dict[str, dict[str, float]] = {}
     with _apache(client, image), tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if shutil.which("wrk"):
-            said = _run("wrk", "-t1", f"-c{USERS}", f"-d{SECONDS}s", f"http://127.0.0.1:{PORT}/")
-            if found := re.search(r"Requests/sec:\s+([\d.]+)", said):
+            printed = _run("wrk", "-t1", f"-c{USERS}", f"-d{SECONDS}s", f"http://127.0.0.1:{PORT}/")
+            if found := re.search(r"Requests/sec:\s+([\d.]+)", printed):
                 rows["wrk"] = {PER_S: float(found[1])}
         else:
             rows["wrk: not installed here"] = {}
         (folder / "plain.py").write_text(PLAIN)
         plain_per_s = {}
-        for who, what in (("Plain", "one connection for good"), ("Visits", "a connection for 4 requests")):
+        for who, what in (("Plain", "one connection"), ("Visits", "a connection for 4 requests")):
             _locust(folder / "plain.py", who, f"http://127.0.0.1:{PORT}", "--csv", f"{folder}/{who}")
             plain_per_s[who] = _from_csv(folder / f"{who}_stats.csv")
             rows[f"Locust, FastHttpUser, {what}"] = {PER_S: plain_per_s[who]}
@@ -93,7 +93,7 @@ def load_table(client: Any, image: str) -> dict[str, dict[str, float]]:
             site = f"http://www.example.test:{PORT}"
             names = {"MONKEYWRENCH_RESOLVER": address, "MONKEYWRENCH_THINK_MS": "0"}
             for policy, beside, what in (
-                ("keep-alive", "Plain", "one connection for good"),
+                ("keep-alive", "Plain", "one connection"),
                 ("browser", "Visits", "a connection for 2 to 6"),
             ):
                 asking = names | {"MONKEYWRENCH_CLIENT": policy}
@@ -105,12 +105,12 @@ def load_table(client: Any, image: str) -> dict[str, dict[str, float]]:
                     row[SHARE] = 100 * row[PER_S] / plain_per_s[beside]
             plan = {"kind": "poisson", "seed": 1, "phases": [[SECONDS - 2, PLANNED_PER_S, PLANNED_PER_S]]}
             planned = names | {"MONKEYWRENCH_ARRIVALS": json.dumps(plan)}
-            rows[f"ours, {PLANNED_PER_S} planned a second"] = _ops(folder / "open", site, planned)
+            rows[f"ours, {PLANNED_PER_S} planned per second"] = _ops(folder / "open", site, planned)
     return rows
 
 
 def _ops(place: Path, site: str, environment: dict[str, str]) -> dict[str, float]:
-    """What came of a run of our visitors, from the ops that they recorded."""
+    """Run our visitors, and count the ops that they recorded."""
     _locust(LOCUSTFILE, "Visitor", site, **environment, MONKEYWRENCH_OPS=str(place))
     ops = [json.loads(line) for line in place.read_text().splitlines()]
     good = [op["t"] for op in ops if op["type"] == "ok"]
@@ -128,7 +128,7 @@ def _locust(file: Path, who: str, host: str, *more: str, **environment: str) -> 
 
 
 def _run(*argv: str, **environment: str) -> str:
-    """On the first processor alone."""
+    """Run a command on the first processor."""
     command = ["taskset", "-c", "0", *argv]
     env = {**os.environ, **environment}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=10 * SECONDS)
@@ -136,7 +136,7 @@ def _run(*argv: str, **environment: str) -> str:
 
 
 def _from_csv(path: Path) -> float:
-    """Requests a second of all, as Locust's own table says."""
+    """All requests per second, from Locust's own table."""
     head, *lines = (line.split(",") for line in path.read_text().splitlines())
     row = next(dict(zip(head, line, strict=False)) for line in lines if line[1] == "Aggregated")
     return float(row["Requests/s"])
@@ -144,7 +144,7 @@ def _from_csv(path: Path) -> float:
 
 @contextmanager
 def _apache(client: Any, image: str) -> Iterator[None]:
-    """An Apache with one small page, on all processors but the first."""
+    """An Apache with one small page, on all processors except the first."""
     script = 'mkdir -p /tmp/bench; echo "It works." > /tmp/bench/index.html; printf %s "$0" > /tmp/bench.conf'
     others = f"1-{(os.cpu_count() or 2) - 1}"
     container = client.containers.run(

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
+from collections.abc import Sequence
 
 from tests.support.faulty import settled
+from topology.lab.docker_lab import DockerLab
 
 
-@pytest.fixture(autouse=True)
-def _settled(request: pytest.FixtureRequest, _monkeywrench_audit: None) -> Iterator[None]:
-    """A director that stood still for long leaves addresses away from home: the tests after this one need them there.
-
-    It comes before the plugin looks the lab over, which finds whatever else is wrong.
-    """
-    yield
-    if "lab" in request.fixturenames:
-        settled(request.getfixturevalue("lab"))
+def pytest_monkeywrench_mend(lab: DockerLab, problems: Sequence[str]) -> None:
+    """Bring addresses home that a director left where they are after a stall: the next tests need them there."""
+    settled(lab)

@@ -6,18 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-import topology
-from tests.support.site import VIPS, WEB, ask, page
+from tests.support.site import OWN, VIPS, WEB, ask, contents, page
 from topology.lab import deploy
 from topology.lab.docker_lab import DockerLab
-
-OWN = Path(topology.__file__).parent / "site"
-CONTENT = "cd /srv/site && find . -type f | sort | xargs md5sum"
-
-
-def contents(lab: DockerLab) -> set[str]:
-    """What the site's folder holds, on all real servers: one if all have the same."""
-    return {node.exec("sh", "-c", CONTENT, timeout_s=60).stdout for node in lab.nodes("web")}
 
 
 def another(place: Path) -> Path:

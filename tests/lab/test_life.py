@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,23 +12,27 @@ import pytest
 
 from harness.records import LabError
 from harness.wait import until
+from tests.support.command import MONKEYWRENCH
 from topology.lab import engine, lifecycle
 from topology.lab.docker_lab import DockerLab
-from topology.model import load
-
-MONKEYWRENCH = [sys.executable, "-m", "harness.cli"]
+from topology.load import load
 
 
 def started(topology: Path, tmp_path: Path) -> subprocess.Popen[bytes]:
     """A run that boots a lab of its own, caught while it does."""
     scenario = tmp_path / "idle.toml"
     scenario.write_text(
-        f'[scenario]\nname = "idle"\ntitle = "nothing"\npromise = "nothing"\ntopology = "{topology}"\n'
+        f'[scenario]\nname = "idle"\ntitle = "nothing"\nexpectation = "nothing"\ntopology = "{topology}"\n'
         '[[steps]]\nname = "steady"\nuntil = "steady"\nwithin_s = 30\nhold_s = 60\n[checks.recovery]\n'
     )
     command = [*MONKEYWRENCH, "run", str(scenario), "--lab", "no-such-lab", "--runs", str(tmp_path / "runs")]
     run = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    until(lambda: owned_by(run), 300, "the run to make containers", 0.2)
+
+    def made() -> bool:
+        assert run.poll() is None, f"the run ended with {run.returncode}"
+        return bool(owned_by(run))
+
+    until(made, 300, "the run to make containers", 0.2)
     return run
 
 
@@ -91,7 +94,7 @@ def test_two_labs_run_side_by_side_and_down_removes_one_only(lab: DockerLab, sma
             text=True,
             check=False,
         )
-        assert "is up already" in again.stderr
+        assert "is already up" in again.stderr
         assert lab.wait_healthy(180).healthy
     finally:
         down = subprocess.run([*MONKEYWRENCH, "down", "--lab", name], capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ import pytest
 from harness.wait import NotYet
 from tests.support.command import MONKEYWRENCH
 from tests.support.faulty import eventually
-from tests.unit.test_locust_page import fetch
+from tests.support.locust import fetch
 from topology.lab.docker_lab import DockerLab
 
 
@@ -77,8 +77,8 @@ def test_a_port_that_is_taken_is_a_sentence(lab: DockerLab) -> None:
     try:
         port = address(first).rpartition(":")[2]
         _, errors = locust(lab, "--port", port).communicate(timeout=60)
-        assert f"port {port} of 127.0.0.1 cannot be used: Address already in use" in errors
-        assert "Next: Give another one." in errors
+        assert f"cannot use port {port} of 127.0.0.1: Address already in use" in errors
+        assert "Next: Choose another port." in errors
     finally:
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=60)

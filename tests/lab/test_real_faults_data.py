@@ -20,6 +20,8 @@ from tests.support.site import VIPS, ask, page
 from topology.lab import engine, restore
 from topology.lab.docker_lab import DockerLab
 
+pytestmark = pytest.mark.usefixtures("audited")
+
 
 def health(lab: DockerLab) -> int:
     """The status with which the site, asked by a client through a VIP, answers after its database."""
@@ -129,7 +131,7 @@ def test_clients_of_a_stalled_nfs_server_wait_and_lose_nothing(lab: DockerLab) -
 
 def test_clients_of_a_restarted_nfs_server_go_on(lab: DockerLab) -> None:
     with injected(lab, "data.nfs-restarted") as proof:
-        assert "8 other nfsd threads" in proof.seen
+        assert "8 new nfsd threads" in proof.seen
         assert eventually(lambda: look(lab, "web-3") == "0", "a client to go on")
 
 

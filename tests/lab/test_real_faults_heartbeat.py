@@ -21,19 +21,23 @@ from faults import FAULTS
 from faults.heartbeat import Log, read
 from harness.records import LabError, Proof
 from harness.wait import NotYet, pass_time, until
-from tests.support.faulty import as_before, eventually, injected
+from tests.support.faulty import eventually, injected
 from topology.lab.docker_lab import DockerLab
 
 sys.path.append(str(Path(topology.__file__).parent / "images" / "switch" / "heartbeat"))  # as in the switch
 from decide import Choice, Heard
 
 PROGRAMS = Path(topology.__file__).parent / "images" / "switch" / "heartbeat"
+pytestmark = pytest.mark.usefixtures("audited")
+
 SENDER, RECEIVER, PATH = "lb-1", "lb-2", "heartbeat"
 SENT, ARRIVED = "lb-1.eth2", "lb-2.eth2"
 SOURCE, DESTINATION = "198.18.2.11", "198.18.2.12"
 HALF: dict[str, Any] = {"sender": SENDER, "paths": [PATH], "types": ["status"], "rate": 0.5, "seed": 11}
 DECISIONS = 14
 """Seven seconds' messages: that none, or all, of them are chosen has a chance of one in 8000."""
+AFTER_S = 2
+"""The capture goes on for so long after the undo, which lets pass what was held back."""
 TAKEOVER_S = 180
 HOME_S = 300
 
@@ -134,8 +138,10 @@ def captured(lab: DockerLab, folder: Path) -> Iterator[list[Line]]:
 
 def carried(lab: DockerLab, folder: Path, fault: str, **settings: Any) -> tuple[Wire, set[int], set[int]]:
     """The wire with a fault in for some seconds, the messages that were decided over, and those that were chosen."""
-    with captured(lab, folder) as lines, injected(lab, fault, **{**HALF, **settings}) as proof:
-        eventually(lambda: many(lab, proof), f"{DECISIONS} messages")
+    with captured(lab, folder) as lines:
+        with injected(lab, fault, **{**HALF, **settings}) as proof:
+            eventually(lambda: many(lab, proof), f"{DECISIONS} messages")
+        pass_time(AFTER_S)
     decisions = proof.detail["decisions"][f"{RECEIVER} on {PATH}"]
     decided, chosen = numbers(decisions), numbers(decisions, fault.partition(".")[2])
     assert chosen
@@ -201,7 +207,11 @@ def test_wrongly_signed_messages_arrive_and_are_refused(lab: DockerLab, tmp_path
     assert {line["seq"] for line in wire.arrived if not line["verified"]} == chosen
     assert all(line["verified"] for line in wire.sent)
     # heartbeat 3.0.6 names the digest it got, and dumps the message
-    assert said(lab, before).count("netstring authentication failed") == len(chosen)
+
+    def all_refused() -> bool:
+        return said(lab, before).count("netstring authentication failed") == len(chosen)
+
+    assert eventually(all_refused, "heartbeat to refuse each of them", 30)
 
 
 def length(lab: DockerLab) -> int:
@@ -229,7 +239,7 @@ def test_one_silent_path_moves_nothing_and_disturbs_nothing_else(lab: DockerLab)
 
 
 def test_silence_on_all_paths_is_taken_for_death(lab: DockerLab) -> None:
-    before, audit = length(lab), lab.audit()
+    before = length(lab)
     vip = next(vip for vip, home in lab.cluster.vips.items() if home == SENDER)
     with FAULTS["heartbeat.drop"](sender=SENDER, types=["status"]).inject(lab) as proof:
         assert set(proof.detail["decisions"]) == {f"{RECEIVER} on {PATH}", f"{RECEIVER} on lan"}
@@ -242,7 +252,6 @@ def test_silence_on_all_paths_is_taken_for_death(lab: DockerLab) -> None:
         eventually(taken, f"{RECEIVER} to take over from {SENDER}", TAKEOVER_S)
     assert f"node {SENDER}: is dead" in said(lab, before)
     come_home(lab)
-    as_before(lab, audit)
 
 
 def come_home(lab: DockerLab) -> None:
@@ -269,12 +278,10 @@ def test_two_compose_and_a_second_of_the_same_messages_is_refused(lab: DockerLab
     there = FAULTS["heartbeat.duplicate"](**HALF)
     back = FAULTS["heartbeat.drop"](**{**HALF, "sender": RECEIVER})
     again = FAULTS["heartbeat.corrupt"](**HALF)
-    before = lab.audit()
     with captured(lab, tmp_path) as lines, there.inject(lab) as one, back.inject(lab) as other:
         with pytest.raises(LabError, match=r"heartbeat messages from lb-1 to lb-2 on heartbeat is taken by"):
             again.inject(lab).__enter__()
         pass_time(3)
-    as_before(lab, before)
     dropped = numbers(other.detail["decisions"][f"{SENDER} on {PATH}"], "drop")
     twice = numbers(one.detail["decisions"][f"{RECEIVER} on {PATH}"], "duplicate")
     assert {number for number, times in Counter(Wire(lines).order()).items() if times == 2} == twice
@@ -283,7 +290,7 @@ def test_two_compose_and_a_second_of_the_same_messages_is_refused(lab: DockerLab
 
 
 def test_a_middlebox_that_dies_lets_all_messages_pass(lab: DockerLab) -> None:
-    before, audit, owners = length(lab), lab.audit(), lab.owners()
+    before, owners = length(lab), lab.owners()
 
     def kill_and_wait() -> None:
         # not all of them: a busy machine may need long to kill it and to see that
@@ -293,18 +300,6 @@ def test_a_middlebox_that_dies_lets_all_messages_pass(lab: DockerLab) -> None:
             pass_time(1.5 * lab.cluster.deadtime_ms / 1000)
             assert lab.owners() == owners
 
-    with pytest.raises(LabError, match="the middlebox ended by itself"):
+    with pytest.raises(LabError, match="the middlebox ended on its own"):
         kill_and_wait()
-    as_before(lab, audit)
     assert f"{SENDER}: is dead" not in said(lab, before)
-
-
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ({"sender": "web-1"}, "web-1 is no director, so it sends no heartbeat messages"),
-        ({"sender": SENDER, "paths": ["internet"]}, "to another director on internet"),
-    ],
-)
-def test_what_it_cannot_do_it_says(lab: DockerLab, settings: dict[str, Any], why: str) -> None:
-    assert why in (FAULTS["heartbeat.drop"](**settings).available(lab) or "")

@@ -1,4 +1,4 @@
-"""A harness that is killed, at any moment of any fault, leaves nothing: the lab heals by itself, within the lease."""
+"""A harness that is killed, at any moment of any fault, leaves nothing: the lab undoes the fault within the lease."""
 
 from __future__ import annotations
 
@@ -13,55 +13,27 @@ from typing import Any
 
 import pytest
 
-from faults import FAULTS
 from harness.wait import NotYet, pass_time
-from tests.support.faulty import as_before, eventually
+from tests.support.faulty import eventually
+from tests.support.killed import TOGETHER, Cases
 from topology.lab.docker_lab import DockerLab
 from topology.lab.lease import LEASE_S
+
+SHORT_LEASE_S = 3
+"""For tests that do not depend on it: a busy machine may renew it too late, and then the fault is undone early."""
 
 UNDO_S = 180
 """After the lease the undo itself takes its time: a machine may have to boot."""
 
-Cases = Mapping[str, Mapping[str, Any]]
-
-TOGETHER: tuple[Cases, ...] = (
-    {
-        "dns.servfail": {},
-        "heartbeat.drop": {"sender": "lb-1", "paths": ["heartbeat"]},
-        "network.delay": {"cable": "web-4.eth0"},
-        "node.slow": {"node": "web-5"},
-        "process.stop": {"node": "web-6", "service": "gmond"},
-    },
-    {
-        "data.database-locked": {},
-        "network.cut": {"cable": "web-4.eth0"},
-        "node.disk-full": {"node": "web-1"},
-        "process.restart-loop": {"node": "web-6", "service": "apache"},
-        "real-server.error": {"node": "web-5"},
-    },
-    {
-        "cluster.one-path-cut": {},
-        "data.database-out-of-connections": {},
-        "data.replication-source-empty": {},
-        "node.freeze": {"node": "web-4"},
-        "process.hang": {"node": "web-5", "service": "apache"},
-    },
-    {
-        "data.nfs-other-fsid": {},
-        "dns.one-address": {},
-        "node.disk-errors": {"node": "db"},
-        "node.out-of-memory": {"node": "web-6"},
-        "node.panic": {"node": "web-4"},
-        "real-server.refuse": {"node": "web-5"},
-    },
-)
-"""At least one of each family. Targets are nodes whose loss moves no virtual IP address."""
+pytestmark = pytest.mark.usefixtures("audited")
 
 
 @contextmanager
-def holding(lab: DockerLab, fault: str, settings: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
+def holding(
+    lab: DockerLab, fault: str, settings: Mapping[str, Any], lease_s: float = LEASE_S
+) -> Iterator[subprocess.Popen[str]]:
     """Another process that is about to inject the fault."""
-    command = [sys.executable, "-m", "tests.support.hold_fault", lab.name, fault, json.dumps(settings)]
+    command = [sys.executable, "-m", "tests.support.hold_fault", lab.name, fault, json.dumps(settings), str(lease_s)]
     harness = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert said(harness) == "ready"
@@ -80,14 +52,13 @@ def said(harness: subprocess.Popen[str]) -> str:
     return line
 
 
-def healed_by_itself(lab: DockerLab, before: Mapping[str, tuple[str, ...]]) -> None:
+def undone_on_its_own(lab: DockerLab) -> None:
     def gone() -> bool:
         if left := lab.leases():
             raise NotYet(str(left))
         return True
 
     eventually(gone, "the leases to run out", LEASE_S + UNDO_S)
-    as_before(lab, before)
 
 
 @pytest.mark.parametrize("cases", TOGETHER, ids="+".join)
@@ -95,28 +66,21 @@ def test_killed_at_random_moments(lab: DockerLab, cases: Cases) -> None:
     """The moments are drawn anew each time, and printed: any moment has to do."""
     moments_s = {fault: random.uniform(0, 2) for fault in cases}
     print(f"killed after {moments_s} s")
-    before = lab.audit()
     with ThreadPoolExecutor(len(cases)) as pool:
 
         def kill(fault: str) -> None:
-            with holding(lab, fault, cases[fault]):
+            with holding(lab, fault, cases[fault], SHORT_LEASE_S):
                 pass_time(moments_s[fault])
 
         list(pool.map(kill, cases))
-    healed_by_itself(lab, before)
+    undone_on_its_own(lab)
 
 
 @pytest.mark.parametrize("cases", TOGETHER, ids="+".join)
 def test_killed_while_they_are_in(lab: DockerLab, cases: Cases) -> None:
-    before = lab.audit()
     with ExitStack() as killing:
         for fault, settings in cases.items():
             harness = killing.enter_context(holding(lab, fault, settings))
             assert said(harness) == "in"
         assert {lease.fault for lease in lab.leases()} == {*cases}
-    healed_by_itself(lab, before)
-
-
-def test_every_family_is_killed() -> None:
-    killed = {name.partition(".")[0] for cases in TOGETHER for name in cases}
-    assert killed == {name.partition(".")[0] for name in FAULTS}
+    undone_on_its_own(lab)

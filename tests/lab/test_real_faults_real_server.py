@@ -5,16 +5,17 @@ What ldirectord does is its own behaviour, good or bad: it is asserted here beca
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
-from faults import FAULTS
 from faults.real_server import NoPhp, Slow, Stall, addresses, ask
-from harness.records import LabError
+from harness.records import LabError, Proof
 from harness.wait import NotYet, pass_time
-from tests.support.faulty import as_before, eventually, injected
+from tests.support.faulty import eventually, injected, together
 from topology.lab.docker_lab import DockerLab
 from topology.parts.virtual_service import parse_ipvs
 
@@ -24,40 +25,58 @@ NOTICED_S = 120
 CHECKED_S = 8
 """Several times ldirectord's interval: in this time it would have noticed."""
 STRETCH_S = 180
-"""A real server that stands still for 3 s is quiesced rightly, and taken back: the stretch of time begins anew."""
+"""A real server that stalls for 3 s is rightly quiesced, and taken back: the stretch of time begins anew."""
 
-OUT: list[tuple[str, dict[str, Any], str]] = [
-    ("refuse", {}, ""),
-    ("stall", {}, ""),
-    ("reset", {}, ""),
-    ("error", {"status": 503}, "HTTP/1.1 503 Service Unavailable"),
-    ("wrong-content", {}, "It works!"),
-    ("slow", {"delay_ms": 6000}, ""),
-    ("partial", {"share": 0.1}, "HTTP/1.1 200 OK"),
-]
-"""Faults after which ldirectord gives a server no new connections, and what a director gets from it within 2 s."""
-STAYS: list[tuple[str, dict[str, Any], str]] = [
-    ("partial", {"share": 0.5}, "HTTP/1.1 200 OK"),
-    ("redirect", {"to": PEER}, "HTTP/1.1 302 Found"),
-    ("wrong-content", {"content": "NOT OK"}, "NOT OK"),
-    ("slow", {"delay_ms": 500}, "HTTP/1.1 200 OK"),
-]
+pytestmark = pytest.mark.usefixtures("audited")
+
+
+class Case(NamedTuple):
+    """A fault of a real server, and what a director gets from it within 2 s."""
+
+    node: str
+    fault: str
+    settings: dict[str, Any]
+    shown: str
+
+
+OUT = (
+    (
+        Case("web-2", "refuse", {}, ""),
+        Case("web-3", "stall", {}, ""),
+        Case("web-4", "error", {"status": 503}, "HTTP/1.1 503 Service Unavailable"),
+        Case("web-5", "wrong-content", {}, "It works!"),
+    ),
+    (
+        Case("web-3", "reset", {}, ""),
+        Case("web-4", "slow", {"delay_ms": 6000}, ""),
+        Case("web-6", "partial", {"share": 0.1}, "HTTP/1.1 200 OK"),
+    ),
+)
+"""Faults after which ldirectord gives a server no new connections. web-1 and another one stay in service."""
+STAYS = (
+    Case("web-2", "partial", {"share": 0.5}, "HTTP/1.1 200 OK"),
+    Case("web-3", "redirect", {"to": "web-1"}, "HTTP/1.1 302 Found"),
+    Case("web-4", "wrong-content", {"content": "NOT OK"}, "NOT OK"),
+    Case("web-5", "slow", {"delay_ms": 500}, "HTTP/1.1 200 OK"),
+)
 """Faults that ldirectord does not see: it reads what it looks for in the part that came, and it follows redirects."""
 
 
-def weights(lab: DockerLab) -> list[int]:
-    """The weight of WEB in each virtual service of each director."""
-    own = addresses(lab, WEB)
+def weights(lab: DockerLab, nodes: Iterable[str]) -> dict[str, list[int]]:
+    """The weights of these real servers in each virtual service of each director."""
     tables = [parse_ipvs(lab.node(name).exec("ipvsadm", "-Ln").stdout, {}) for name in lab.cluster.directors]
     rows = [row for table in tables for servers in table.values() for row in servers]
-    return [row.weight for row in rows if row.address.partition(":")[0] in own]
+    return {
+        node: [row.weight for row in rows if row.address.partition(":")[0] in addresses(lab, node)] for node in nodes
+    }
 
 
-def all_weights(lab: DockerLab, wanted: int) -> bool:
-    """True once WEB has that weight everywhere."""
-    found = weights(lab)
-    if len(found) != len(lab.cluster.directors) * len(lab.cluster.vips) or set(found) != {wanted}:
-        raise NotYet(f"the weights of {WEB} are {found}")
+def all_weights(lab: DockerLab, cases: Iterable[Case], wanted: int) -> bool:
+    """True once all these real servers have that weight everywhere."""
+    found = weights(lab, [case.node for case in cases])
+    everywhere = [wanted] * (len(lab.cluster.directors) * len(lab.cluster.vips))
+    if any(each != everywhere for each in found.values()):
+        raise NotYet(f"the weights are {found}")
     return True
 
 
@@ -67,29 +86,43 @@ def from_director(lab: DockerLab, address: str, path: str = "/alive") -> str:
     return lab.node(DIRECTOR).exec("timeout", "2", "bash", "-c", script, address, path).stdout
 
 
-def right_again(lab: DockerLab) -> bool:
-    """True once each address of WEB gives a director the right answer."""
-    return all(from_director(lab, address).endswith("OK\n") for address in addresses(lab, WEB))
+def right_again(lab: DockerLab, node: str = WEB) -> bool:
+    """True once each address of a real server gives a director the right answer."""
+    return all(from_director(lab, address).endswith("OK\n") for address in addresses(lab, node))
 
 
-def stays_in(lab: DockerLab) -> bool:
-    """True after a stretch of time in which WEB was in service everywhere, at every look."""
+def stay_in(lab: DockerLab, nodes: Sequence[str]) -> bool:
+    """True after a stretch of time in which these real servers were in service everywhere, at every look."""
 
-    def stretch() -> bool:
-        return pass_time(CHECKED_S, lambda: set(weights(lab)) != {1}, 0.5)
+    def out() -> bool:
+        return any(set(found) != {1} for found in weights(lab, nodes).values())
 
-    return eventually(stretch, f"{CHECKED_S} s in service at a stretch", STRETCH_S)
+    return eventually(lambda: pass_time(CHECKED_S, out, 0.5), f"{CHECKED_S} s in service at a stretch", STRETCH_S)
 
 
-@pytest.mark.parametrize(("fault", "settings", "shown"), OUT)
-def test_ldirectord_takes_it_out_and_back_in(lab: DockerLab, fault: str, settings: dict[str, Any], shown: str) -> None:
-    with injected(lab, f"real-server.{fault}", node=WEB, **settings) as proof:
-        for address in addresses(lab, WEB):
-            eventually(partial(spoilt, lab, address, shown), f"a director to get that from {address}")
-            assert address in proof.seen
-        eventually(lambda: all_weights(lab, 0), f"ldirectord to take {WEB} out", NOTICED_S)
-    assert eventually(lambda: right_again(lab), "the right answers")
-    assert eventually(lambda: all_weights(lab, 1), f"ldirectord to have taken {WEB} back", NOTICED_S)
+@contextmanager
+def all_injected(lab: DockerLab, cases: Sequence[Case]) -> Iterator[dict[str, Proof]]:
+    """All these faults at once, each of another real server."""
+    with ExitStack() as stack:
+        proofs = {}
+        for node, fault, settings, _ in cases:
+            proofs[node] = stack.enter_context(injected(lab, f"real-server.{fault}", node=node, **settings))
+        yield proofs
+
+
+@pytest.mark.parametrize("cases", OUT, ids=lambda cases: "+".join(case.fault for case in cases))
+def test_ldirectord_takes_them_out_and_back_in(lab: DockerLab, cases: Sequence[Case]) -> None:
+    def shown(case: Case) -> None:
+        for address in addresses(lab, case.node):
+            eventually(partial(spoilt, lab, address, case.shown), f"a director to get that from {address}")
+            assert address in proofs[case.node].seen
+
+    with all_injected(lab, cases) as proofs:
+        together(cases, shown)
+        eventually(lambda: all_weights(lab, cases, 0), "ldirectord to take them out", NOTICED_S)
+    for case in cases:
+        assert eventually(partial(right_again, lab, case.node), f"the right answers of {case.node}")
+    assert eventually(lambda: all_weights(lab, cases, 1), "ldirectord to take them back", NOTICED_S)
 
 
 def spoilt(lab: DockerLab, address: str, shown: str) -> bool:
@@ -99,12 +132,20 @@ def spoilt(lab: DockerLab, address: str, shown: str) -> bool:
     return shown in answer
 
 
-@pytest.mark.parametrize(("fault", "settings", "shown"), STAYS)
-def test_ldirectord_does_not_see_it(lab: DockerLab, fault: str, settings: dict[str, Any], shown: str) -> None:
-    with injected(lab, f"real-server.{fault}", node=WEB, **settings):
-        for address in addresses(lab, WEB):
-            gets(lab, shown, address)
-        assert stays_in(lab)
+def test_ldirectord_does_not_see_them(lab: DockerLab) -> None:
+    def shown(case: Case) -> None:
+        for address in addresses(lab, case.node):
+            gets(lab, case.shown, address)
+
+    with all_injected(lab, STAYS), injected(lab, "real-server.no-php", node="web-6"):
+        together(STAYS, shown)
+        for address in addresses(lab, "web-6"):
+            gets(lab, "<?php", address, "/index.php")
+        assert eventually(lambda: right_again(lab, "web-6"), "static pages as ever")
+        assert stay_in(lab, [*(case.node for case in STAYS), "web-6"])
+    for address in addresses(lab, "web-6"):
+        page = eventually(partial(from_director, lab, address, "/index.php"), f"a page from {address}")
+        assert "<?php" not in page
 
 
 def gets(lab: DockerLab, shown: str, address: str, path: str = "/alive") -> None:
@@ -117,17 +158,6 @@ def test_errors_at_a_rate_hit_some_and_not_others(lab: DockerLab) -> None:
         own = addresses(lab, WEB)
         statuses = {ask(lab.node(PEER), own)[address].status for _ in range(8) for address in own}
         assert statuses - {0} == {200, 500}  # 0: it came late
-
-
-def test_without_php_scripts_are_text_and_ldirectord_does_not_see_it(lab: DockerLab) -> None:
-    with injected(lab, "real-server.no-php", node=WEB):
-        for address in addresses(lab, WEB):
-            gets(lab, "<?php", address, "/index.php")
-        assert eventually(lambda: right_again(lab), "static pages as ever")
-        assert stays_in(lab)
-    for address in addresses(lab, WEB):
-        page = eventually(partial(from_director, lab, address, "/index.php"), f"a page from {address}")
-        assert "<?php" not in page
 
 
 ON_ONE_CONNECTION = """
@@ -152,7 +182,7 @@ def test_a_connection_that_exists_goes_on(lab: DockerLab) -> None:
 
 
 def test_there_is_one_impostor_and_other_faults_compose_with_it(lab: DockerLab) -> None:
-    before, own = lab.audit(), addresses(lab, WEB)
+    own = addresses(lab, WEB)
     with Slow(node=WEB, delay_ms=300).inject(lab), NoPhp(node=WEB).inject(lab):
         with pytest.raises(LabError, match=r"port 80 is taken by real-server\.slow"), Stall(node=WEB).inject(lab):
             pytest.fail("there are two")
@@ -163,11 +193,10 @@ def test_there_is_one_impostor_and_other_faults_compose_with_it(lab: DockerLab) 
             return all(answer.content.startswith("<?php") for answer in answers)
 
         assert eventually(text_and_late, "scripts as text, late")
-    as_before(lab, before)
 
 
 def test_an_impostor_is_back_after_a_reboot(lab: DockerLab) -> None:
-    before, own = lab.audit(), addresses(lab, WEB)
+    own = addresses(lab, WEB)
     with Stall(node=WEB).inject(lab):
         lab.node(WEB).power_off()
         lab.node(WEB).boot()
@@ -179,12 +208,3 @@ def test_an_impostor_is_back_after_a_reboot(lab: DockerLab) -> None:
             return lab.node(WEB).exec("pgrep", "-f", "faults/impostor").ok
 
         assert eventually(stalls, "the impostor to be back")
-    as_before(lab, before)
-
-
-def test_only_real_servers_with_a_kernel_of_their_own_can_have_them(lab: DockerLab) -> None:
-    assert FAULTS["real-server.stall"](node="db").available(lab) == "db is no real server, but a db"
-    assert FAULTS["real-server.no-php"](node="client").available(lab) == "client is no real server, but a client"
-    reason = FAULTS["real-server.redirect"](node=WEB, to=WEB).available(lab)
-    assert reason is not None
-    assert "'web-3' is no other real server; there are: web-1, web-2" in reason

@@ -12,8 +12,8 @@ import pytest
 
 from harness.artifacts.run_directory import HISTORY
 from harness.wait import NotYet, until
-from tests.lab.test_deploy import OWN, contents
 from tests.support.command import MONKEYWRENCH
+from tests.support.site import OWN, contents
 from topology.lab.docker_lab import DockerLab
 
 PROFILE = """\
@@ -63,7 +63,7 @@ def test_two_sites_take_turns_and_the_slower_one_is_seen(lab: DockerLab, load: l
     said, _ = done.communicate()
     assert done.returncode == 3, said  # one run on a side cannot tell
     told = " ".join(said.split())
-    for words in ("run 1 of 2, baseline", "run 2 of 2, candidate, about", "cannot tell, whatever they show"):
+    for words in ("run 1 of 2, baseline", "run 2 of 2, candidate, about", "too few to decide"):
         assert words in told
     (out,) = (tmp_path / "out").iterdir()
     assert sorted(path.parts[-3] for path in out.rglob(HISTORY) if not path.parent.is_symlink()) == [
@@ -95,5 +95,5 @@ def test_a_load_that_is_interrupted_keeps_its_runs_and_takes_its_site_back(
     done.send_signal(signal.SIGINT)
     said, _ = done.communicate()
     assert done.returncode == 130, said
-    assert "broken off; the runs that are over are kept in out/" in said
+    assert "interrupted; the finished runs are kept in out/" in said
     assert contents(lab) == own

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from tests.support.faulty import injected
+import pytest
+
+from tests.support.faulty import AS_BEFORE_S, injected, settled
 from topology.lab.docker_lab import DockerLab
+
+pytestmark = pytest.mark.usefixtures("audited")
 
 NONE = "grep -qx 0 /proc/fs/nfsd/threads"
 
@@ -11,4 +15,5 @@ NONE = "grep -qx 0 /proc/fs/nfsd/threads"
 def test_nfsd_that_is_down_serves_nobody(lab: DockerLab) -> None:
     with injected(lab, "process.down", node="web-1", service="nfsd"):
         assert lab.node("web-1").exec("sh", "-c", NONE).ok
+    settled(lab, AS_BEFORE_S)
     assert not lab.node("web-1").exec("sh", "-c", NONE).ok

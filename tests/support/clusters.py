@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -142,8 +142,8 @@ def _table(scene: Scene, director: str) -> Iterator[Op]:
             pending = next(changes, None)
         for service in services.values():
             service.until(at)
-        told = {vip: service.told() for vip, service in services.items()}
-        yield h.op(at, f"table:{director}", "table", {"node": director, "vips": told})
+        table = {vip: service.servers() for vip, service in services.items()}
+        yield h.op(at, f"table:{director}", "table", {"node": director, "vips": table})
         at += 500 + chance.uniform(-20, 20)
 
 
@@ -153,6 +153,8 @@ class Service:
     def __init__(self, chance: random.Random, scheduler: str, busy: bool) -> None:
         self.chance, self.scheduler, self.busy = chance, scheduler, busy
         self.weight: dict[str, int | None] = dict.fromkeys(WEB, 1)
+        self.able = [*WEB]
+        """Those with a weight, in their order."""
         self.conns, self.active, self.inactive = (dict.fromkeys(WEB, 0) for _ in range(3))
         self.next = chance.uniform(0, 60)
         self.ends: list[tuple[float, str, bool]] = []
@@ -161,6 +163,7 @@ class Service:
     def put(self, node: str, weight: int | None) -> None:
         """What ldirectord does: None takes it out of the table."""
         self.weight[node] = weight
+        self.able = [each for each in WEB if self.weight[each]]
         if weight is None:
             self.conns[node] = self.active[node] = self.inactive[node] = 0
             self.ends = [one for one in self.ends if one[1] != node]
@@ -168,33 +171,34 @@ class Service:
 
     def until(self, at: float) -> None:
         """Let connections come and end."""
-        while self.busy and min(self.next, self.ends[0][0] if self.ends else self.next) <= at:
-            if self.ends and self.ends[0][0] <= self.next:
-                when, node, was_active = heapq.heappop(self.ends)
+        chance, ends = self.chance, self.ends
+        while self.busy and (self.next <= at or (ends and ends[0][0] <= at)):
+            if ends and ends[0][0] <= self.next:
+                when, node, was_active = heapq.heappop(ends)
                 (self.active if was_active else self.inactive)[node] -= 1
                 if was_active:
                     self.inactive[node] += 1
-                    heapq.heappush(self.ends, (when + 20_000, node, False))
+                    heapq.heappush(ends, (when + 20_000, node, False))
                 continue
             if taker := self.pick():
                 self.conns[taker] += 1
                 self.active[taker] += 1
-                lasts = self.chance.uniform(500, 3_000) if self.chance.random() < 0.06 else self.chance.uniform(2, 9)
-                heapq.heappush(self.ends, (self.next + lasts, taker, True))
-            self.next += self.chance.expovariate(1 / 60)
+                lasts = chance.uniform(500, 3_000) if chance.random() < 0.06 else chance.uniform(2, 9)
+                heapq.heappush(ends, (self.next + lasts, taker, True))
+            self.next += chance.expovariate(1 / 60)
 
     def pick(self) -> str | None:
         """Whom the scheduler gives the next connection."""
-        able = [node for node in WEB if self.weight[node]]
-        if not able:
+        if not self.able:
             return None
         if self.scheduler == "rr":
-            self.turn = next(n for n in range(self.turn + 1, self.turn + 99) if WEB[n % len(WEB)] in able)
+            self.turn = next(n for n in range(self.turn + 1, self.turn + 99) if WEB[n % len(WEB)] in self.able)
             return WEB[self.turn % len(WEB)]
-        return min(able, key=lambda node: 256 * self.active[node] + self.inactive[node])
+        load = [256 * self.active[node] + self.inactive[node] for node in self.able]
+        return self.able[load.index(min(load))]
 
-    def told(self) -> dict[str, dict[str, int]]:
-        """What the table says."""
+    def servers(self) -> dict[str, dict[str, int]]:
+        """The real servers in its table."""
         return {
             node: {
                 "weight": weight,
@@ -222,12 +226,12 @@ def _checks(scene: Scene, chance: random.Random) -> Iterator[tuple[float, str, s
         at += INTERVAL
 
 
-def retold(history: History, f: str, tell: Callable[[Op], Any]) -> History:
-    """The history with another value in each op of that ``f`` for which ``tell`` gives one."""
+def with_values(history: History, f: str, value_of: Callable[[Op], Any]) -> History:
+    """The history with another value in each op of that ``f`` for which ``value_of`` gives one."""
 
     def other(op: Op) -> Op:
-        value = tell(op)
-        return op if value is None else replace(op, value=value)
+        value = value_of(op)
+        return op if value is None else op.copy(value=value)
 
     return h.changed(history, lambda op: op.f == f, other)
 
@@ -309,8 +313,8 @@ def dns(scene: Scene) -> Iterator[Op]:
             yield h.op(at + 200, "dns:resolver", "dns", {"seq": seq}, "info", error="timeout")
             continue
         turn += 1 + chance.choice((0, 0, 1, 2, 3))
-        told = {"seq": seq, "rcode": 0, "answers": vips[turn % len(vips) :] + vips[: turn % len(vips)], "ttl_s": 5}
-        yield h.op(at + 2, "dns:resolver", "dns", told, "ok")
+        answer = {"seq": seq, "rcode": 0, "answers": vips[turn % len(vips) :] + vips[: turn % len(vips)], "ttl_s": 5}
+        yield h.op(at + 2, "dns:resolver", "dns", answer, "ok")
 
 
 # --- the site's folder
@@ -375,8 +379,11 @@ def _looks(
             else:
                 now[path] = digest
         if scene.down(node, at) is None and at < scene.end:
-            told = {"node": node, "files": {".page-1.html.Xy12z3": "half", **now} if chance.random() < 0.1 else {**now}}
-            yield h.op(at + chance.uniform(0, 400), f"docroot:{node}", "docroot", told)
+            sample = {
+                "node": node,
+                "files": {".page-1.html.Xy12z3": "half", **now} if chance.random() < 0.1 else {**now},
+            }
+            yield h.op(at + chance.uniform(0, 400), f"docroot:{node}", "docroot", sample)
 
 
 # --- Ganglia

@@ -1,7 +1,7 @@
-"""A power cut as every feed sees it: IPVS tables, DNS answers, NFS and the database besides what ``histories`` has.
+"""A power cut with all feeds: IPVS tables, DNS answers, NFS and the database in addition to those of ``histories``.
 
-While lb-1 is off, web-3 loses its weight on lb-2 for some seconds; web-5 leaves both tables; NFS stands still on web-2.
-A page changes on web-1 and comes late to web-4; web-6's host is down for Ganglia; web-2's clock jumps; backups come.
+While lb-1 is off, web-3 has weight 0 on lb-2 for 4 s. web-5 disappears from both tables, and NFS hangs on web-2. A page
+changes on web-1 and reaches web-4 late, Ganglia shows web-6 as down, web-2's clock jumps, and a new backup arrives.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def table(at_ms: float, director: str, weights: dict[str, int]) -> Op:
 
 
 def tables(cut: PowerCut) -> list[Op]:
-    """Every 500 ms of every director that runs."""
+    """The tables of each running director every 500 ms."""
     ops = []
     for at in range(300, int(cut.closed), 500):
         weights = dict.fromkeys(WEB, 1)
@@ -38,7 +38,7 @@ def tables(cut: PowerCut) -> list[Op]:
 
 
 def question(at_ms: float, process: str, ms: float | None, **value: Any) -> list[Op]:
-    """One question of a feed that asks over and over; without ``ms`` it was given up after 900 ms."""
+    """One op of a feed that repeats a question; without ``ms`` it timed out after 900 ms."""
     f = process.partition(":")[0]
     invoke = h.op(at_ms, process, f, value, "invoke")
     if ms is None:
@@ -46,7 +46,7 @@ def question(at_ms: float, process: str, ms: float | None, **value: Any) -> list
     return [invoke, h.op(at_ms + ms, process, f, value | {"ms": ms}, "ok")]
 
 
-def witnesses(cut: PowerCut) -> list[Op]:
+def questions(cut: PowerCut) -> list[Op]:
     """DNS every 250 ms; NFS and the database every second, on two real servers."""
     ops: list[Op] = []
     for seq, at in enumerate(range(400, int(cut.closed) - 1000, 250)):
@@ -82,7 +82,7 @@ def sampled(cut: PowerCut) -> list[Op]:
 
 
 def load(cut: PowerCut) -> list[Op]:
-    """Players: slower while lb-2 takes over, and refused now and then while nobody holds VIP1."""
+    """Players: slower after the takeover, and with some errors while VIP1 has no owner."""
     ops = []
     for n, at in enumerate(range(1_000, int(cut.closed) - 1_000, 90)):
         process, f = f"user:{n % 12}", ("get", "profile-read", "score")[n % 3]
@@ -95,6 +95,6 @@ def load(cut: PowerCut) -> list[Op]:
 
 
 def history(cut: PowerCut | None = None) -> History:
-    """All of it."""
+    """The history with all feeds."""
     cut = cut or PowerCut(probe_every=200)
-    return h.with_ops(cut.history(), *tables(cut), *witnesses(cut), *sampled(cut), *load(cut))
+    return h.with_ops(cut.history(), *tables(cut), *questions(cut), *sampled(cut), *load(cut))

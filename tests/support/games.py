@@ -1,8 +1,8 @@
-"""Games made up by chance: a right site in memory, players whose ops overlap, and the history that they record.
+"""Random games: a correct site in memory, players whose ops overlap, and the history that they record.
 
-Ops have the shapes that ``loadtests/locustfile.py`` records. Whatever a real run has is here, too: an earlier run's
-data, answers that never came (with and without effect, and with one long after the player gave up), refusals, real
-servers that find a new upload late. ``plant`` spoils the site after the players have gone and before all is read.
+Ops have the shapes that ``loadtests/locustfile.py`` records. The games have everything that real runs have: data of an
+earlier run, missing answers (without an effect, with one, or with a late one), refusals, and real servers that find a
+new upload late. ``plant`` corrupts the site after the players have finished and before the final reads.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ NODES = ("web-1", "web-2", "web-3")
 PAGE = 7
 LAG_MS = 1500
 FINAL_MS = 3000
-"""When the final reading begins after the last op: later than any real server may lag."""
+"""Time from the last op to the final reads: longer than any real server may lag."""
 
 
 @dataclass
 class Site:
-    """What the site has. Whoever plants a defect changes it."""
+    """The data of the site. A planted defect changes it."""
 
     ledger: list[dict[str, Any]]
     transfers: list[dict[str, Any]]
@@ -34,13 +34,13 @@ class Site:
     scores: dict[int, int]
     coins: dict[int, int]
     files: dict[str, tuple[str, int]]
-    """Of each upload: its digest, and since when it is there."""
+    """Each upload -> its digest, and the time since which it exists."""
     blind: set[tuple[str, str]] = field(default_factory=set)
-    """Real servers that never find an upload."""
+    """Uploads, and real servers that never find them."""
 
     @classmethod
     def used(cls) -> Site:
-        """A site on which another run has played."""
+        """A site with the data of an earlier run."""
         return cls(
             ledger=[{"entry": n, "op": f"old-0-{n}", "player": 1, "points": 5} for n in range(1, 5)],
             transfers=[{"entry": 1, "op": "old-0-9", "from": 1, "to": 2, "coins": 7}],
@@ -53,7 +53,7 @@ class Site:
 
 @dataclass
 class Ask:
-    """An op before it is done. ``effect`` is when the site does it; None: never."""
+    """An op before it is executed. ``effect`` is the time when the site executes it; None: never."""
 
     process: str
     f: str
@@ -66,18 +66,18 @@ class Ask:
 
 @dataclass
 class Game:
-    """A game of some ops. ``sure``: every op is answered."""
+    """A game with a number of ops. ``sure``: every op gets an answer."""
 
     seed: int
     ops: int = 40
     sure: bool = False
     plant: Callable[[Site, History], None] | None = None
     site: Site = field(default_factory=Site.used)
-    told: list[Op] = field(default_factory=list)
+    recorded: list[Op] = field(default_factory=list)
     end: int = 0
 
     def history(self) -> History:
-        """Play, spoil, read all."""
+        """Play, plant the defect, and read everything."""
         self.chance = random.Random(self.seed)
         self.run = f"{self.seed:08x}"
         self._do(Ask("final:0", "coins", {}, 2, 3, 4, answer=True))
@@ -87,9 +87,9 @@ class Game:
         for ask in sorted(self._asks(), key=lambda ask: (ask.effect is None, ask.effect)):
             self._do(ask)
         if self.plant is not None:
-            self.plant(self.site, h.of(self.told))
+            self.plant(self.site, h.of(self.recorded))
         self._read_all()
-        return h.of([h.start(), *self.told, h.end(self.end + 10)])
+        return h.of([h.start(), *self.recorded, h.end(self.end + 10)])
 
     def _asks(self) -> Iterator[Ask]:
         clocks = {f"user:{number}": 20 + number for number in range(3)}
@@ -129,18 +129,18 @@ class Game:
 
     def _do(self, ask: Ask) -> None:
         asked = ask.asked | {"vip": h.VIP1}
-        self.told.append(h.op(ask.start, ask.process, ask.f, asked, "invoke"))
+        self.recorded.append(h.op(ask.start, ask.process, ask.f, asked, "invoke"))
         served = {"node": self.chance.choice(NODES), "status": 200, "ms": ask.end - ask.start}
         answer: dict[str, Any] | int = 503
         if ask.effect is not None and (self.sure or ask.f not in WRITES or self.chance.random() > 0.08):
             answer = getattr(self, ask.f.replace("-", "_"))(ask, served["node"])
         if not ask.answer:
-            self.told.append(h.op(ask.end, ask.process, ask.f, asked | {"ms": 5}, "info", error="timeout"))
+            self.recorded.append(h.op(ask.end, ask.process, ask.f, asked | {"ms": 5}, "info", error="timeout"))
         elif isinstance(answer, int):
             refused = asked | served | {"status": answer, "written": "no", "said": "no"}
-            self.told.append(h.op(ask.end, ask.process, ask.f, refused, "fail", error=f"status {answer}"))
+            self.recorded.append(h.op(ask.end, ask.process, ask.f, refused, "fail", error=f"status {answer}"))
         else:
-            self.told.append(h.op(ask.end, ask.process, ask.f, asked | served | answer, "ok"))
+            self.recorded.append(h.op(ask.end, ask.process, ask.f, asked | served | answer, "ok"))
 
     def profile_read(self, ask: Ask, _: str) -> dict[str, Any]:
         motto, version = self.site.profiles[ask.asked["player"]]
@@ -196,11 +196,11 @@ class Game:
     def transfers(self, ask: Ask, _: str) -> dict[str, Any]:
         return _page(self.site.transfers, ask.asked["after"])
 
-    # --- the final reading
+    # --- the final reads
 
     def _read_all(self) -> None:
         self.end += FINAL_MS
-        names = [op["name"] for op in self.told if op.f == "upload" and op.type == "invoke"]
+        names = [op["name"] for op in self.recorded if op.f == "upload" and op.type == "invoke"]
         for f, key, values in (
             ("coins", "", [0]),
             ("score-read", "player", PLAYERS),
@@ -218,7 +218,7 @@ class Game:
     def _read(self, f: str, asked: dict[str, Any]) -> Op:
         self.end += 4
         self._do(Ask("final:0", f, asked, self.end, self.end + 1, self.end + 2, answer=True))
-        return self.told[-1]
+        return self.recorded[-1]
 
 
 def _page(entries: list[dict[str, Any]], after: int) -> dict[str, Any]:
@@ -231,5 +231,5 @@ FS = (*WRITES, "score", "profile-read", "profile-read", "score-read", "coins", "
 
 
 def acknowledged(history: History, f: str) -> list[Op]:
-    """The completions of all that were, in order of time."""
+    """The completions of all acknowledged ops, by time."""
     return [op for op in history.of(f) if op.type == "ok"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from harness.history import History, Op
@@ -27,6 +27,12 @@ CLUSTER: dict[str, Any] = {
     "check_timeout_ms": 3000,
     "quiescent": True,
     "scheduler": "wlc",
+    "peer_dead": "node {node}: is dead",
+    "error_lines": {
+        "console": r"\bBUG: |: segfault at |\[ERROR\]",
+        "heartbeat": " (?:ERROR|CRIT): ",
+        "apache": r"\[\w*:(?:error|crit)\]",
+    },
 }
 
 
@@ -83,8 +89,30 @@ def step(at_ms: float, name: str, phase: str, **more: Any) -> Op:
     return op(at_ms, "run", "step", {"step": name, "phase": phase, **more})
 
 
+DOES: dict[str, tuple[str, ...]] = {
+    "node.power-off": ("node-down",),
+    "node.freeze": ("node-down",),
+    "network.cut": ("cuts-path",),
+    "real-server.refuse": ("changes-answers", "fails-check"),
+    "real-server.reset": ("changes-answers", "fails-check"),
+    "real-server.stall": ("changes-answers", "fails-check"),
+    "process.kill": ("service-down", "fails-check"),
+    "dns.one-address": ("changes-answers",),
+    "dns.silent": ("changes-answers",),
+}
+"""What some faults do to the node that their settings name, as a run records it with their proof; others do nothing."""
+
+
+def effects(fault: str, node: str | None) -> list[dict[str, str]]:
+    return [{"kind": kind, "node": node, "service": ""} for kind in DOES.get(fault, ()) if node is not None]
+
+
 def fault(at_ms: float, label: str, phase: str, **more: Any) -> Op:
-    return op(at_ms, f"fault:{label}", "fault", {"fault": "node.power-off", "phase": phase, "node": "lb-1", **more})
+    """One op of a fault, by default of a power cut of lb-1; a proof has the fault's effects."""
+    value = {"fault": "node.power-off", "phase": phase, "node": "lb-1", **more}
+    if phase == "proof":
+        value = {**value, "effects": more.get("effects", effects(value["fault"], value["node"]))}
+    return op(at_ms, f"fault:{label}", "fault", value)
 
 
 def probe(at_ms: float, vip: str, seq: int, answer_ms: float | None = 2.0, slots: int = 20) -> list[Op]:
@@ -201,7 +229,7 @@ class PowerCut:
 def of(ops: Iterable[Op]) -> History:
     """The ops as a history: in order of time, indexes as they come."""
     ordered = sorted(ops, key=lambda one: one.time)
-    return History(replace(one, index=index) for index, one in enumerate(ordered))
+    return History(one.copy(index=index) for index, one in enumerate(ordered))
 
 
 def without(history: History, unwanted: Callable[[Op], bool]) -> History:

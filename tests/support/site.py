@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import topology
 from topology.lab.docker_lab import DockerLab
 
 VIPS = ["203.0.113.101", "203.0.113.102"]
 WEB = [f"web-{number}" for number in range(1, 7)]
+OWN = Path(topology.__file__).parent / "site"
+"""The lab's own site."""
+CONTENT = "cd /srv/site && find . -type f | sort | xargs md5sum"
 
 
 def ask(lab: DockerLab, vip: str, path: str, *curl: str, **form: object) -> dict[str, Any]:
@@ -24,3 +29,8 @@ def page(lab: DockerLab, node: str, path: str) -> str:
     """A page as one real server serves it, asked on the node itself."""
     asked = lab.node(node).exec("/usr/lib/monkeywrench/ask-http", "80", path, "www.ultramonkey.test", timeout_s=30)
     return asked.stdout
+
+
+def contents(lab: DockerLab) -> set[str]:
+    """What the site's folder holds, on all real servers: one if all have the same."""
+    return {node.exec("sh", "-c", CONTENT, timeout_s=60).stdout for node in lab.nodes("web")}

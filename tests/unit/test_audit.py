@@ -9,11 +9,11 @@ from harness.fake import FakeLab
 from topology.lab.docker_lab import clock_line
 
 
-def test_the_same_is_no_difference() -> None:
+def test_equal_audits_have_no_differences() -> None:
     assert differences({"a": ("x", "y")}, {"a": ("y", "x")}) == []
 
 
-def test_what_went_what_came_and_what_is_down_is_told() -> None:
+def test_lines_that_went_or_came_and_nodes_that_are_down_are_differences() -> None:
     assert differences({"a": ("x", "y"), "b": ("z",)}, {"a": ("y", "w"), "b": ()}) == [
         "a: was: x",
         "a: now: w",
@@ -21,40 +21,48 @@ def test_what_went_what_came_and_what_is_down_is_told() -> None:
     ]
 
 
-def test_what_takes_its_time_is_waited_for() -> None:
+def test_differences_have_time_to_go_away() -> None:
     lab = FakeLab()
     before = lab.audit()
     lab.node("web-1").power_off()
     lab.time.after(3000, lab.node("web-1").boot)
-    assert left_over(lab, before, 1.0, lab.clock) == ["web-1: was: power: running", "web-1: now: power: off"]
+    assert left_over(lab, before, 1.0) == ["web-1: was: power: running", "web-1: now: power: off"]
     lab.node("web-1").boot()
-    assert left_over(lab, before, 1.0, lab.clock) == []
+    assert left_over(lab, before, 1.0) == []
 
 
-def test_a_block_that_leaves_something_is_told_what() -> None:
+def test_a_lease_that_is_still_held_is_a_difference() -> None:
     lab = FakeLab()
-    with audited(lab, 1.0, lab.clock):
+    lease = lab.node("web-1").lease("node.slow", "processor", ())
+    assert left_over(lab, lab.audit(), 1.0) == ["web-1: node.slow is still held"]
+    lease.release()
+    assert left_over(lab, lab.audit(), 1.0) == []
+
+
+def test_a_block_that_leaves_differences_raises_them() -> None:
+    lab = FakeLab()
+    with audited(lab, 1.0):
         pass
-    with pytest.raises(LeftBehindError, match="web-1: now: power: off") as told, audited(lab, 1.0, lab.clock):
+    with pytest.raises(LeftBehindError, match="web-1: now: power: off") as caught, audited(lab, 1.0):
         lab.node("web-1").power_off()
-    assert told.value.left == ["web-1: was: power: running", "web-1: now: power: off"]
+    assert caught.value.left == ["web-1: was: power: running", "web-1: now: power: off"]
 
 
-def test_a_block_that_raises_says_so_itself() -> None:
+def test_the_error_of_a_block_passes_through() -> None:
     lab = FakeLab()
 
     def broken() -> None:
         lab.node("web-1").power_off()
         raise KeyError
 
-    with pytest.raises(KeyError), audited(lab, 1.0, lab.clock):
+    with pytest.raises(KeyError), audited(lab, 1.0):
         broken()
 
 
 @pytest.mark.parametrize(
-    ("now_s", "said"),
+    ("now_s", "state"),
     [(100, "right"), (110, "right"), (97, "right"), (113, "right"), (90, "off by -10 s"), (3710, "off by 3600 s")],
 )
-def test_a_clock_is_judged_by_the_hosts_before_and_after(now_s: int, said: str) -> None:
+def test_a_clock_is_compared_with_the_hosts_before_and_after(now_s: int, state: str) -> None:
     """However long the reading took: it took from 100 to 110."""
-    assert clock_line(now_s, 100, 110) == f"clock: {said}"
+    assert clock_line(now_s, 100, 110) == f"clock: {state}"

@@ -1,4 +1,4 @@
-"""A lab that does not become healthy: what is told, and what is left of it. Real labs: ``tests/lab/test_life.py``."""
+"""A lab that does not become healthy: what the error shows, and what is left. Real labs: tests/lab/test_life.py."""
 
 from __future__ import annotations
 
@@ -8,52 +8,88 @@ from typing import Any
 import pytest
 
 from harness.wait import Timeout
+from tests.support.ticks import Ticks
 from topology.lab import lifecycle
-from topology.model import Topology, load, shipped
+from topology.lab.docker_lab import DockerLab, Unhealthy
+from topology.lab.lifecycle import Say
+from topology.load import load, shipped
+from topology.model import Topology
 
-TROUBLE = "waited 180 s for the cluster to be healthy, in vain; last seen: 203.0.113.101 is held by nobody"
+PROBLEM = (
+    "timed out after 180 s waiting for the cluster to be healthy; last state: 203.0.113.101 is held by no director"
+)
 
 
 class Sick:
-    """A lab of which one address is held by nobody."""
+    """A lab in which these parts never become healthy."""
 
-    def wait_healthy(self) -> None:
+    def __init__(self, *parts: str) -> None:
+        self.parts = frozenset(parts)
+
+    def wait_healthy(self, say: Say) -> None:
         """Never."""
-        raise Timeout(TROUBLE)
+        say(f"not healthy after 10 s: {PROBLEM}")
+        raise Unhealthy(PROBLEM, self.parts)
 
     def last_words(self) -> str:
-        """One director's."""
         return "lb-1: heartbeat: [809]: ERROR: msg2string: Message with zero fields"
 
 
 @pytest.fixture
 def removed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the labs that were removed; all that are made are sick."""
+    """The names of the labs that were removed; the VIPs of every new lab stay without a director."""
     names: list[str] = []
-    monkeypatch.setattr(lifecycle, "power_on", lambda *_: Sick())
+    monkeypatch.setattr(lifecycle, "power_on", lambda *_: Sick("Linux Directors"))
     monkeypatch.setattr(lifecycle, "remove", lambda _client, name: names.append(name))
     return names
 
 
 def boot(topology: Topology, **given: Any) -> None:
-    """Boot a lab ``mine``, and say nothing."""
+    """Boot a lab ``mine`` without showing progress."""
     lifecycle.boot(None, topology, "mine", lambda _: None, **given)
 
 
-def test_the_error_has_what_is_wrong_and_what_heartbeat_said(removed: list[str]) -> None:
-    with pytest.raises(Timeout, match=r"held by nobody\nWhat heartbeat said last:\nlb-1: .*zero fields$"):
+def test_the_error_has_the_problems_and_heartbeats_last_log_lines(removed: list[str]) -> None:
+    with pytest.raises(Timeout, match=r"held by no director\nheartbeat's last log lines:\nlb-1: .*zero fields$"):
         boot(load("ultramonkey"), keep=True)
     assert removed == ["mine"]
 
 
-def test_one_with_files_of_the_users_stays_up_where_it_is_to_be_kept(removed: list[str], tmp_path: Path) -> None:
+def test_heartbeats_log_is_left_out_where_it_explains_nothing(
+    removed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "power_on", lambda *_: Sick("MySQL", "real servers"))
+    with pytest.raises(Timeout) as caught:
+        boot(load("ultramonkey"))
+    assert str(caught.value) == PROBLEM
+    assert removed == ["mine"]
+
+
+def test_a_boot_reports_the_problems_while_it_waits(removed: list[str]) -> None:
+    progress: list[str] = []
+    with pytest.raises(Timeout):
+        lifecycle.boot(None, load("ultramonkey"), "mine", progress.append)
+    assert progress == ["waiting for all parts to be healthy", f"not healthy after 10 s: {PROBLEM}"]
+
+
+def test_a_lab_to_keep_stays_up_when_it_runs_files_of_the_users(removed: list[str], tmp_path: Path) -> None:
     (tmp_path / "ha.cf").write_text("deadtime 3\n")
     overlay = '[[overlays]]\nnodes = "director"\npath = "/etc/ha.d/ha.cf"\nsource = "ha.cf"\n'
     (tmp_path / "mine.toml").write_text(shipped()["ultramonkey"].read_text() + overlay)
     topology = load(str(tmp_path / "mine.toml"))
-    with pytest.raises(lifecycle.UnhealthyError, match="not all is well: waited 180 s"):
+    with pytest.raises(lifecycle.UnhealthyError, match="not healthy: timed out after 180 s"):
         boot(topology, keep=True)
     assert not removed
     with pytest.raises(Timeout):
         boot(topology)
     assert removed == ["mine"]
+
+
+def test_a_wait_for_health_reports_the_problems_every_10_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    lab, progress = DockerLab(None, "mine", load("ultramonkey"), []), list[str]()
+    monkeypatch.setattr(lab, "clock", Ticks(0).clock)
+    monkeypatch.setattr(lab, "_problems", lambda: ("web-3 is off", frozenset({"MySQL"}), None))
+    with pytest.raises(Unhealthy, match="web-3 is off") as caught:
+        lab.wait_healthy(35, progress.append)
+    assert progress == [f"not healthy after {seconds} s: web-3 is off" for seconds in (10, 20, 30)]
+    assert caught.value.parts == {"MySQL"}

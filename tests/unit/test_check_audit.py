@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
 from tests.support import histories as h
+from tests.support.examples import examples
 from tests.support.histories import PowerCut
+from topology.lab.observers import CONSOLE_ERROR
+from topology.parts import heartbeat, real_servers
 
 CUT = PowerCut()
 HEARTBEAT = "Nov 23 07:13:20 lb-2 heartbeat: [804]: "
@@ -29,7 +31,7 @@ def line(at_ms: float, process: str, text: str) -> Op:
 
 def audited(*more: Op, **found: Any) -> History:
     """A power cut, and what its run found at its end."""
-    seen = h.changed(CUT.history(), lambda op: op.f == "audit", lambda op: replace(op, value=op.value | found))
+    seen = h.changed(CUT.history(), lambda op: op.f == "audit", lambda op: op.copy(value=op.value | found))
     return h.with_ops(seen, *more)
 
 
@@ -38,7 +40,7 @@ def check(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(at_ms=st.floats(CUT.cut, CUT.released), said=st.sampled_from([LATE, f"{HEARTBEAT}ERROR: both"]))
 def test_an_error_while_a_fault_is_in_is_explained(at_ms: float, said: str) -> None:
     verdict = check(audited(line(at_ms, "lb-2:heartbeat", said)))
@@ -46,8 +48,22 @@ def test_an_error_while_a_fault_is_in_is_explained(at_ms: float, said: str) -> N
     assert verdict.numbers["error_lines"] == 1
 
 
+def test_the_parts_of_a_topology_know_these_error_lines() -> None:
+    assert re.search(heartbeat.ERROR, LATE)
+    assert re.search(real_servers.ERROR, APACHE)
+    assert re.search(CONSOLE_ERROR, MARIADB)
+    assert re.search(heartbeat.PEER_DEAD.replace("{node}", "lb-1"), f"{HEARTBEAT}WARN: node lb-1: is dead")
+    assert not re.search(heartbeat.ERROR, f"{HEARTBEAT}info: no ERROR at all")
+
+
+def test_a_history_without_error_expressions_is_unknown() -> None:
+    verdict = check(h.of(h.start(error_lines=None) if op.f == "start" else op for op in audited()))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert verdict.summary == "The history does not say which log lines are errors."
+
+
 def test_a_lab_that_is_as_it_was_is_valid() -> None:
-    assert check(audited()).summary == "Nothing is left behind; no error line."
+    assert check(audited()).summary == "Nothing is left behind; no error lines."
 
 
 @pytest.mark.parametrize(
@@ -66,7 +82,7 @@ def test_an_error_without_a_fault_is_found(process: str, said: str) -> None:
     verdict = check(history)
     assert verdict.outcome is Outcome.INVALID
     assert said in verdict.summary
-    assert "and 1 more" in verdict.summary
+    assert "(and 1 more)" in verdict.summary
     assert len(verdict.findings[0].evidence) == 2
     assert check(history, announced=[re.escape(said)]).outcome is Outcome.VALID
 
@@ -89,13 +105,13 @@ def test_other_lines_are_no_errors(process: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("found", "says"),
     [
-        ({"left": ["lb-1: now: qdisc: eth0 netem"]}, "Not as it was: lb-1: now: qdisc: eth0 netem."),
+        ({"left": ["lb-1: now: qdisc: eth0 netem"]}, "The run left changes behind: lb-1: now: qdisc: eth0 netem."),
         ({"left": [f"line {n}" for n in range(9)]}, "and 4 more"),
-        ({"problems": ["web-2 does not answer"]}, "not well at the end: web-2 does not answer"),
+        ({"problems": ["web-2 does not answer"]}, "unhealthy at the end of the run: web-2 does not answer"),
         ({"owners": {h.VIP1: ["lb-1", "lb-2"]}}, f"{h.VIP1} is held by lb-1 and lb-2"),
-        ({"owners": {h.VIP1: []}}, f"{h.VIP1} is held by nobody"),
+        ({"owners": {h.VIP1: []}}, f"{h.VIP1} is held by no director"),
         ({"weights": {"lb-1": {h.VIP1: h.WEIGHTS}, "lb-2": {h.VIP1: h.WEIGHTS | {"web-2": 0}}}}, "tables differ"),
-        ({"weights": {"lb-1": {h.VIP1: h.WEIGHTS}, "lb-2": {}}}, f"tables differ at the end: {h.VIP1}"),
+        ({"weights": {"lb-1": {h.VIP1: h.WEIGHTS}, "lb-2": {}}}, f"tables differ at the end of the run: {h.VIP1}"),
     ],
 )
 def test_what_is_left_is_found(found: dict[str, Any], says: str) -> None:
@@ -106,26 +122,26 @@ def test_what_is_left_is_found(found: dict[str, Any], says: str) -> None:
 
 
 def unread(op: Op) -> Op:
-    return replace(op, value={}, error="the container is gone")
+    return op.copy(value={}, error="the container is gone")
 
 
 def older(op: Op) -> Op:
-    return replace(op, value={"left": []})
+    return op.copy(value={"left": []})
 
 
 @pytest.mark.parametrize(
     ("history", "says"),
     [
-        (h.without(audited(), lambda op: op.f == "audit"), "Nobody compared"),
+        (h.without(audited(), lambda op: op.f == "audit"), "was not compared"),
         (h.changed(audited(), lambda op: op.f == "audit", unread), "the container is gone"),
-        (h.changed(audited(), lambda op: op.f == "audit", older), "Nobody looked at the cluster"),
-        (h.killed(audited(), 20_000), "Nobody compared"),
+        (h.changed(audited(), lambda op: op.f == "audit", older), "at the end of the run was not recorded"),
+        (h.killed(audited(), 20_000), "was not compared"),
     ],
 )
-def test_what_nobody_saw_is_unknown(history: History, says: str) -> None:
+def test_what_was_not_recorded_is_unknown(history: History, says: str) -> None:
     verdict = check(history)
     assert verdict.outcome is Outcome.UNKNOWN
-    assert says in verdict.summary
+    assert any(says in finding.sentence for finding in verdict.findings)
 
 
 def test_a_pattern_that_is_none_is_refused() -> None:

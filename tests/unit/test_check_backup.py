@@ -1,26 +1,26 @@
-"""Backups: new enough while nothing touches them, and restored when somebody tries."""
+"""Backups: recent enough while no fault touches them, and restored when a restore is attempted."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
 from tests.support import histories as h
+from tests.support.examples import examples
 
 END = 400_000
 KEEPERS = {"database": "web-3", "uploads": "web-2"}
 
 
-def looks(seed: int) -> list[Op]:
-    """A look at each backup every five seconds; a new one comes each minute, and one in ten does not."""
+def samples(seed: int) -> list[Op]:
+    """A sample of each backup every 5 s; a new one arrives every minute, except for one in ten."""
     chance = random.Random(seed)
     ops = []
     for of, node in KEEPERS.items():
@@ -38,7 +38,7 @@ def looks(seed: int) -> list[Op]:
 
 
 def run(seed: int, *more: Op) -> History:
-    return h.of([h.start(), *looks(seed), *more, h.end(END)])
+    return h.of([h.start(), *samples(seed), *more, h.end(END)])
 
 
 def proof(at: float, kind: str = "ok", why: str | None = None) -> Op:
@@ -50,28 +50,28 @@ def check(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(seed=st.integers(0, 10**6), restored=st.booleans())
-def test_backups_that_are_made_are_valid(seed: int, restored: bool) -> None:
+def test_regular_backups_are_valid(seed: int, restored: bool) -> None:
     verdict = check(run(seed, *([proof(9_000)] if restored else [])), fresh=3, proofs=int(restored))
     assert verdict.outcome is Outcome.VALID, verdict.findings
 
 
 def aged(history: History, of: str, since: float) -> History:
-    """From then on no new one comes."""
+    """The history without new backups since then."""
     known: dict[str, float] = {}
 
     def older(op: Op) -> Op:
         if op.f != "backup" or op["of"] != of or op.time < since * h.MS:
             return op
         known.setdefault("made", op.time / 1e9 - op["age_s"])
-        return replace(op, value=op.value | {"age_s": round(op.time / 1e9 - known["made"], 1)})
+        return op.copy(value=op.value | {"age_s": round(op.time / 1e9 - known["made"], 1)})
 
     return h.changed(history, lambda _: True, older)
 
 
 @pytest.mark.parametrize("of", list(KEEPERS))
-def test_a_backup_that_is_not_made_any_more_is_found(of: str) -> None:
+def test_backups_that_stop_are_found(of: str) -> None:
     for seed in range(15):
         verdict = check(aged(run(seed), of, 100_000))
         assert verdict.outcome is Outcome.INVALID, seed
@@ -80,17 +80,17 @@ def test_a_backup_that_is_not_made_any_more_is_found(of: str) -> None:
         assert check(aged(run(seed), of, 100_000), age_ms=400_000).outcome is Outcome.VALID
 
 
-def test_no_new_backup_is_found_where_there_should_be_some() -> None:
+def test_a_missing_new_backup_is_found() -> None:
     assert check(aged(run(1), "database", 0), age_ms=900_000, fresh=1).outcome is Outcome.INVALID
 
 
-def test_a_restore_that_failed_is_always_wrong() -> None:
+def test_a_failed_restore_is_always_invalid() -> None:
     verdict = check(run(1, proof(9_000), proof(20_000, "fail", "table ledger is damaged")))
     assert verdict.outcome is Outcome.INVALID
     assert "table ledger is damaged" in verdict.summary
 
 
-def test_a_fault_of_the_keeper_excuses_the_age() -> None:
+def test_a_fault_on_the_node_that_keeps_the_backup_excuses_its_age() -> None:
     old = aged(run(1), "database", 60_000)
     fault = [
         h.fault(70_000, "off", "start", node="web-3"),
@@ -107,23 +107,27 @@ def late(op: Op) -> bool:
 
 
 def future(op: Op) -> Op:
-    return replace(op, value=op.value | {"age_s": -3_600.0})
+    return op.copy(value=op.value | {"age_s": -3_600.0})
 
 
 @pytest.mark.parametrize(
     ("history", "table", "says"),
     [
-        (h.without(run(1), lambda op: op.f == "backup"), {}, "looked at 0 times"),
+        (h.without(run(1), lambda op: op.f == "backup"), {}, "has 0 samples; at least 3 are needed"),
         (h.without(run(1), lambda op: op.f == "backup" and op["of"] == "uploads"), {}, "backup of the uploads"),
-        (h.without(run(1), late), {}, "Nobody looked"),
-        (h.changed(run(1), late, future), {}, "from the future"),
-        (run(1), {"proofs": 1}, "0 backups were restored"),
-        (run(1, proof(9_000, "info", "the keeper is off")), {"proofs": 1}, "to tell. The last try: the keeper is off."),
+        (h.without(run(1), late), {}, "There are no samples"),
+        (h.changed(run(1), late, future), {}, "time stamp in the future"),
+        (run(1), {"proofs": 1}, "0 backups were restored; at least 1 must be"),
+        (
+            run(1, proof(9_000, "info", "the keeper is off")),
+            {"proofs": 1},
+            "must be. The last attempt: the keeper is off.",
+        ),
         (h.killed(run(1), 200_000), {}, "killed"),
         (h.with_ops(run(1), h.op(7_000, "backup:x", "backup", {"of": "uploads", "age_s": "old"})), {}, "not a number"),
     ],
 )
-def test_too_little_is_unknown(history: History, table: dict[str, Any], says: str) -> None:
+def test_too_little_evidence_is_unknown(history: History, table: dict[str, Any], says: str) -> None:
     verdict = check(history, **table)
     assert verdict.outcome is Outcome.UNKNOWN, verdict.findings
     assert says in " ".join(finding.sentence for finding in verdict.findings)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.checks import judge
@@ -16,6 +16,7 @@ from harness.verdict import Outcome, Verdict
 from tests.support import clusters as c
 from tests.support import histories as h
 from tests.support.clusters import Scene
+from tests.support.examples import examples
 from tests.support.histories import PowerCut
 
 # --- established
@@ -62,7 +63,7 @@ def established(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(seed=st.integers(0, 10**6), connections=st.integers(1, 8))
 def test_connections_that_go_on_are_valid(seed: int, connections: int) -> None:
     verdict = established(crossing(seed, connections))
@@ -90,7 +91,7 @@ def without_sync(history: History) -> History:
 
 def unnamed(history: History) -> History:
     def bare(op: Op) -> Op:
-        return replace(op, value={key: value for key, value in op.value.items() if key != "connection"})
+        return op.copy(value={key: value for key, value in op.value.items() if key != "connection"})
 
     return h.changed(history, lambda op: op.f == "get", bare)
 
@@ -98,14 +99,14 @@ def unnamed(history: History) -> History:
 @pytest.mark.parametrize(
     ("history", "says"),
     [
-        (without_sync(crossing(1)), "do not tell each other"),
-        (unnamed(crossing(1)), "which connection"),
+        (without_sync(crossing(1)), "do not synchronize"),
+        (unnamed(crossing(1)), "names its connection"),
         (h.without(crossing(1), lambda op: op.f == "power"), "taken over"),
         (h.without(crossing(1), lambda op: op.f == "get" and op.time > 15e9), "used again"),
         (h.killed(crossing(1), 40_000), "killed"),
     ],
 )
-def test_without_data_nobody_can_tell_what_became_of_connections(history: History, says: str) -> None:
+def test_without_data_the_fate_of_connections_is_unknown(history: History, says: str) -> None:
     verdict = established(history)
     assert verdict.outcome is Outcome.UNKNOWN, verdict.findings
     assert says in verdict.summary
@@ -128,7 +129,7 @@ def persistent(scene: Scene) -> History:
             now[vip] = chance.choice([node for node in c.WEB if scene.down(node, op.time / h.MS) is None])
         return op.value | {"node": now[vip]}
 
-    return c.retold(history, "http", serve)
+    return c.with_values(history, "http", serve)
 
 
 def stays(history: History, **table: Any) -> Verdict:
@@ -139,7 +140,7 @@ def stays(history: History, **table: Any) -> Verdict:
 SCENES = st.builds(Scene, seed=st.integers(0, 10**6), faults=st.integers(0, 1), rests=st.just((30_000.0, 35_000.0)))
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(scene=SCENES)
 def test_a_client_that_stays_is_valid(scene: Scene) -> None:
     verdict = stays(persistent(scene))
@@ -148,7 +149,7 @@ def test_a_client_that_stays_is_valid(scene: Scene) -> None:
 
 def _moved(history: History, one: Op) -> History:
     other = next(node for node in c.WEB if node != one["node"])
-    return h.changed(history, lambda op: op == one, lambda op: replace(op, value=op.value | {"node": other}))
+    return h.changed(history, lambda op: op == one, lambda op: op.copy(value=op.value | {"node": other}))
 
 
 def test_a_single_move_is_found() -> None:
@@ -175,9 +176,9 @@ def test_a_client_may_leave_a_real_server_that_is_quiesced() -> None:
         out = c.reweighed(op, h.VIP1, "web-1", weight=0)
         return c.reweighed(h.op(0, "", "", out), h.VIP2, "web-1", weight=0) if op.time > 11_000 * h.MS else None
 
-    history = c.retold(scene.history(c.probes, c.tables), "http", serve)
+    history = c.with_values(scene.history(c.probes, c.tables), "http", serve)
     assert stays(history).outcome is Outcome.INVALID
-    assert stays(c.retold(history, "table", quiesced)).outcome is Outcome.VALID
+    assert stays(c.with_values(history, "table", quiesced)).outcome is Outcome.VALID
 
 
 def test_clients_without_persistence_are_found() -> None:
@@ -202,7 +203,7 @@ def test_after_the_persistence_time_a_client_may_go_anywhere() -> None:
     ("history", "says"),
     [
         (Scene(1, faults=0).history(c.probes), "not persistent"),
-        (Scene(1, faults=0, cluster={"persistence_s": 300}).history(), "Answers that came after another one: 0"),
+        (Scene(1, faults=0, cluster={"persistence_s": 300}).history(), "Answers that follow another one: 0"),
         (h.killed(persistent(Scene(1, faults=0)), 20_000), "killed"),
     ],
 )

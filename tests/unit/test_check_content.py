@@ -1,4 +1,4 @@
-"""Content: everywhere as on the master in time, and never a file that the master never had."""
+"""Content: all real servers have the master's files in time, and never a file that the master never had."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.checks import judge
@@ -15,6 +15,7 @@ from harness.verdict import Outcome, Verdict
 from tests.support import clusters as c
 from tests.support import histories as h
 from tests.support.clusters import Scene
+from tests.support.examples import examples
 
 SCENES = st.builds(
     Scene,
@@ -32,23 +33,23 @@ def check(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@settings(deadline=None, max_examples=250)
+@examples(250)
 @given(scene=SCENES)
-def test_a_right_replication_is_valid(scene: Scene) -> None:
+def test_a_correct_replication_is_valid(scene: Scene) -> None:
     verdict = check(scene.history(c.docroot))
     assert verdict.outcome is Outcome.VALID, (scene, verdict.findings)
     assert verdict.numbers["slowest_ms"] > 0
 
 
-def spoilt(seed: int, tell: Callable[[Op], dict[str, str] | None]) -> History:
-    """One node's looks, told otherwise."""
+def spoilt(seed: int, defect: Callable[[Op], dict[str, str] | None]) -> History:
+    """A history in which one node's samples are changed."""
     history = Scene(seed, faults=0, rests=(60_000, 60_000)).history(c.docroot)
 
     def other(op: Op) -> Any:
-        files = tell(op) if op["node"] == "web-4" else None
+        files = defect(op) if op["node"] == "web-4" else None
         return None if files is None else op.value | {"files": files}
 
-    return c.retold(history, "docroot", other)
+    return c.with_values(history, "docroot", other)
 
 
 def torn(op: Op) -> dict[str, str] | None:
@@ -79,7 +80,7 @@ def test_every_defect_is_found(defect: Callable[[Op], dict[str, str] | None]) ->
 
 
 def master(*changes: tuple[float, dict[str, str]]) -> list[Op]:
-    """The master's looks: every two seconds what it has then."""
+    """The master's samples: its files every 2 s."""
     ops = []
     for at in range(100, 60_000, 2_000):
         files = [files for since, files in changes if since <= at][-1]
@@ -120,11 +121,11 @@ def test_literal_replicas(there: list[tuple[float, dict[str, str]]], outcome: Ou
 
 
 def publish(at: float, digest: str, kind: str = "ok", page: str = "a") -> list[Op]:
-    """An administrator's change; acknowledged, with what the site told of it, after 5 ms."""
+    """An administrator's change, and its result after 5 ms."""
     asked = {"article": 1, "page": page, "op": digest, "vip": h.VIP1}
-    told = asked | ({"version": 2, "sha256": digest} if kind == "ok" else {})
+    reply = asked | ({"version": 2, "sha256": digest} if kind == "ok" else {})
     process = f"user:{at}"
-    return [h.op(at, process, "publish", asked, "invoke"), h.op(at + 5, process, "publish", told, kind)]
+    return [h.op(at, process, "publish", asked, "invoke"), h.op(at + 5, process, "publish", reply, kind)]
 
 
 X = {"a": "x", "b": "1"}
@@ -135,7 +136,7 @@ AT_ONCE = [(0, A), (19_900, X), (22_000, B)]
     ("there", "written", "outcome"),
     [
         (AT_ONCE, [], Outcome.INVALID),
-        (AT_ONCE, publish(19_500, "x"), Outcome.VALID),  # the next one came before anybody looked at the master
+        (AT_ONCE, publish(19_500, "x"), Outcome.VALID),  # replaced before the next sample of the master
         (AT_ONCE, publish(19_500, "x", page="b"), Outcome.INVALID),
         (AT_ONCE, publish(19_500, "y"), Outcome.INVALID),
         (AT_ONCE, publish(19_500, "x", "fail"), Outcome.INVALID),
@@ -147,20 +148,20 @@ AT_ONCE = [(0, A), (19_900, X), (22_000, B)]
         ([(0, A), (19_900, X), (34_000, B)], publish(19_500, "x"), Outcome.VALID),
     ],
 )
-def test_what_an_administrator_wrote_was_there(
+def test_the_master_had_what_an_administrator_published(
     there: list[tuple[float, dict[str, str]]], written: list[Op], outcome: Outcome
 ) -> None:
     verdict = check(two(*master((0, A), (20_000, B)), *replica(*there), *written))
     assert verdict.outcome is outcome, verdict.findings
 
 
-def test_a_file_that_was_removed_must_go() -> None:
+def test_a_removed_file_must_disappear() -> None:
     ops = master((0, A), (20_000, C))
     assert check(two(*ops, *replica((0, A), (22_000, C)))).outcome is Outcome.VALID
     assert check(two(*ops, *replica((0, A)))).outcome is Outcome.INVALID
 
 
-def test_a_fault_of_replication_is_an_excuse_for_being_late_and_not_for_torn_pages() -> None:
+def test_a_fault_of_replication_excuses_a_late_version_but_no_torn_page() -> None:
     fault = [
         h.fault(5_000, "cut", "start", node="web-1"),
         h.fault(5_100, "cut", "proof", node="web-1"),
@@ -169,7 +170,7 @@ def test_a_fault_of_replication_is_an_excuse_for_being_late_and_not_for_torn_pag
     ops = [*master((0, A), (20_000, B)), *fault]
     late = check(two(*ops, *replica((0, A))))
     assert late.outcome is Outcome.UNKNOWN
-    assert "long enough after a change" in late.summary
+    assert "late enough after a change" in late.summary
     torn_page = check(two(*ops, *replica((0, A), (30_000, {"a": "half", "b": "1"}), (34_000, B))))
     assert torn_page.outcome is Outcome.INVALID
 
@@ -177,8 +178,8 @@ def test_a_fault_of_replication_is_an_excuse_for_being_late_and_not_for_torn_pag
 @pytest.mark.parametrize(
     ("history", "says"),
     [
-        (Scene(1).history(), "Nobody watched"),
-        (two(*master((0, A)), *replica((0, A))), "changed 0 times"),
+        (Scene(1).history(), "There are no samples of the site's folder."),
+        (two(*master((0, A)), *replica((0, A))), "changed 0 times on web-1; at least 1 is needed"),
         (two(*master((0, A), (20_000, B))), "folder on web-2"),
         (h.killed(two(*master((0, A), (20_000, B)), *replica((0, A), (20_000, B))), 50_000), "killed"),
         (
@@ -186,18 +187,18 @@ def test_a_fault_of_replication_is_an_excuse_for_being_late_and_not_for_torn_pag
                 two(*master((0, A), (20_000, B)), *replica((0, A), (20_000, B))),
                 lambda op: op.process == "docroot:web-2" and 30e9 < op.time < 45e9,
             ),
-            "No look",
+            "There are no samples of the site's folder on web-2 from",
         ),
         (
             h.without(
                 two(*master((0, A), (20_000, B)), *replica((0, A), (40_000, {"a": "x", "b": "1"}), (42_000, B))),
                 lambda op: op.process == "docroot:web-1" and 22e9 < op.time < 50e9,
             ),
-            "was not watched then",
+            "no samples of web-1 at that time",
         ),
     ],
 )
-def test_too_little_is_unknown(history: History, says: str) -> None:
+def test_too_little_evidence_is_unknown(history: History, says: str) -> None:
     verdict = check(history, converge_ms=25_000)
     assert verdict.outcome is Outcome.UNKNOWN, verdict.findings
     assert says in " ".join(finding.sentence for finding in verdict.findings)
@@ -214,6 +215,6 @@ def test_too_little_is_unknown(history: History, says: str) -> None:
         ("news/page-partial.html", Outcome.INVALID),
     ],
 )
-def test_what_rsync_has_not_finished_is_no_page(path: str, outcome: Outcome) -> None:
+def test_unfinished_files_of_rsync_are_ignored(path: str, outcome: Outcome) -> None:
     ops = [*master((0, A), (20_000, B)), *replica((0, A), (20_000, {**B, path: "half"}))]
     assert check(two(*ops)).outcome is outcome

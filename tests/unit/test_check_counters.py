@@ -1,4 +1,4 @@
-"""Counters and bank share an algorithm: its bounds are those of a slow look, and sound; then what counters tells."""
+"""Counters and bank share an algorithm: its bounds agree with a slow search and are sound. Then the check counters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.algorithms import sum_bounds
@@ -15,9 +15,10 @@ from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
 from tests.support import histories as h
+from tests.support.examples import examples
 
 Add = tuple[int, int, int, int]
-"""key, amount, start, length (0: nobody knows)."""
+"""key, amount, start, length (0: never answered)."""
 Read = tuple[int, int, int, int]
 """key, value, start, length."""
 
@@ -77,7 +78,7 @@ def _of(keys: Any, key: int) -> list[int]:
 
 
 def agree(added: Sequence[Add], read: Sequence[Read]) -> int:
-    """How many sums were accused."""
+    """The number of sums that were found impossible."""
     adds, reads = arrays(added, read)
     least, most = sum_bounds.bounds(adds, reads)
     slow = [slow_bounds(adds, reads, place) for place in range(reads.key.size)]
@@ -91,21 +92,21 @@ def agree(added: Sequence[Add], read: Sequence[Read]) -> int:
             assert (key in clashes) == bool(mine and floor > ceiling)
             if key in clashes:
                 assert clashes[key].by == floor - ceiling
-                # Sound: no beginning makes it possible.
+                # sound: no first value makes it possible
                 tried = range(beginning[0], min(beginning[1], 25) + 1)
                 assert not any(possible(adds, reads, key, first) for first in tried)
     return len(clashes)
 
 
 @given(ADDS, READS)
-@settings(max_examples=200, deadline=None)
-def test_the_bounds_are_exact_and_what_they_accuse_is_impossible(adds: list[Add], reads: list[Read]) -> None:
+@examples(200)
+def test_the_bounds_are_exact_and_what_they_reject_is_impossible(adds: list[Add], reads: list[Read]) -> None:
     agree(adds, reads)
 
 
-def test_they_are_on_thousands() -> None:
+def test_they_are_exact_in_a_thousand_random_cases() -> None:
     chance = random.Random(5)
-    accused = 0
+    rejected = 0
     for _ in range(1_000):
         adds = [
             (chance.randint(0, 1), chance.randint(-3, 5), chance.randint(0, 12), chance.randint(0, 6))
@@ -115,8 +116,8 @@ def test_they_are_on_thousands() -> None:
             (chance.randint(0, 1), chance.randint(0, 12), chance.randint(0, 14), chance.randint(0, 4))
             for _ in range(chance.randint(0, 4))
         ]
-        accused += agree(adds, reads)
-    assert accused > 200
+        rejected += agree(adds, reads)
+    assert rejected > 200
 
 
 # --- the check
@@ -124,14 +125,14 @@ def test_they_are_on_thousands() -> None:
 
 def score(at: float, points: int, total: int | None, kind: str = "ok", **more: Any) -> list[Op]:
     process, asked = f"user:{at}", {"player": 1, "points": points, "op": f"a-0-{at}", "vip": h.VIP1}
-    told = asked | ({} if total is None else {"total": total, "entry": 1, "first": True}) | more
-    return [h.op(at, process, "score", asked, "invoke"), h.op(at + 5, process, "score", told, kind)]
+    reply = asked | ({} if total is None else {"total": total, "entry": 1, "first": True}) | more
+    return [h.op(at, process, "score", asked, "invoke"), h.op(at + 5, process, "score", reply, kind)]
 
 
 def read(at: float, total: int, entries: int, player: int = 1) -> list[Op]:
     process, asked = f"user:{at}", {"player": player, "vip": h.VIP1}
-    told = asked | {"total": total, "entries": entries}
-    return [h.op(at, process, "score-read", asked, "invoke"), h.op(at + 5, process, "score-read", told, "ok")]
+    reply = asked | {"total": total, "entries": entries}
+    return [h.op(at, process, "score-read", asked, "invoke"), h.op(at + 5, process, "score-read", reply, "ok")]
 
 
 def history(*ops: list[Op]) -> History:
@@ -149,7 +150,7 @@ def test_points_that_add_up_are_valid() -> None:
     assert (verdict.numbers["points_acknowledged"], verdict.numbers["points_attempted"]) == (12, 12)
 
 
-def test_lost_points_are_invalid_and_the_ops_are_named() -> None:
+def test_lost_points_are_invalid_and_the_evidence_names_the_ops() -> None:
     verdict = check(read(1, 100, 7), score(10, 5, 105), read(30, 100, 8))
     assert verdict.outcome is Outcome.INVALID
     assert "had 100 points at 0.030 s, at least 5 fewer" in verdict.summary
@@ -166,7 +167,7 @@ def test_lost_entries_are_invalid() -> None:
     assert check(read(1, 100, 7), score(10, 5, 105), read(30, 105, 7)).outcome is Outcome.INVALID
 
 
-def test_what_nobody_knows_may_count_or_not() -> None:
+def test_an_indeterminate_score_may_count_or_not() -> None:
     asked = [read(1, 100, 7), score(10, 5, None, "info"), score(20, 1, 101)]
     assert check(*asked, read(30, 101, 8)).outcome is Outcome.VALID
     assert check(*asked, read(30, 106, 9)).outcome is Outcome.VALID
@@ -174,22 +175,22 @@ def test_what_nobody_knows_may_count_or_not() -> None:
     assert check(*asked, read(30, 107, 9)).outcome is Outcome.INVALID
 
 
-def test_what_was_refused_does_not_count() -> None:
+def test_a_refused_score_does_not_count() -> None:
     assert check(read(1, 0, 0), score(10, 5, None, "fail"), score(20, 1, 6), read(30, 6, 2)).outcome is Outcome.INVALID
 
 
-def test_the_beginning_is_known_on_a_fresh_lab_only() -> None:
+def test_the_first_points_are_known_on_a_fresh_lab_only() -> None:
     ops = [score(20, 1, 101), read(30, 101, 8)]
     assert check(*ops).outcome is Outcome.VALID
     assert check(*ops, fresh=True).outcome is Outcome.INVALID
-    # Points cannot be fewer than none.
+    # points cannot be negative
     assert check(score(20, 10, 10), score(30, 10, 20), read(40, 10, 2)).outcome is Outcome.INVALID
 
 
-def test_two_scores_cannot_be_told_one_total() -> None:
+def test_two_scores_cannot_return_the_same_total() -> None:
     verdict = check(read(1, 100, 7), score(10, 5, 105), score(12, 5, 105), read(40, 110, 9))
     assert verdict.outcome is Outcome.INVALID
-    assert any("both told 105 points" in finding.sentence for finding in verdict.findings)
+    assert any("both returned 105 points" in finding.sentence for finding in verdict.findings)
 
 
 def test_a_score_that_was_sent_again_counts_once() -> None:
@@ -199,7 +200,7 @@ def test_a_score_that_was_sent_again_counts_once() -> None:
     assert check(read(1, 100, 7), first, again, read(30, 110, 9)).outcome is Outcome.INVALID
 
 
-def test_with_gaps_too_much_is_unknown_and_too_little_is_not() -> None:
+def test_with_gaps_too_many_points_are_unknown_and_too_few_are_invalid() -> None:
     lost = h.op(50, "load", "feed", {"phase": "lost", "why": "gone"})
     table = {"counters": {"scores": 1, "reads": 1}}
     more = h.with_ops(history(read(1, 100, 7), score(10, 5, 105), read(30, 106, 8)), lost)
@@ -208,7 +209,7 @@ def test_with_gaps_too_much_is_unknown_and_too_little_is_not() -> None:
     assert judge(less, table)[0].outcome is Outcome.INVALID
 
 
-def test_too_little_is_unknown() -> None:
+def test_too_little_evidence_is_unknown() -> None:
     ops = [score(20, 1, 101), read(30, 101, 8)]
     assert check(*ops, scores=2).outcome is Outcome.UNKNOWN
     assert check(*ops, reads=2).outcome is Outcome.UNKNOWN

@@ -1,24 +1,25 @@
-"""Durability: set-full agrees with a slow look, readings are put together rightly, and the check says what is lost."""
+"""Durability: set-full agrees with a slow search, pages form the right reads, and the check names what is lost."""
 
 from __future__ import annotations
 
 import random
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.algorithms.arrays import FOREVER, flags, ints
 from harness.algorithms.set_full import Elements, State
 from harness.checks import judge
 from harness.history import History, Op
-from harness.history.ledger_reads import readings
+from harness.history.ledger_reads import ledger_reads
 from harness.verdict import Outcome, Verdict
 from tests.support import histories as h
+from tests.support.examples import examples
 from tests.support.games import Game
 
 Reading = tuple[int, int, frozenset[int]]
-"""start, length, and what it had."""
+"""start, length, and the elements that it found."""
 
 ACKNOWLEDGED = st.lists(st.integers(0, 14), min_size=1, max_size=4)
 READINGS = st.lists(st.tuples(st.integers(0, 14), st.integers(0, 5), st.frozensets(st.integers(0, 3))), max_size=4)
@@ -35,7 +36,7 @@ def slow_state(acknowledged: int, element: int, made: list[Reading]) -> State:
 
 
 def agree(given_: list[int], made: list[Reading]) -> set[State]:
-    """14 stands for: nobody knows."""
+    """14 stands for: never acknowledged."""
     acknowledged = [FOREVER if time == 14 else time for time in given_]
     size = len(acknowledged)
     whole, each = Elements(ints(acknowledged)), Elements(ints(acknowledged))
@@ -52,12 +53,12 @@ def agree(given_: list[int], made: list[Reading]) -> set[State]:
 
 
 @given(ACKNOWLEDGED, READINGS)
-@settings(max_examples=200, deadline=None)
-def test_each_element_is_what_a_slow_look_says(acknowledged: list[int], made: list[Reading]) -> None:
+@examples(200)
+def test_each_state_agrees_with_a_slow_search(acknowledged: list[int], made: list[Reading]) -> None:
     agree(acknowledged, made)
 
 
-def test_it_is_on_thousands() -> None:
+def test_the_states_agree_in_thousands_of_random_cases() -> None:
     chance = random.Random(2)
     seen: set[State] = set()
     for _ in range(2_000):
@@ -69,13 +70,13 @@ def test_it_is_on_thousands() -> None:
     assert seen == set(State)
 
 
-# --- readings
+# --- reads of ledgers
 
 
 def page(at: float, after: int, *entries: dict[str, Any], f: str = "ledger", process: str = "final:0") -> list[Op]:
     asked = {"after": after, "limit": 2, "vip": h.VIP1}
-    told = asked | {"entries": list(entries), "last": entries[-1]["entry"] if entries else after}
-    return [h.op(at, process, f, asked, "invoke"), h.op(at + 5, process, f, told, "ok")]
+    reply = asked | {"entries": list(entries), "last": entries[-1]["entry"] if entries else after}
+    return [h.op(at, process, f, asked, "invoke"), h.op(at + 5, process, f, reply, "ok")]
 
 
 def entry(number: int, op: str, points: int = 5) -> dict[str, Any]:
@@ -86,20 +87,20 @@ def history(*ops: list[Op]) -> History:
     return h.of([h.start(), *(op for pair in ops for op in pair), h.end(100_000)])
 
 
-def test_pages_are_put_together() -> None:
+def test_pages_form_one_read() -> None:
     first, second = page(10, 0, entry(1, "a"), entry(2, "b")), page(20, 2, entry(5, "c"))
-    (reading,) = readings(history(first, second), "ledger")
+    (reading,) = ledger_reads(history(first, second), "ledger")
     assert (reading.whole, [found["op"] for _, found in reading.entries()]) == (True, ["a", "b", "c"])
     assert (reading.start, reading.end) == (10 * h.MS, 25 * h.MS)
-    assert [one.whole for one in readings(history(first), "ledger")] == [False]
-    assert [one.whole for one in readings(history(second), "ledger")] == [False]
-    assert [one.whole for one in readings(history(page(10, 0)), "ledger")] == [True]
+    assert [one.whole for one in ledger_reads(history(first), "ledger")] == [False]
+    assert [one.whole for one in ledger_reads(history(second), "ledger")] == [False]
+    assert [one.whole for one in ledger_reads(history(page(10, 0)), "ledger")] == [True]
 
 
-def test_readings_of_two_processes_do_not_mix() -> None:
+def test_the_reads_of_two_processes_do_not_mix() -> None:
     one = [page(10, 0, entry(1, "a"), entry(2, "b")), page(30, 2)]
     other = [page(12, 0, entry(1, "a"), entry(2, "b"), process="p"), page(20, 1, entry(2, "b"), process="p")]
-    found = readings(history(*one, *other), "ledger")
+    found = ledger_reads(history(*one, *other), "ledger")
     assert [reading.whole for reading in found] == [True, False, False]
 
 
@@ -121,41 +122,41 @@ A, B = score(10, "r-0-1"), score(20, "r-0-2")
 BOTH = [page(100, 0, entry(1, "r-0-1"), entry(2, "r-0-2")), page(110, 2)]
 
 
-def test_all_that_was_acknowledged_is_there() -> None:
+def test_acknowledged_scores_that_are_present_are_valid() -> None:
     verdict = check(A, B, *BOTH)
     assert verdict.outcome is Outcome.VALID, verdict.summary
-    assert verdict.summary == "All that was acknowledged is there: 2 scores."
+    assert verdict.summary == "All acknowledged writes are present: 2 scores."
     assert verdict.numbers["scores"]["stable"] == 2
 
 
 def test_a_lost_score_is_named() -> None:
     verdict = check(A, B, page(100, 0, entry(1, "r-0-1")))
     assert verdict.outcome is Outcome.INVALID
-    assert verdict.summary == "1 scores that were acknowledged, or seen, are lost: r-0-2."
+    assert verdict.summary == "1 acknowledged or seen score was lost: r-0-2."
     assert verdict.evidence == (3, 4)
 
 
-def test_what_nobody_knows_may_be_there_or_not_but_must_stay() -> None:
+def test_an_indeterminate_score_may_be_present_or_not_but_must_stay() -> None:
     unsure = score(30, "r-0-3", "info")
     assert check(A, B, unsure, *BOTH).outcome is Outcome.VALID
     third = page(210, 2, entry(3, "r-0-3"))
     verdict = check(A, B, unsure, page(200, 0, entry(1, "r-0-1"), entry(2, "r-0-2")), third)
-    assert (verdict.outcome, verdict.numbers["scores"]["of_these_there"]) == (Outcome.VALID, 1)
+    assert (verdict.outcome, verdict.numbers["scores"]["indeterminate_present"]) == (Outcome.VALID, 1)
     again = [page(300, 0, entry(1, "r-0-1"), entry(2, "r-0-2")), page(310, 2)]
     verdict = check(A, B, unsure, page(200, 0, entry(1, "r-0-1"), entry(2, "r-0-2")), third, *again)
     assert verdict.outcome is Outcome.INVALID
 
 
-def test_what_was_refused_must_not_be_there() -> None:
+def test_a_refused_score_must_not_be_present() -> None:
     refused = score(30, "r-0-3", "fail")
     assert check(A, B, refused, *BOTH).outcome is Outcome.VALID
     there = page(110, 2, entry(3, "r-0-3"))
     verdict = check(A, B, refused, BOTH[0], there)
     assert verdict.outcome is Outcome.INVALID
-    assert "refused, and are there: r-0-3" in verdict.summary
+    assert "1 refused score is present: r-0-3" in verdict.summary
 
 
-def test_a_score_that_was_away_for_a_while_is_stale() -> None:
+def test_a_score_that_was_missing_for_a_while_is_stale() -> None:
     away = page(50, 0, entry(1, "r-0-1"))
     verdict = check(A, B, away, *BOTH)
     assert verdict.outcome is Outcome.INVALID
@@ -163,10 +164,10 @@ def test_a_score_that_was_away_for_a_while_is_stale() -> None:
     assert check(A, B, away, *BOTH, stale_ms=25).outcome is Outcome.VALID
 
 
-def test_without_a_final_reading_it_is_unknown() -> None:
+def test_without_a_final_read_it_is_unknown() -> None:
     assert check(A, B).outcome is Outcome.UNKNOWN
     early = [page(16, 0, entry(1, "r-0-1"))]
-    assert "after the last of them" in check(A, B, *early).summary
+    assert "no final read of all scores after the last write" in check(A, B, *early).summary
     assert check(A, B, BOTH[0]).outcome is Outcome.UNKNOWN
     assert check(A, B, *BOTH, acknowledged=3).outcome is Outcome.UNKNOWN
 
@@ -176,27 +177,27 @@ def test_entries_of_earlier_runs_are_not_judged_and_phantoms_are() -> None:
     assert (verdict.outcome, verdict.numbers["scores"]["of_earlier_runs"]) == (Outcome.VALID, 1)
     verdict = check(A, B, BOTH[0], page(110, 2, entry(3, "r-7-1")))
     assert verdict.outcome is Outcome.INVALID
-    assert "1 scores that nobody did: r-7-1" in verdict.summary
+    assert "1 score is present that no player sent: r-7-1" in verdict.summary
     lost = [h.op(60, "load", "feed", {"phase": "lost", "why": "gone"})]
     assert check(A, B, lost, BOTH[0], page(110, 2, entry(3, "r-7-1"))).outcome is Outcome.UNKNOWN
 
 
-def test_an_entry_twice_or_with_another_content_is_wrong() -> None:
+def test_an_entry_twice_or_with_other_content_is_invalid() -> None:
     twice = check(A, B, BOTH[0], page(110, 2, entry(3, "r-0-1")))
-    assert "r-0-1 is there twice" in twice.summary
+    assert "r-0-1 is present twice" in twice.summary
     other = check(A, B, page(100, 0, entry(1, "r-0-1"), entry(2, "r-0-2", points=6)), page(110, 2))
-    assert "r-0-2 is there with another content" in other.summary
+    assert "r-0-2 has other content" in other.summary
     assert twice.outcome is other.outcome is Outcome.INVALID
 
 
-def test_a_score_that_was_sent_again_is_one() -> None:
+def test_a_score_that_was_sent_twice_counts_once() -> None:
     again = [h.op(op.time / h.MS + 20, "user:9", op.f, op.value, op.type) for op in A]
     refused = [h.op(op.time / h.MS + 30, "user:8", op.f, op.value, op.type) for op in score(10, "r-0-1", "fail")]
     verdict = check(A, again, refused, B, *BOTH)
     assert (verdict.outcome, verdict.numbers["scores"]["attempted"]) == (Outcome.VALID, 2)
 
 
-def test_transfers_have_pages_of_their_own() -> None:
+def test_transfers_have_their_own_pages() -> None:
     asked = {"from": 1, "to": 2, "coins": 3, "op": "r-0-1", "vip": h.VIP1}
     made = [h.op(10, "user:1", "transfer", asked, "invoke"), h.op(15, "user:1", "transfer", asked, "ok")]
     right = {"entry": 1, "op": "r-0-1", "from": 1, "to": 2, "coins": 3}
@@ -207,17 +208,17 @@ def test_transfers_have_pages_of_their_own() -> None:
 
 
 def motto(at: float, f: str, text: str, version: int, kind: str = "ok") -> list[Op]:
-    told = {"player": 1, "motto": text, "version": version, "vip": h.VIP1}
-    asked = {key: told[key] for key in ("player", "vip", *(["motto"] if f == "profile-write" else []))}
-    return [h.op(at, f"user:{at}", f, asked, "invoke"), h.op(at + 5, f"user:{at}", f, told, kind)]
+    reply = {"player": 1, "motto": text, "version": version, "vip": h.VIP1}
+    asked = {key: reply[key] for key in ("player", "vip", *(["motto"] if f == "profile-write" else []))}
+    return [h.op(at, f"user:{at}", f, asked, "invoke"), h.op(at + 5, f"user:{at}", f, reply, kind)]
 
 
-def test_a_profile_that_found_no_connection_and_was_asked_for_again_is_no_refused_one() -> None:
+def test_a_try_without_a_connection_is_not_a_refused_change() -> None:
     asked = {"player": 1, "vip": h.VIP1, "motto": "a"}
-    told = asked | {"again": True}
+    reply = asked | {"again": True}
     tried = [
         h.op(5, "user:1", "profile-write", asked, "invoke"),
-        h.op(8, "user:1", "profile-write", told, "fail", error="not sent: timed out"),
+        h.op(8, "user:1", "profile-write", reply, "fail", error="not sent: timed out"),
     ]
     read = motto(100, "profile-read", "a", 4)
     assert check(tried, motto(10, "profile-write", "a", 4), read, of="profiles").outcome is Outcome.VALID
@@ -225,13 +226,13 @@ def test_a_profile_that_found_no_connection_and_was_asked_for_again_is_no_refuse
     assert check(refused, motto(10, "profile-write", "b", 3), read, of="profiles").outcome is Outcome.INVALID
 
 
-def test_a_profile_is_there_when_its_version_is() -> None:
+def test_a_profile_is_present_if_its_version_is() -> None:
     written = [motto(10, "profile-write", "a", 4), motto(20, "profile-write", "b", 5)]
     for text, version, outcome in (
         ("b", 5, Outcome.VALID),
         ("a", 4, Outcome.INVALID),
         ("old", 3, Outcome.INVALID),
-        ("x", 6, Outcome.VALID),  # that nobody wrote x is what linearizable asks
+        ("x", 6, Outcome.VALID),  # the check linearizable finds that no player wrote x
         ("x", 5, Outcome.INVALID),
     ):
         verdict = check(*written, motto(100, "profile-read", text, version), of="profiles")
@@ -240,13 +241,13 @@ def test_a_profile_is_there_when_its_version_is() -> None:
 
 
 def article(at: float, f: str, op: str | None, version: int, kind: str = "ok") -> list[Op]:
-    told = {"article": 1, ("op" if f == "publish" else "by"): op, "version": version, "vip": h.VIP1}
-    asked = {key: told[key] for key in ("article", "vip", *(["op"] if f == "publish" else []))}
-    done = told if kind == "ok" else asked
+    reply = {"article": 1, ("op" if f == "publish" else "by"): op, "version": version, "vip": h.VIP1}
+    asked = {key: reply[key] for key in ("article", "vip", *(["op"] if f == "publish" else []))}
+    done = reply if kind == "ok" else asked
     return [h.op(at, f"user:{at}", f, asked, "invoke"), h.op(at + 5, f"user:{at}", f, done, kind)]
 
 
-def test_an_article_is_there_when_its_version_is() -> None:
+def test_an_article_is_present_if_its_version_is() -> None:
     written = [article(10, "publish", "a", 1), article(20, "publish", "b", 2)]
     unsure = article(30, "publish", "c", 0, "info")
     for more, by, version, outcome in (
@@ -255,9 +256,9 @@ def test_an_article_is_there_when_its_version_is() -> None:
         ([], None, 0, Outcome.INVALID),
         ([unsure], "b", 2, Outcome.VALID),
         ([unsure], "c", 3, Outcome.VALID),
-        ([unsure], "c", 2, Outcome.INVALID),  # then b is gone
+        ([unsure], "c", 2, Outcome.INVALID),  # b is lost
         ([article(30, "publish", "c", 0, "fail")], "c", 3, Outcome.INVALID),
-        ([article(30, "publish", "c", 2)], "c", 2, Outcome.INVALID),  # b and c were both the second
+        ([article(30, "publish", "c", 2)], "c", 2, Outcome.INVALID),  # b and c both had version 2
     ):
         verdict = check(*written, *more, article(100, "article", by, version), of="articles")
         assert verdict.outcome is outcome, (more, by, version, verdict.summary)
@@ -270,18 +271,18 @@ def test_an_upload_is_asked_for_by_its_name() -> None:
     asked = {"name": "r-0-1", "sha256": "ab", "bytes": 1, "vip": h.VIP1}
     sent = [h.op(10, "user:1", "upload", asked, "invoke"), h.op(15, "user:1", "upload", asked, "ok")]
 
-    def download(at: float, kind: str, **told: Any) -> list[Op]:
+    def download(at: float, kind: str, **reply: Any) -> list[Op]:
         value = {"name": "r-0-1", "vip": h.VIP1}
         process = f"final:{at}"
-        told = value | {"node": "web-1"} | told
-        return [h.op(at, process, "download", value, "invoke"), h.op(at + 5, process, "download", told, kind)]
+        reply = value | {"node": "web-1"} | reply
+        return [h.op(at, process, "download", value, "invoke"), h.op(at + 5, process, "download", reply, kind)]
 
     gone = {"status": 404, "written": "no", "said": "there is no upload r-0-1"}
     for read, outcome in (
         (download(9_000, "ok", status=200, sha256="ab", bytes=1), Outcome.VALID),
         (download(9_000, "ok", status=200, sha256="cd", bytes=1), Outcome.INVALID),
         (download(9_000, "fail", **gone), Outcome.INVALID),
-        (download(1_000, "fail", **gone), Outcome.UNKNOWN),  # a real server may find it later
+        (download(1_000, "fail", **gone), Outcome.UNKNOWN),  # a real server may have it later
         (download(9_000, "fail", status=503, written="no"), Outcome.UNKNOWN),
         (download(9_000, "info"), Outcome.UNKNOWN),
     ):
@@ -289,7 +290,7 @@ def test_an_upload_is_asked_for_by_its_name() -> None:
         assert verdict.outcome is outcome, (read, verdict.summary)
 
 
-def test_an_upload_that_nobody_asked_for_at_the_end_is_unknown() -> None:
+def test_an_upload_without_a_final_download_is_unknown() -> None:
     game = Game(5, ops=120).history()
     name = next(op["name"] for op in game.of("upload") if op.type == "ok")
     unread = h.without(game, lambda op: op.f == "download" and op["name"] == name)

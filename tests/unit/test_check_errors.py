@@ -1,13 +1,12 @@
-"""What users saw: errors are for faults and their settling, and every other one is found."""
+"""Errors that users saw: allowed during faults and their settling, and found at all other times."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.checks import judge
@@ -17,6 +16,7 @@ from harness.verdict import Outcome, Verdict
 from tests.support import clusters as c
 from tests.support import histories as h
 from tests.support.clusters import Scene
+from tests.support.examples import examples
 
 SCENES = st.builds(
     Scene,
@@ -32,7 +32,7 @@ def check(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@settings(deadline=None, max_examples=250)
+@examples(250)
 @given(scene=SCENES)
 def test_errors_under_faults_alone_are_valid(scene: Scene) -> None:
     verdict = check(scene.history(c.users))
@@ -40,19 +40,19 @@ def test_errors_under_faults_alone_are_valid(scene: Scene) -> None:
 
 
 def spoil(history: History, windows: str, seed: int, kind: str, error: str) -> History:
-    """One request of these windows comes to something else."""
+    """One request of these windows gets another result."""
     table = {
         "calm": lambda at: at < 11_900 * h.MS,
         "late": lambda at: at > max(op.time for op in history.of("fault")) + 9_000 * h.MS,
     }
     good = [op for op in history.of("get") if op.type == "ok" and table[windows](op.time)]
     one = random.Random(seed).choice(good)
-    return h.changed(history, lambda op: op == one, lambda op: replace(op, type=kind, error=error))
+    return h.changed(history, lambda op: op == one, lambda op: op.copy(type=kind, error=error))
 
 
 @pytest.mark.parametrize("window", ["calm", "late"])
 @pytest.mark.parametrize(("kind", "error"), [("fail", "status 503"), ("info", "timeout"), ("fail", "status 404")])
-def test_a_single_error_that_nothing_explains_is_found(window: str, kind: str, error: str) -> None:
+def test_a_single_error_that_no_fault_explains_is_found(window: str, kind: str, error: str) -> None:
     for seed in range(15):
         history = spoil(
             Scene(seed, holds=(4_000, 9_000), rests=(20_000, 25_000)).history(c.users), window, seed, kind, error
@@ -64,7 +64,7 @@ def test_a_single_error_that_nothing_explains_is_found(window: str, kind: str, e
         assert check(history, failed=1, indeterminate=1).outcome is Outcome.VALID
 
 
-def test_faults_may_cost_only_so_much() -> None:
+def test_too_many_errors_during_faults_are_invalid() -> None:
     history = Scene(3, holds=(8_000, 9_000)).history(c.users)
     assert check(history, during_percent=90).outcome is Outcome.VALID
     verdict = check(history, during_percent=0.5)
@@ -72,7 +72,7 @@ def test_faults_may_cost_only_so_much() -> None:
     assert "connection refused" in verdict.summary
 
 
-def test_it_says_who_saw_what_and_when() -> None:
+def test_the_numbers_name_the_users_the_errors_and_their_windows() -> None:
     verdict = check(Scene(3, holds=(8_000, 9_000)).history(c.users))
     rows = verdict.numbers["errors"]
     assert {row["window"] for row in rows} <= {"during", "settling"}
@@ -84,8 +84,8 @@ def test_it_says_who_saw_what_and_when() -> None:
     )
 
 
-def test_a_request_that_a_fault_meets_is_the_faults() -> None:
-    """It was asked before the fault and answered in it."""
+def test_a_request_that_overlaps_a_fault_belongs_to_it() -> None:
+    """It was sent before the fault and answered during it."""
     history = Scene(3).history(c.users)
     begin = min(op.time for op in history.of("fault")) / h.MS
     asked = {"url": "/", "vip": h.VIP1}
@@ -96,7 +96,7 @@ def test_a_request_that_a_fault_meets_is_the_faults() -> None:
     assert check(h.with_ops(history, *pair)).outcome is Outcome.VALID
 
 
-def test_an_address_that_took_no_connection_is_no_error_where_the_next_one_was_asked() -> None:
+def test_an_address_without_a_connection_is_not_an_error_if_the_client_tried_the_next_one() -> None:
     history, asked = Scene(3).history(c.users), {"url": "/", "vip": h.VIP1}
     tried = [
         h.op(10, "user:99", "get", asked, "invoke"),
@@ -118,7 +118,7 @@ def unproven(op: Op) -> bool:
 @pytest.mark.parametrize(
     ("history", "says"),
     [
-        (Scene(1).history(), "Requests while nothing was injected: 0"),
+        (Scene(1).history(), "Requests while no fault was active: 0"),
         (h.killed(Scene(1).history(c.users), 30_000), "killed"),
         (h.without(Scene(1).history(c.users), unproven), "nothing proves"),
         (
@@ -127,11 +127,11 @@ def unproven(op: Op) -> bool:
         ),
         (
             h.without(Scene(1).history(c.users), lambda op: op.process.startswith("user:") and op.time > 20_000 * h.MS),
-            "No user asked",
+            "No user sent a request",
         ),
     ],
 )
-def test_too_little_is_unknown(history: History, says: str) -> None:
+def test_too_little_evidence_is_unknown(history: History, says: str) -> None:
     verdict = check(history)
     assert verdict.outcome is Outcome.UNKNOWN, verdict.summary
     assert says in " ".join(finding.sentence for finding in verdict.findings)

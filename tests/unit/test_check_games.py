@@ -1,10 +1,9 @@
-"""The checks of data on games made up by chance: no false alarm in thousands, and every planted defect found."""
+"""The checks of data on random games: no false alarms in hundreds of games, and every planted defect is found."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ LITTLE: Mapping[str, Mapping[str, Any]] = {
     "uploads": {"uploads": 1, "downloads": 1, "servers": 1},
 }
 CLEAN_GAMES = 600
-"""Five checks each. Run with thousands more when a check or the games change."""
+"""Five checks each. Use thousands after changing a check or the games."""
 SPOILT_GAMES = 12
 
 
@@ -31,23 +30,23 @@ def outcomes(history: History) -> dict[str, Outcome]:
     return {verdict.check: verdict.outcome for verdict in judge(history, LITTLE)}
 
 
-def test_a_right_site_is_never_accused() -> None:
+def test_a_correct_site_is_never_invalid() -> None:
     valid = 0
     for seed in range(CLEAN_GAMES):
-        told = outcomes(Game(seed, ops=20).history())
-        assert Outcome.INVALID not in told.values(), (seed, told)
-        valid += sum(outcome is Outcome.VALID for outcome in told.values())
-    # In a short game not all of it comes about, and that is unknown.
+        by_check = outcomes(Game(seed, ops=20).history())
+        assert Outcome.INVALID not in by_check.values(), (seed, by_check)
+        valid += sum(outcome is Outcome.VALID for outcome in by_check.values())
+    # a short game may lack some evidence, which makes it unknown
     assert valid > 0.75 * CLEAN_GAMES * len(LITTLE)
 
 
 def test_long_games_are_valid() -> None:
     for seed in range(20):
-        told = outcomes(Game(seed, ops=400).history())
-        assert set(told.values()) == {Outcome.VALID}, (seed, told)
+        by_check = outcomes(Game(seed, ops=400).history())
+        assert set(by_check.values()) == {Outcome.VALID}, (seed, by_check)
 
 
-# --- defects of the site, after the players have gone
+# --- defects of the site, after the players have finished
 
 
 def lose_score(site: Site, history: History) -> None:
@@ -65,20 +64,20 @@ def phantom_points(site: Site, _: History) -> None:
 
 
 def lose_entries(site: Site, history: History) -> None:
-    """All of one player's; the total stays as it is."""
+    """All entries of one player; the total stays the same."""
     player = acknowledged(history, "score")[0]["player"]
     mine = {op["op"] for op in acknowledged(history, "score") if op["player"] == player}
     site.ledger = [entry for entry in site.ledger if entry["op"] not in mine]
 
 
 def lose_transfer(site: Site, history: History) -> None:
-    """Only its record: the coins are where they should be."""
+    """Only its record; the balances are right."""
     gone = acknowledged(history, "transfer")[0]["op"]
     site.transfers = [entry for entry in site.transfers if entry["op"] != gone]
 
 
 def undo_transfer(site: Site, history: History) -> None:
-    """All of it, so the sum stays as it was."""
+    """Completely, so that the total stays the same."""
     lost = acknowledged(history, "transfer")[-1]
     site.coins[lost["from"]] += lost["coins"]
     site.coins[lost["to"]] -= lost["coins"]
@@ -95,7 +94,7 @@ def debt(site: Site, _: History) -> None:
 
 
 def lose_profile(site: Site, history: History) -> None:
-    """As a backup brings it back."""
+    """As restoring a backup would."""
     last = acknowledged(history, "profile-write")[-1]
     site.profiles[last["player"]] = ("", last["version"] - 1)
 
@@ -105,7 +104,7 @@ def lose_upload(site: Site, history: History) -> None:
 
 
 def hide_upload(site: Site, history: History) -> None:
-    """On each real server: which of them the final reading will ask is not known."""
+    """On all real servers, because the final read may reach any of them."""
     name = acknowledged(history, "upload")[0]["name"]
     site.blind |= {(name, node) for node in ("web-1", "web-2", "web-3")}
 
@@ -169,7 +168,7 @@ SURE = {
     "lose entries": (lose_entries, {"durability", "counters"}),
     "undo transfer": (undo_transfer, {"durability", "bank"}),
 }
-"""With ops of which nobody knows, these could be explained."""
+"""Indeterminate ops could explain these defects, so the games have none."""
 
 
 @pytest.mark.parametrize("name", [*SITE, *SURE])
@@ -178,11 +177,14 @@ def test_every_defect_of_the_site_is_found(name: str) -> None:
     found = 0
     for seed in range(SPOILT_GAMES):
         try:
-            told = outcomes(Game(seed, ops=100, sure=name in SURE, plant=plant).history())
+            by_check = outcomes(Game(seed, ops=100, sure=name in SURE, plant=plant).history())
         except (IndexError, StopIteration):
-            continue  # this game has nothing to spoil
+            continue  # this game has nothing to corrupt
         found += 1
-        assert {check for check, outcome in told.items() if outcome is Outcome.INVALID} >= found_by, (seed, told)
+        assert {check for check, outcome in by_check.items() if outcome is Outcome.INVALID} >= found_by, (
+            seed,
+            by_check,
+        )
     assert found >= SPOILT_GAMES / 4
 
 
@@ -190,21 +192,21 @@ def test_every_defect_of_the_site_is_found(name: str) -> None:
 
 
 def _change(history: History, op: Op, **value: Any) -> History:
-    return h.changed(history, lambda one: one == op, lambda one: replace(one, value=one.value | value))
+    return h.changed(history, lambda one: one == op, lambda one: one.copy(value=one.value | value))
 
 
 def _move(history: History, op: Op, ahead_ms: int) -> History:
-    """An answered op, as one of a process of its own and that much earlier."""
+    """The history with an answered op moved to its own process and an earlier time."""
     pair = next(pair for pair in history.pairs(op.f) if pair.completion == op)
     return h.changed(
         history,
         lambda one: one in (pair.invoke, pair.completion),
-        lambda one: replace(one, process="user:early", time=one.time - ahead_ms * h.MS),
+        lambda one: one.copy(process="user:early", time=one.time - ahead_ms * h.MS),
     )
 
 
 def stale_read(history: History, chance: random.Random) -> History:
-    """A player's last read says what it was before the last acknowledged change."""
+    """A player's last read returns the motto before the last acknowledged change."""
     write = chance.choice(acknowledged(history, "profile-write"))
     read = [op for op in acknowledged(history, "profile-read") if op["player"] == write["player"]][-1]
     before = [
@@ -217,7 +219,7 @@ def stale_read(history: History, chance: random.Random) -> History:
 
 
 def stale_motto(history: History, chance: random.Random) -> History:
-    """As above, and without a version to tell: all versions are the same number."""
+    """As above, but without a version that shows it."""
     last: dict[int, Op] = {}
     for pair in history.pairs("profile-write"):
         earlier = last.get(pair.invoke["player"])
@@ -232,7 +234,7 @@ def stale_motto(history: History, chance: random.Random) -> History:
 
 
 def early_answer(history: History, chance: random.Random) -> History:
-    """A read of a motto that ends before the motto is sent."""
+    """A read of a motto that ends before the motto was sent."""
     writes = {op["motto"]: op for op in history.of("profile-write") if op.type == "invoke"}
     reads = [op for op in acknowledged(history, "profile-read") if op["motto"] in writes]
     read = chance.choice(reads)
@@ -240,14 +242,14 @@ def early_answer(history: History, chance: random.Random) -> History:
 
 
 def phantom_motto(history: History, chance: random.Random) -> History:
-    """A motto that nobody wrote, under the version of one that somebody did."""
+    """A motto that no player wrote, with the version of another one."""
     versions = {(op["player"], op["version"]) for op in acknowledged(history, "profile-write")}
     reads = [op for op in acknowledged(history, "profile-read") if (op["player"], op["version"]) in versions]
-    return _change(history, chance.choice(reads), motto="nobody's")
+    return _change(history, chance.choice(reads), motto="unknown")
 
 
 def lost_update(history: History, chance: random.Random) -> History:
-    """Two changes of a profile are given one version."""
+    """Two changes of a profile have the same version."""
     writes = acknowledged(history, "profile-write")
     one = chance.choice(writes)
     other = next(op for op in writes if op["player"] == one["player"] and op != one)
@@ -255,7 +257,7 @@ def lost_update(history: History, chance: random.Random) -> History:
 
 
 def same_total(history: History, chance: random.Random) -> History:
-    """Two scores are told one total."""
+    """Two scores return the same total."""
     scores = acknowledged(history, "score")
     one = chance.choice(scores)
     other = next(op for op in scores if op["player"] == one["player"] and op != one)
@@ -263,14 +265,14 @@ def same_total(history: History, chance: random.Random) -> History:
 
 
 def points_back(history: History, chance: random.Random) -> History:
-    """A last read of points has less than an answer before it."""
+    """A last read has fewer points than an earlier answer."""
     score = chance.choice(acknowledged(history, "score"))
     read = [op for op in acknowledged(history, "score-read") if op["player"] == score["player"]][-1]
     return _change(history, read, total=score["total"] - 1)
 
 
 def early_points(history: History, chance: random.Random) -> History:
-    """The final reading of points, before the first score was sent."""
+    """The final read of points, before the first score was sent."""
     first = next(op for op in history.of("score") if op.type == "invoke")
     player = acknowledged(history, "score")[0]["player"]
     read = [op for op in acknowledged(history, "score-read") if op["player"] == player][-1]
@@ -278,7 +280,7 @@ def early_points(history: History, chance: random.Random) -> History:
 
 
 def torn_snapshot(history: History, chance: random.Random) -> History:
-    """A reading has one side of a transfer only."""
+    """A read has only one side of a transfer."""
     read = chance.choice(acknowledged(history, "coins"))
     return _change(history, read, balances=read["balances"] | {"2": read["balances"]["2"] + 3})
 
@@ -325,10 +327,13 @@ def test_every_wrong_answer_is_found(name: str) -> None:
         try:
             history = spoil(Game(seed, ops=100).history(), random.Random(seed))
         except (IndexError, StopIteration):
-            continue  # this game has nothing to spoil
+            continue  # this game has nothing to corrupt
         found += 1
-        told = outcomes(history)
-        assert {check for check, outcome in told.items() if outcome is Outcome.INVALID} >= found_by, (seed, told)
+        by_check = outcomes(history)
+        assert {check for check, outcome in by_check.items() if outcome is Outcome.INVALID} >= found_by, (
+            seed,
+            by_check,
+        )
     assert found >= SPOILT_GAMES / 4
 
 
@@ -336,7 +341,7 @@ def test_every_wrong_answer_is_found(name: str) -> None:
 
 
 @pytest.mark.parametrize("check", LITTLE)
-def test_a_run_that_was_killed_is_unknown(check: str) -> None:
+def test_a_killed_run_is_unknown(check: str) -> None:
     history = h.without(Game(3, ops=200).history(), lambda op: op.f == "end")
     (verdict,) = judge(history, {check: LITTLE[check]})
     assert verdict.outcome is Outcome.UNKNOWN
@@ -352,10 +357,10 @@ def test_a_record_with_gaps_is_unknown(check: str) -> None:
 
 
 @pytest.mark.parametrize("check", LITTLE)
-def test_little_is_unknown_by_default(check: str) -> None:
+def test_too_little_evidence_is_unknown_by_default(check: str) -> None:
     (verdict,) = judge(Game(3, ops=20).history(), {check: {}})
     assert verdict.outcome is Outcome.UNKNOWN
-    assert "it takes" in verdict.summary
+    assert "needed" in verdict.summary
 
 
 @pytest.mark.parametrize("check", LITTLE)
@@ -376,7 +381,7 @@ def test_an_empty_game_is_unknown(check: str) -> None:
         ("uploads", "download", {"sha256": "", "bytes": 0}),
     ],
 )
-def test_what_cannot_be_read_is_unknown(check: str, f: str, value: dict[str, Any]) -> None:
+def test_values_that_cannot_be_read_are_unknown(check: str, f: str, value: dict[str, Any]) -> None:
     history = Game(3, ops=60).history()
     at = history.end_ns / h.MS - 5
     odd = [h.op(at, "odd", f, value, "invoke"), h.op(at + 1, "odd", f, value, "ok")]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.checks import judge
@@ -15,6 +15,7 @@ from harness.verdict import Outcome, Verdict
 from tests.support import clusters as c
 from tests.support import histories as h
 from tests.support.clusters import Happening, Scene
+from tests.support.examples import examples
 
 LONG: dict[str, Any] = {
     "kinds": ("node.power-off", "node.freeze"),
@@ -36,7 +37,7 @@ def check(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@settings(deadline=None, max_examples=250)
+@examples(250)
 @given(scene=SCENES)
 def test_what_notices_is_valid(scene: Scene) -> None:
     verdict = check(scene.history(c.ganglia))
@@ -77,7 +78,7 @@ def never_watched(op: Op, one: Happening) -> Any:
 
 def spoilt(scene: Scene, defect: Callable[[Op, Happening], Any]) -> History:
     one = scene.happenings[0]
-    return c.retold(scene.history(c.ganglia), "ganglia", lambda op: defect(op, one))
+    return c.with_values(scene.history(c.ganglia), "ganglia", lambda op: defect(op, one))
 
 
 @pytest.mark.parametrize("defect", [never_noticed, noticed_too_late, never_back, forgotten, false_alarm, never_watched])
@@ -98,16 +99,19 @@ CLEAN = Scene(1, faults=1, **LONG)
 @pytest.mark.parametrize(
     ("history", "says"),
     [
-        (CLEAN.history(), "Nobody looked at Ganglia."),
-        (Scene(1, faults=0).history(c.ganglia), "No node that Ganglia watches"),
-        (Scene(1, faults=1, kinds=("node.power-off",)).history(c.ganglia), "gone for longer"),
-        (Scene(1, faults=1, kinds=("real-server.refuse",)).history(c.ganglia), "No node that Ganglia watches"),
-        (Scene(1, faults=1, nodes=("lb-1",), **LONG).history(c.ganglia), "while it could be watched"),
+        (CLEAN.history(), "There are no samples of Ganglia."),
+        (Scene(1, faults=0).history(c.ganglia), "No fault took down a node that Ganglia monitors"),
+        (Scene(1, faults=1, kinds=("node.power-off",)).history(c.ganglia), "gone long enough"),
+        (
+            Scene(1, faults=1, kinds=("real-server.refuse",)).history(c.ganglia),
+            "No fault took down a node that Ganglia monitors",
+        ),
+        (Scene(1, faults=1, nodes=("lb-1",), **LONG).history(c.ganglia), "while gmetad ran undisturbed"),
         (h.without(CLEAN.history(c.ganglia), _proof), "nothing proves"),
         (h.killed(CLEAN.history(c.ganglia), 100_000), "killed"),
         (
             h.without(CLEAN.history(c.ganglia), lambda op: op.f == "ganglia" and 20e9 < op.time < 60e9),
-            "Nobody looked at Ganglia from",
+            "no samples of Ganglia from",
         ),
         (
             h.with_ops(CLEAN.history(c.ganglia), h.op(9, "ganglia:lb-1", "ganglia", {"node": "lb-1", "hosts": 7})),

@@ -35,7 +35,7 @@ def backups(scene: Scene) -> list[Op]:
 
 def named(op: Op) -> Op:
     """Each request on a connection of its user's."""
-    return replace(op, value=op.value | {"connection": op.process}) if op.f == "get" else op
+    return op.copy(value=op.value | {"connection": op.process}) if op.f == "get" else op
 
 
 SCENE = Scene(1, faults=1, holds=(14_000, 14_000), rests=(5_000, 5_000), cluster={"connection_sync": True})
@@ -68,6 +68,6 @@ def test_nonsense_of_one_feed_breaks_no_check(f: str) -> None:
         for spoilt in (ops[0], ops[len(ops) // 2], ops[-1]):
             for where in (0, 1, 2, 3, 7, 14):
                 for nonsense in NONSENSE:
-                    told = replace(spoilt, value=wrong(spoilt.value, where, nonsense))
+                    told = spoilt.copy(value=wrong(spoilt.value, where, nonsense))
                     (verdict,) = judge(History([*history[: told.index], told, *history[told.index + 1 :]]), {name: {}})
                     assert verdict.check == name

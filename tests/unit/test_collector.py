@@ -1,4 +1,4 @@
-"""Witnesses: what their sources say, literally; and the program as a node runs it."""
+"""Collectors: their sources, literally; and the program as a node runs it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ import pytest
 from harness.fake import FakeLab
 from harness.records import Line
 from harness.wait import until
+from tests.support.program import DEADLINE_S
 from topology.lab.observers import ClockReference, CollectorFeed
 
 MACHINE = Path(__file__).parents[2] / "topology/images/node/machine"
 sys.path.insert(0, str(MACHINE))
 try:
     import collector
+    import dnsquery
 finally:
     sys.path.remove(str(MACHINE))
 
@@ -117,7 +119,7 @@ def test_a_machine_without_ipvs_says_so(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def record(address: str, ttl_s: int = 5) -> bytes:
-    return collector.ANSWER_A + struct.pack("!IH", ttl_s, 4) + socket.inet_aton(address)
+    return dnsquery.ANSWER_A + struct.pack("!IH", ttl_s, 4) + socket.inet_aton(address)
 
 
 def test_answers_are_in_the_order_of_the_packet() -> None:
@@ -166,10 +168,10 @@ def test_pages_are_seen_at_each_change_and_now_and_then(tmp_path: Path) -> None:
     (tmp_path / ".~tmp~" / "index.html").write_text("on its way")
     wanted = {"what": "docroot", "every_s": 0.02, "at_least_every_s": 0.3, "folder": str(tmp_path)}
     with program(wanted) as lines:
-        until(lambda: len(lines) >= 2, 20, "a second look without a change")
+        until(lambda: len(lines) >= 2, DEADLINE_S, "a second look without a change")
         written(tmp_path / "next", "two").replace(tmp_path / "index.html")
         two = "3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3"
-        until(lambda: of(lines, "docroot")[-1] == {"files": {"index.html": two}}, 20, "the change to be seen")
+        until(lambda: of(lines, "docroot")[-1] == {"files": {"index.html": two}}, DEADLINE_S, "the change to be seen")
 
 
 def written(path: Path, text: str) -> Path:
@@ -179,14 +181,14 @@ def written(path: Path, text: str) -> Path:
 
 def test_a_folder_is_written_and_read_and_left_empty(tmp_path: Path) -> None:
     with program({"what": "nfs", "every_s": 0.02, "folder": str(tmp_path)}) as lines:
-        until(lambda: len(lines) >= 4, 20, "two round trips")
+        until(lambda: len(lines) >= 4, DEADLINE_S, "two round trips")
     assert [line["type"] for line in lines[:4]] == ["invoke", "ok", "invoke", "ok"]
     assert lines[1]["value"]["ms"] > 0
 
 
 def test_a_folder_that_cannot_be_written_fails(tmp_path: Path) -> None:
     with program({"what": "nfs", "every_s": 0.02, "folder": str(tmp_path / "none")}) as lines:
-        until(lambda: len(lines) >= 2, 20, "a round trip")
+        until(lambda: len(lines) >= 2, DEADLINE_S, "a round trip")
     assert lines[1]["type"] == "fail"
     assert lines[1]["error"] == "No such file or directory"
 
@@ -195,30 +197,39 @@ def test_one_that_hangs_does_not_keep_the_others(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / f".collector-{socket.gethostname()}")
     hangs = {"what": "nfs", "every_s": 0.02, "folder": str(tmp_path)}
     with program(hangs, {"what": "clock", "every_s": 0.02}) as lines:
-        until(lambda: len(of(lines, "clock")) >= 5, 20, "the clock to go on")
+        until(lambda: of(lines, "nfs") and len(of(lines, "clock")) >= 5, DEADLINE_S, "the clock to go on")
     assert [line["type"] for line in lines if line["what"] == "nfs"] == ["invoke"]
 
 
 def test_a_log_is_followed_line_by_line_and_into_its_next_file(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("old\n")
+
+    def begun() -> list[str]:
+        """Lines that are added until the collector has found one of them."""
+        with path.open("a") as file:
+            file.write("begin\n")
+        return of(lines, "log")
+
     wanted = {"what": "log", "every_s": 0.02, "service": "apache", "path": str(path)}
-    with program(wanted, {"what": "clock", "every_s": 0.02}) as lines:
-        until(lambda: len(of(lines, "clock")) >= 3, 20, "it to have begun")
+    with program(wanted) as lines:
+        until(begun, DEADLINE_S, "the first line")
         with path.open("a") as file:
             file.write("one\ntw")
             file.flush()
-            until(lambda: len(of(lines, "log")) >= 1, 20, "the first line")
+            until(lambda: of(lines, "log")[-1]["line"] == "one", DEADLINE_S, "a line")
             file.write("o\n")
-        until(lambda: len(of(lines, "log")) >= 2, 20, "the second line")
+        until(lambda: of(lines, "log")[-1]["line"] == "two", DEADLINE_S, "the rest of the next line")
         written(tmp_path / "new", "three\n").replace(path)
-        until(lambda: len(of(lines, "log")) >= 3, 20, "the first line of the next file")
-    assert [value["line"] for value in of(lines, "log")] == ["one", "two", "three"]
+        until(lambda: of(lines, "log")[-1]["line"] == "three", DEADLINE_S, "the first line of the next file")
+    found = [value["line"] for value in of(lines, "log")]
+    assert set(found[:-3]) == {"begin"}
+    assert found[-3:] == ["one", "two", "three"]
 
 
-def entries(said: str, time_ns: int = 5_000_000_000) -> list[Any]:
+def entries(line: str, time_ns: int = 5_000_000_000) -> list[Any]:
     feed = CollectorFeed(FakeLab().node("web-2"), (), ClockReference(1_000_000_000_000, 4_000_000_000, 200_000))
-    return list(feed.entries(Line(time_ns, said)))
+    return list(feed.entries(Line(time_ns, line)))
 
 
 def test_lines_become_ops_of_processes() -> None:

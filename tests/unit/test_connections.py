@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +12,12 @@ from typing import Any
 import pytest
 
 from loadtests import connections
-from tests.unit.test_load import paired
-
-Op = dict[str, Any]
+from tests.support.locust import paired, refusing
+from tests.support.program import Op, Program
 
 
 class Server(ThreadingHTTPServer):
-    """Sends line after line on one answer; how can be changed."""
+    """Sends line after line on one answer; the test may change how."""
 
     daemon_threads = True
     accepted = 0
@@ -28,6 +25,10 @@ class Server(ThreadingHTTPServer):
     lines = 10_000
     silent = False
     breaks = False
+
+    def __init__(self, *where: Any) -> None:
+        super().__init__(*where)
+        self.ended = Event()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.accepted += 1
@@ -40,7 +41,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.server.silent:
-            Event().wait(20)
+            self.server.ended.wait()
+            return
         self.send_response(self.server.status)
         self.send_header("X-Node", "web-1")
         self.send_header("Transfer-Encoding", "chunked")
@@ -65,19 +67,18 @@ def server(**behaviour: Any) -> Iterator[Server]:
             setattr(served, name, value)
         Thread(target=served.serve_forever, daemon=True).start()
         yield served
+        served.ended.set()
         served.shutdown()
 
 
 def kept(port: int, ops: int, *more: str) -> list[tuple[Op, Op]]:
-    """The first so many ops, and what was under way then: each invoke with its completion."""
+    """The first ops, and those outstanding at the end: each invoke with its completion."""
     argv = [sys.executable, connections.__file__, "--vip", "127.0.0.1", "--host", "www.example.test"]
-    with subprocess.Popen([*argv, "--port", str(port), *more], stdout=subprocess.PIPE, text=True) as program:
-        assert program.stdout is not None
-        said = [program.stdout.readline() for _ in range(ops)]
-        program.terminate()
-        said += program.stdout.readlines()
-    assert program.returncode == 0
-    return paired([json.loads(line) for line in said], ("kept",))
+    program = Program([*argv, "--port", str(port), *more])
+    program.lines_until(ops)
+    program.terminate()
+    assert (program.end(), program.error_text) == (0, "")
+    return paired(program.lines, ("kept",))
 
 
 def test_each_place_keeps_one_connection() -> None:
@@ -112,15 +113,14 @@ def test_another_status_is_a_failure() -> None:
     assert {(end["type"], end["error"]) for _, end in pairs[:2]} == {("fail", "status 503")}
 
 
-def test_nobody_there_is_a_failure() -> None:
-    with server() as served:
-        port = served.server_port
-    pairs = kept(port, 6, "--each", "1")
+def test_a_refused_connection_is_a_failure() -> None:
+    with refusing() as port:
+        pairs = kept(port, 6, "--each", "1")
     assert {end["type"] for _, end in pairs} <= {"fail", "info"}
     assert "refused" in pairs[0][1]["error"]
 
 
-def test_silence_is_a_time_out_and_what_is_under_way_at_the_end_is_not_lost() -> None:
+def test_silence_is_a_timeout_and_an_outstanding_op_is_recorded_at_the_end() -> None:
     with server(silent=True) as served:
         timed_out = kept(served.server_port, 2, "--each", "1", "--timeout-s", "0.2")
         under_way = kept(served.server_port, 1, "--each", "1")

@@ -5,8 +5,10 @@ import json
 import pytest
 
 from faults import FAULTS
-from faults.cluster.partition import OnePathCut, Settle, another_key, drifted, silence
-from faults.cluster.rolling import maintenance_folder, parse_table
+from faults.cluster.config import another_key, drifted
+from faults.cluster.operator import Settle
+from faults.cluster.partition import OnePathCut, silence
+from faults.cluster.rolling import rows
 from faults.network import nft
 from faults.network.nft import Frames
 from harness.fake import FakeLab
@@ -18,21 +20,21 @@ CABLES = tuple(Cable(f"{node}.eth2", node, "eth2", "heartbeat", (), "") for node
 
 
 def with_heartbeat(packets: int) -> FakeLab:
-    """A fake lab with a path for heartbeat, on which the switch has counted so many packets each way."""
+    """A fake lab with a path for heartbeat, on which the switch has counted this many packets each way."""
     lab = FakeLab()
     lab.cables = (*lab.cables, *CABLES)
     counters = [{"counter": {"name": f"hit_from_{number}", "packets": packets}} for number in (1, 2)]
     for node in (lab.node("lb-1"), lab.node("lb-2"), lab.switch):
-        node.says |= {"cat": HA_CF, "nft": json.dumps({"nftables": counters})}
+        node.prints |= {"cat": HA_CF, "nft": json.dumps({"nftables": counters})}
     return lab
 
 
 def test_a_path_is_cut_when_messages_of_both_directors_were_dropped() -> None:
     with OnePathCut().inject(with_heartbeat(3)) as proof:
-        assert "6 of heartbeat's messages on heartbeat were dropped" in proof.seen
+        assert "dropped 6 heartbeat messages of both directors on heartbeat" in proof.seen
 
 
-def test_a_path_on_which_nothing_was_dropped_is_not_cut() -> None:
+def test_without_dropped_messages_a_path_is_not_cut() -> None:
     with pytest.raises(NotYet, match="dropped so far"):
         OnePathCut().changes(with_heartbeat(0))[0].proof()
 
@@ -40,7 +42,7 @@ def test_a_path_on_which_nothing_was_dropped_is_not_cut() -> None:
 def test_a_path_that_heartbeat_does_not_use_cannot_be_cut() -> None:
     with pytest.raises(LabError, match="no path on internet"):
         OnePathCut(path="internet").changes(with_heartbeat(0))
-    assert "no segment wan" in (OnePathCut(path="wan").available(with_heartbeat(0)) or "")
+    assert "unknown segment 'wan'" in (OnePathCut(path="wan").available(with_heartbeat(0)) or "")
 
 
 def test_only_heartbeats_messages_are_dropped() -> None:
@@ -52,10 +54,10 @@ def test_only_heartbeats_messages_are_dropped() -> None:
 
 
 @pytest.mark.parametrize("name", ["authkeys-changed", "configuration-drift", "failback-during-recovery"])
-def test_what_only_a_director_can_have(name: str) -> None:
+def test_a_fault_of_a_director_refuses_other_nodes(name: str) -> None:
     make = FAULTS[f"cluster.{name}"]
     assert make(node="lb-1").available(FakeLab()) is None
-    assert "no director" in (make(node="web-1").available(FakeLab()) or "")
+    assert "not a director" in (make(node="web-1").available(FakeLab()) or "")
     assert "lb-1, lb-2" in (make(node="lb-9").available(FakeLab()) or "")
 
 
@@ -63,29 +65,29 @@ def test_a_fault_of_both_directors_needs_both() -> None:
     lab = FakeLab()
     lab.node("lb-2").power_off()
     with pytest.raises(LabError, match="lb-2 is off"), FAULTS["cluster.both-directors"]().inject(lab):
-        pytest.fail("it was taken for injected")
+        pytest.fail("it counted as injected")
     assert lab.node("lb-1").power() is Power.RUNNING
     assert lab.leases() == []
 
 
 def test_another_key_keeps_the_methods() -> None:
     assert another_key("auth 1\n1 sha1 secret\n") == "auth 1\n1 sha1 monkeywrench\n"
-    with pytest.raises(LabError, match="no key"):
+    with pytest.raises(LabError, match="no sha1 or md5 key"):
         another_key("auth 1\n1 crc\n")
 
 
 def test_drift_changes_all_lines_of_one_setting() -> None:
     assert drifted("ha.cf", HA_CF, "deadtime", "9s") == (HA_CF.replace("3000ms", "9s"), "3000ms")
-    directors = "virtual=a\n\tscheduler=wlc\nvirtual=b\n\tscheduler=wlc\n"
+    directors = "virtual=192.0.2.1:80\n\tscheduler=wlc\nvirtual=192.0.2.2:80\n\tscheduler=wlc\n"
     assert drifted("ldirectord.cf", directors, "scheduler", "rr") == (directors.replace("wlc", "rr"), "wlc")
     resources = "lb-1 IPaddr2::a\nlb-2 IPaddr2::b\n"
     assert drifted("haresources", resources, "lb-2", "IPaddr2::c") == (resources.replace("b\n", "c\n"), "IPaddr2::b")
 
 
-def test_a_setting_that_is_not_there_or_not_changed_is_refused() -> None:
+def test_a_missing_or_unchanged_setting_is_refused() -> None:
     with pytest.raises(LabError, match="does not set warntime"):
         drifted("ha.cf", HA_CF, "warntime", "1s")
-    with pytest.raises(LabError, match=r"is 3000ms in ha\.cf already"):
+    with pytest.raises(LabError, match=r"is already 3000ms in ha\.cf"):
         drifted("ha.cf", HA_CF, "deadtime", "3000ms")
 
 
@@ -98,25 +100,29 @@ TCP  203.0.113.101:80 wlc
 """
 
 
-def test_tables_of_directors() -> None:
-    assert parse_table(TABLE) == {"198.18.1.101": [(1, 0)], "198.18.1.102": [(0, 3)]}
+def test_the_rows_of_a_real_server() -> None:
+    lab = FakeLab()
+    directors = [lab.node("lb-1"), lab.node("lb-2")]
+    for director in directors:
+        director.prints["ipvsadm"] = TABLE
+    assert rows(directors, ["198.18.1.102", "198.18.2.102"]) == [(0, 3), (0, 3)]
 
 
 def test_maintenance_needs_a_folder() -> None:
-    assert maintenance_folder("quiescent=yes\nmaintenancedir=/etc/ha.d/maintenance\n") == "/etc/ha.d/maintenance"
-    assert maintenance_folder("quiescent=yes\n# maintenancedir=/x\n") == ""
     reason = FAULTS["cluster.rolling-maintenance"]().available(FakeLab())
-    assert reason == "ldirectord.cf of lb-1 names no maintenancedir"
+    assert reason == "ldirectord.cf of lb-1 sets no maintenancedir"
     assert "web-9" in (FAULTS["cluster.rolling-maintenance"](nodes=("web-9",)).available(FakeLab()) or "")
 
 
-def test_the_directors_are_of_one_mind_when_nobody_sends_elsewhere() -> None:
+def test_a_cluster_is_settled_when_no_node_has_a_stale_arp_entry() -> None:
     lab = FakeLab()
     with Settle().inject(lab) as proof:
-        assert "Each address is at home. Every node that knows one" in proof.seen
+        assert "Each VIP is on its home director. No node has a stale ARP entry" in proof.seen
     changes = Settle().changes(lab)
     lab.stale_neighbours = (StaleNeighbour("client", "203.0.113.102", "lb-1"),)
-    with pytest.raises(NotYet, match=r"client sends what is for 203\.0\.113\.102 to lb-1, which has not got it"):
+    with pytest.raises(
+        NotYet, match=r"client has a stale ARP entry: .* 203\.0\.113\.102 to lb-1, which does not hold it"
+    ):
         Settle().changes(lab)[-1].proof()
     lab.stale_neighbours = ()
     lab.node("lb-2").power_off()

@@ -4,9 +4,11 @@ import pytest
 
 from faults import FAULTS
 from faults.data import database
-from faults.data.backup import PAGE_BYTES, flipped, parse_settings, places
+from faults.data.backup import PAGE_BYTES, flipped, places
 from faults.data.database import Answer, DatabaseFault, parse_answer
-from faults.data.nfs import parse_account, parse_export, wrapper
+from faults.data.nfs import NfsOtherFsid, first_export
+from faults.data.replication import wrapper
+from faults.targets import parse_account, parse_settings
 from harness.fake import FakeLab, FakeNode
 from harness.records import LabError
 from harness.wait import NotYet
@@ -15,22 +17,22 @@ DATA = [name for name in FAULTS if name.startswith("data.")]
 
 
 @pytest.mark.parametrize("name", DATA)
-def test_a_lab_without_data_says_so(name: str) -> None:
+def test_a_lab_without_data_gives_the_reason(name: str) -> None:
     reason = FAULTS[name]().available(FakeLab())
     assert reason is not None
     assert "no database" in reason or "no variable data" in reason or "no web data" in reason or "no backup" in reason
 
 
 def with_database(answer: str) -> FakeLab:
-    """A fake lab with a database, of which its clients are always told the same."""
+    """A fake lab with a database that always gives its clients the same answer."""
     lab = FakeLab()
-    lab.add(FakeNode(lab, "db", "db", says={"mariadb": "0\n"}))
-    lab.add(FakeNode(lab, "web-1", "web", says={"sh": answer}))
+    lab.add(FakeNode(lab, "db", "db", prints={"mariadb": "0\n"}))
+    lab.add(FakeNode(lab, "web-1", "web", prints={"sh": answer}))
     return lab
 
 
 @pytest.mark.parametrize("name", [name for name in DATA if isinstance(FAULTS[name](), DatabaseFault)])
-def test_a_database_that_answers_as_ever_has_no_fault(name: str) -> None:
+def test_a_healthy_database_is_no_proof(name: str) -> None:
     lab = with_database("3 0\n")
     fault = FAULTS[name]()
     assert isinstance(fault, DatabaseFault)
@@ -53,7 +55,7 @@ def test_each_fault_of_the_database_is_proven_by_its_own_error() -> None:
                     proof()
 
 
-def test_what_the_client_of_a_database_prints() -> None:
+def test_answers_of_the_database() -> None:
     assert parse_answer("12 0\n") == Answer(12, 0)
     assert parse_answer("PHP Warning: x\n2003 2006 MySQL server has gone away\n") == Answer(
         2003, 2006, "MySQL server has gone away"
@@ -63,7 +65,7 @@ def test_what_the_client_of_a_database_prints() -> None:
             parse_answer(nonsense)
 
 
-def test_a_setting_of_the_server_is_put_back_to_what_was_read() -> None:
+def test_the_undo_restores_the_setting_that_was_read() -> None:
     lab = with_database("3 0\n")
     undo = database.DatabaseOutOfConnections().changes(lab)[0].undo
     assert undo[-1].argv[-1] == "SET GLOBAL max_connections = 0"  # what this fake server had
@@ -71,16 +73,18 @@ def test_a_setting_of_the_server_is_put_back_to_what_was_read() -> None:
 
 
 def test_exports() -> None:
-    export = parse_export("/srv/uploads  198.18.1.0/24(sync,fsid=1,rw,no_root_squash)\n")
-    assert (export.path, export.clients) == ("/srv/uploads", "198.18.1.0/24")
-    assert export.with_fsid(7).options == ("sync", "rw", "no_root_squash", "fsid=7")
+    export = first_export("/srv/uploads  198.18.1.0/24(sync,fsid=1,rw,no_root_squash)\n")
+    changed = NfsOtherFsid(fsid=7).changed(export)
+    assert changed == ("exportfs", "-i", "-o", "sync,rw,no_root_squash,fsid=7", "198.18.1.0/24:/srv/uploads")
+    with pytest.raises(LabError, match="fsid of /srv/uploads is already 1"):
+        NfsOtherFsid(fsid=1).changed(export)
     with pytest.raises(LabError, match="exports nothing"):
-        parse_export("\n")
+        first_export("\n")
 
 
 def test_accounts_of_replication() -> None:
-    said = '{"rounds": 3, "transfers": 6, "failed": ["web-2"], "trouble": "not reached: web-2"}'
-    assert parse_account(said) == {"rounds": 3, "failed": ["web-2"], "problems": "not reached: web-2"}
+    printed = '{"rounds": 3, "transfers": 6, "failed": ["web-2"], "problems": "not reached: web-2"}'
+    assert parse_account(printed) == {"rounds": 3, "failed": ["web-2"], "problems": "not reached: web-2"}
     for nonsense in ("", "{}", "[]", "7"):
         with pytest.raises(NotYet):
             parse_account(nonsense)
@@ -100,7 +104,7 @@ def test_where_bytes_are_flipped(size: int, offsets: list[int]) -> None:
     assert all(offset + length <= size for offset, length in places(size))
 
 
-def test_of_a_large_file_some_pages_are_flipped_and_flipping_twice_is_nothing() -> None:
+def test_some_pages_of_a_large_file_are_flipped_and_flipping_twice_restores_them() -> None:
     assert len(places(100 * PAGE_BYTES)) == 8
     assert {offset // PAGE_BYTES for offset, _ in places(100 * PAGE_BYTES)} == set(range(8))
     content = bytes(range(256))

@@ -45,9 +45,9 @@ def proxy() -> ModuleType:
 
 
 def test_the_clients_answers_are_read() -> None:
-    said = '[{"end": "answered", "rcode": 0, "truncated": false, "records": [["203.0.113.101", 5]], "ms": 3}, '
-    said += '{"end": "silent", "ms": 1001}]'
-    assert parse_answers(said) == (Answer("answered", 3, 0, False, (ONE,), (5,)), Answer("silent", 1001))
+    printed = '[{"end": "answered", "rcode": 0, "truncated": false, "records": [["203.0.113.101", 5]], "ms": 3}, '
+    printed += '{"end": "silent", "ms": 1001}]'
+    assert parse_answers(printed) == (Answer("answered", 3, 0, False, (ONE,), (5,)), Answer("silent", 1001))
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,12 @@ def test_the_clients_answers_are_read() -> None:
 def test_each_fault_knows_its_effect_from_good_answers(fault: Silent, answers: tuple[Answer, ...]) -> None:
     assert fault.shows(answers)
     assert not fault.shows((GOOD, TURNED))
-    assert isinstance(fault, Silent) or not fault.shows((SILENT, SILENT))  # which is no sign that it is still in
+    assert isinstance(fault, Silent) or not fault.shows(
+        (SILENT, SILENT)
+    )  # silence does not show that the fault remains
 
 
-def test_what_decides_the_same_has_the_same_claim(fake: FakeLab) -> None:
+def test_faults_of_the_same_property_have_the_same_claim(fake: FakeLab) -> None:
     claims = [fault.changes(fake)[0].claim for fault in (Silent(), Servfail(), Refused(), Truncated())]
     assert len(set(claims)) == 1
     claims += [fault.changes(fake)[0].claim for fault in (Slow(), OneAddress(), FrozenOrder(), HugeTtl())]
@@ -79,7 +81,7 @@ def test_what_decides_the_same_has_the_same_claim(fake: FakeLab) -> None:
     assert WrongAddress().changes(fake)[0].claim == OneAddress().changes(fake)[0].claim
 
 
-def test_the_proxy_is_told_by_a_file_and_told_again_after_a_reboot(fake: FakeLab) -> None:
+def test_the_proxy_reads_its_settings_from_a_file_also_after_a_reboot(fake: FakeLab) -> None:
     (change,) = OneAddress(vip=1).changes(fake)
     (again,) = change.again
     folder = "/run/monkeywrench/faults/dns"
@@ -89,10 +91,13 @@ def test_the_proxy_is_told_by_a_file_and_told_again_after_a_reboot(fake: FakeLab
     assert undo.argv[-2:] == (folder, "one-address")
 
 
-def test_reasons(fake: FakeLab) -> None:
-    assert Silent(node="web-1").available(fake) == "web-1 is no resolver, but a web"
+def test_a_refusal_gives_the_reason(fake: FakeLab) -> None:
+    assert Silent(node="web-1").available(fake) == "web-1 is not a resolver: its role is web"
     assert OneAddress(vip=1).available(fake) is None
-    assert OneAddress(vip=2).available(fake) == "there are 2 VIPs: none to leave out, or no 2"
+    assert (
+        OneAddress(vip=2).available(fake)
+        == "no VIP can be chosen by index 2: the site has 2 VIPs, and the fault needs at least 2"
+    )
 
 
 def answer(*addresses: str) -> bytes:
@@ -105,12 +110,12 @@ def answer(*addresses: str) -> bytes:
 
 
 def spoilt(proxy: ModuleType, packet: bytes, **now: dict[str, object]) -> list[tuple[str, int]]:
-    """The addresses, and how long they live, in what the proxy makes of an answer."""
+    """The addresses and their times to live in an answer that has passed through the proxy."""
     kinds = {kind.replace("_", "-"): settings for kind, settings in now.items()}
     return [(str(record.rdata), record.ttl) for record in DNSRecord.parse(proxy.spoilt(packet, kinds)).rr]
 
 
-def test_the_proxy_spoils_what_it_is_told_to_and_no_more(proxy: ModuleType) -> None:
+def test_the_proxy_changes_only_what_its_settings_say(proxy: ModuleType) -> None:
     assert spoilt(proxy, answer(TWO, ONE)) == [(TWO, 5), (ONE, 5)]
     assert spoilt(proxy, answer(TWO, ONE), frozen_order={}) == [(ONE, 5), (TWO, 5)]
     assert spoilt(proxy, answer(TWO, ONE), one_address={"address": ONE}, huge_ttl={"ttl_s": 99}) == [(ONE, 99)]

@@ -1,4 +1,4 @@
-"""Faults of heartbeat's messages, as far as no lab is needed: which cables, which commands, and what is no proof."""
+"""Faults of heartbeat messages without a lab: the cables, the commands, and what counts as proof."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from faults import FAULTS
-from faults.heartbeat import INTERCEPT, Corrupt, Delay, Drop, Interception, media, parse_log
+from faults.heartbeat import INTERCEPT, Corrupt, Delay, Drop, Interception, parse_log
 from harness.fake import FakeLab
 from harness.records import Cable, LabError, Output
 from harness.wait import NotYet
@@ -36,7 +36,7 @@ ONE = Interception("lb-1", "lb-2", "lan", "lb-2.eth1", "198.18.1.11")
 
 @dataclass
 class Switch:
-    """What the switch's commands print, and which there were."""
+    """A switch that records its commands; ``log`` is their output."""
 
     log: str
     asked: list[tuple[str, ...]] = field(default_factory=list)
@@ -65,11 +65,6 @@ def switch_of(fake: FakeLab, monkeypatch: pytest.MonkeyPatch, log: str) -> Switc
     return switch
 
 
-def test_the_media_of_ha_cf() -> None:
-    assert media(HA_CF) == (("eth2", "eth1", "eth3", "eth4"), 6940)
-    assert media("") == ((), 694)
-
-
 def test_all_paths_or_those_that_are_named(fake: FakeLab) -> None:
     found = Drop(sender="lb-1").interceptions(fake)
     assert [(each.path, each.cable, each.source, each.port) for each in found] == [
@@ -82,23 +77,23 @@ def test_all_paths_or_those_that_are_named(fake: FakeLab) -> None:
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"sender": "web-1"}, "web-1 is no director"),
-        ({"sender": "lb-9"}, "there is no node lb-9"),
+        ({"sender": "web-1"}, "web-1 is not a director"),
+        ({"sender": "lb-9"}, "unknown node 'lb-9'; nodes: client, lb-1, lb-2"),
         (
             {"sender": "lb-1", "paths": ("internet",)},
             "lb-1 sends no heartbeat messages to another director on internet",
         ),
     ],
 )
-def test_what_it_cannot_do_it_says(fake: FakeLab, settings: dict[str, Any], why: str) -> None:
+def test_a_refusal_gives_the_reason(fake: FakeLab, settings: dict[str, Any], why: str) -> None:
     reason = Drop(**settings).available(fake)
     assert reason is not None
     assert why in reason
 
 
 def test_a_kernel_without_the_hook_is_the_reason(fake: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = Output(1, "", "Error: Could not process rule: Operation not supported")
-    monkeypatch.setattr(fake.switch, "exec", lambda *argv, **_: said if argv[:2] == ("nft", "--check") else None)
+    refusal = Output(1, "", "Error: Could not process rule: Operation not supported")
+    monkeypatch.setattr(fake.switch, "exec", lambda *argv, **_: refusal if argv[:2] == ("nft", "--check") else None)
     assert "NETFILTER_EGRESS" in (Drop(sender="lb-1").available(fake) or "")
 
 
@@ -110,7 +105,7 @@ def test_a_director_that_is_off_sends_nothing(fake: FakeLab) -> None:
 @pytest.mark.parametrize(
     "settings", [{"first_seq": 9, "last_seq": 8}, {"rate": 0}, {"rate": 1.1}, {"sender": ""}, {"seq": 1}]
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Drop(**{"sender": "lb-1", **settings})
 
@@ -121,7 +116,7 @@ def test_the_names_of_one_interception_fit_and_differ() -> None:
     assert all(len(f"{each.key}-in") < 16 for each in (ONE, *others))  # IFNAMSIZ, with its zero byte
 
 
-def test_the_command_tells_the_middlebox_all_it_needs() -> None:
+def test_the_command_has_all_settings_of_the_middlebox() -> None:
     program, verb, key, settings = Delay(sender="lb-1", delay_ms=300, types=("status",), rate=0.5, seed=3).take(ONE)
     assert (program, verb, key) == (INTERCEPT, "take", ONE.key)
     assert json.loads(settings) == {
@@ -148,13 +143,13 @@ def test_each_is_in_the_registry_as_it_names_itself() -> None:
     assert {FAULTS[f"heartbeat.{verb}"](sender="lb-1").name for verb in verbs} <= mine
 
 
-def test_a_log() -> None:
+def test_a_log_is_read() -> None:
     log = parse_log(IN + PASSED + DROPPED)
     assert (log.in_ns, len(log.decisions), log.problems) == (1000, 2, "")
     assert [line["seq"] for line in log.effects] == [54]
     assert parse_log("").in_ns == 0
     assert parse_log(IN + "ended\nTraceback\nOSError: no\n").problems == "Traceback OSError: no"
-    assert parse_log("ended\n").problems == "without a word"
+    assert parse_log("ended\n").problems == "no output"
 
 
 def test_the_proof_names_the_first_message() -> None:
@@ -162,7 +157,7 @@ def test_the_proof_names_the_first_message() -> None:
     assert shown == "status 54 of lb-1 to lb-2 on lan was dropped"
 
 
-def test_what_passes_is_no_proof_unless_it_may_be_long_in_coming() -> None:
+def test_a_message_that_passes_is_proof_only_if_rare_is_set() -> None:
     log = parse_log(IN + PASSED)
     with pytest.raises(NotYet, match="none was chosen"):
         Drop(sender="lb-1").shows(ONE, log)
@@ -171,7 +166,7 @@ def test_what_passes_is_no_proof_unless_it_may_be_long_in_coming() -> None:
         Drop(sender="lb-1", rare=True).shows(ONE, parse_log(IN))
 
 
-def test_injects_undoes_and_tells_all_decisions(fake: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_injection_records_all_decisions_and_is_undone(fake: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
     switch = switch_of(fake, monkeypatch, IN + DROPPED)
     with Drop(sender="lb-1", paths=("lan",)).inject(fake) as proof:
         assert proof.time_ns == 1000
@@ -186,17 +181,17 @@ def test_injects_undoes_and_tells_all_decisions(fake: FakeLab, monkeypatch: pyte
     assert not fake.leases()
 
 
-def test_a_fault_that_chose_nothing_had_no_effect(fake: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_chosen_message_the_fault_fails(fake: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
     switch_of(fake, monkeypatch, IN + PASSED)
     fault = Drop(sender="lb-1", paths=("lan",), types=("resource",), rare=True)
     with pytest.raises(LabError, match="no message was chosen"), fault.inject(fake):
         pass
 
 
-def test_a_middlebox_that_ends_by_itself_is_told(fake: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_middlebox_that_ends_on_its_own_is_an_error(fake: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
     switch = switch_of(fake, monkeypatch, IN + DROPPED)
-    with pytest.raises(LabError, match=r"ended by itself.*killed"), Drop(sender="lb-1", paths=("lan",)).inject(fake):
+    with pytest.raises(LabError, match=r"ended on its own.*killed"), Drop(sender="lb-1", paths=("lan",)).inject(fake):
         switch.log += "ended\nkilled\n"
     assert not fake.leases()
     with pytest.raises(LabError, match="ended: killed"), Drop(sender="lb-1", paths=("lan",)).inject(fake):
-        pytest.fail("it was taken for injected")
+        pytest.fail("it counted as injected")

@@ -23,8 +23,8 @@ OTHER = Cable("web-2.eth0", "web-2", "eth0", "lan", ("198.18.1.102",), "02:00:00
 
 
 def test_a_table_counts_and_marks_first_and_drops_what_any_table_has_marked() -> None:
-    said = nft.dropping("mw_1", [nft.leaving("web-1.eth0", Frames("tcp", 80))], "numgen random mod 100000 < 5000")
-    assert said.splitlines() == [
+    ruleset = nft.dropping("mw_1", [nft.leaving("web-1.eth0", Frames("tcp", 80))], "numgen random mod 100000 < 5000")
+    assert ruleset.splitlines() == [
         "add table netdev mw_1",
         "add counter netdev mw_1 seen_from",
         "add counter netdev mw_1 hit_from",
@@ -41,10 +41,10 @@ def test_a_table_counts_and_marks_first_and_drops_what_any_table_has_marked() ->
 
 
 def test_what_is_dropped_is_not_rejected_too() -> None:
-    said = nft.rejecting("mw_1", [nft.leaving("web-1.eth0", Frames("udp"))])
-    assert "priority -100" in said
-    assert "meta mark & 2 == 2 meta l4proto tcp reject with tcp reset" in said
-    assert "act_from meta protocol ip counter name hit_from" in said
+    ruleset = nft.rejecting("mw_1", [nft.leaving("web-1.eth0", Frames("udp"))])
+    assert "priority -100" in ruleset
+    assert "meta mark & 2 == 2 meta l4proto tcp reject with tcp reset" in ruleset
+    assert "act_from meta protocol ip counter name hit_from" in ruleset
 
 
 def test_a_flapping_cable_only_changes_what_a_table_takes() -> None:
@@ -62,7 +62,7 @@ def test_a_partition_is_between_pairs_of_one_segment() -> None:
     assert "table bridge mw_1" in nft.dropping("mw_1", [there, back])
 
 
-def test_the_one_who_still_reaches_both_is_on_neither_side() -> None:
+def test_the_bridge_node_of_a_partition_is_on_neither_side() -> None:
     lab = FakeLab()
     fault = Partition(one=("lb-1", "client"), other=("lb-2", "client"), mode="bridge", through="client")
     assert {(one.node, other.node) for one, other in fault.pairs(lab)} == {("lb-1", "lb-2")}
@@ -79,14 +79,14 @@ def test_the_one_who_still_reaches_both_is_on_neither_side() -> None:
         {"one": []},
     ],
 )
-def test_a_partition_that_makes_no_sense_is_refused(settings: dict[str, object]) -> None:
+def test_an_invalid_partition_is_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         FAULTS["network.partition"](**settings)
 
 
 def test_a_port_needs_a_protocol_that_has_ports() -> None:
     assert Cut(cable="lb-1.eth0", protocol="udp", port=694).ways == ("from", "to")
-    with pytest.raises(ValidationError, match="needs the protocol tcp or udp"):
+    with pytest.raises(ValidationError, match="works only with protocol tcp or udp"):
         Cut(cable="lb-1.eth0", port=80)
 
 
@@ -102,25 +102,25 @@ def test_frames_are_sent_as_if_by_a_neighbour() -> None:
     )
 
 
-def test_every_announcement_of_a_network_is_meant() -> None:
-    said = arp.announcements(["198.18.1.101", "198.18.1.11"])
-    assert said.count(",") == 253
-    assert "198.18.1.11 . 198.18.1.11" in said
+def test_the_announcements_of_a_whole_network_match() -> None:
+    addresses = arp.announcements(["198.18.1.101", "198.18.1.11"])
+    assert addresses.count(",") == 253
+    assert "198.18.1.11 . 198.18.1.11" in addresses
 
 
-def test_unknown_cables_are_refused_with_those_there_are() -> None:
+def test_an_unknown_cable_is_refused_with_a_list_of_cables() -> None:
     reason = Cut(cable="lb-9.eth0").available(FakeLab())
     assert reason is not None
     assert "lb-9.eth0" in reason
     assert "lb-1.eth0, lb-2.eth0" in reason
 
 
-def test_a_cut_that_counts_nothing_is_no_fault_and_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cut_without_dropped_frames_fails_and_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     lab = FakeLab()
     monkeypatch.setattr(cables, "counted", lambda *_: {"hit_from": 0, "hit_to": 0})
     monkeypatch.setattr(faults.fault.Change, "proof_within_s", 0.1)
-    with pytest.raises(LabError, match="no frame was dropped yet"), Cut(cable="lb-1.eth0").inject(lab):
-        pytest.fail("it was taken for injected")
+    with pytest.raises(LabError, match="no frame dropped yet"), Cut(cable="lb-1.eth0").inject(lab):
+        pytest.fail("it counted as injected")
     assert lab.leases() == []
 
 
@@ -129,7 +129,7 @@ def answers(rtt_ms: list[float], order: list[int] | None = None, again: int = 0)
     return traffic.Answers(tuple(rtt_ms), tuple(numbers), again, 0, sum(rtt_ms))
 
 
-def test_a_delay_has_to_be_seen_in_both_directions() -> None:
+def test_a_delay_must_show_in_both_directions() -> None:
     fault = traffic.Delay(cable="web-1.eth0", delay_ms=100)
     assert "takes 201 ms" in fault.effect(answers([1, 2]), answers([201, 250]))
     with pytest.raises(NotYet):
@@ -138,7 +138,7 @@ def test_a_delay_has_to_be_seen_in_both_directions() -> None:
         fault.effect(answers([1]), answers([]))
 
 
-def test_what_is_no_evidence_is_no_proof() -> None:
+def test_answers_without_the_effect_are_no_proof() -> None:
     quiet = answers([1, 1, 1])
     for fault in (
         traffic.Duplicate(cable="web-1.eth0"),
@@ -149,7 +149,8 @@ def test_what_is_no_evidence_is_no_proof() -> None:
     ):
         with pytest.raises(NotYet):
             fault.effect(quiet, quiet)
-    assert "1 were overtaken" in traffic.Reorder(cable="web-1.eth0").effect(quiet, answers([1, 1, 1], [0, 2, 1]))
+    shown = traffic.Reorder(cable="web-1.eth0").effect(quiet, answers([1, 1, 1], [0, 2, 1]))
+    assert "1 of 3 answers were overtaken" in shown
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +174,7 @@ def test_kinds_of_the_same_frames_are_one_netem(shape: ModuleType) -> None:
     ]
 
 
-def test_frames_that_are_in_several_sets_get_what_is_done_to_all_of_them(shape: ModuleType) -> None:
+def test_frames_in_several_sets_get_all_their_faults(shape: ModuleType) -> None:
     lines = shape.plan("mw-eth0", [(("any", 0), "delay", [100.0]), (("udp", 694), "delay", [50.0])])
     assert "netem limit 10000 delay 150ms" in lines[1]
     assert [line.partition("flower ")[2] for line in lines[2:4]] == [
@@ -183,6 +184,6 @@ def test_frames_that_are_in_several_sets_get_what_is_done_to_all_of_them(shape: 
     assert lines[4].endswith("netem limit 10000 delay 100ms")
 
 
-def test_what_reorders_or_jitters_also_delays(shape: ModuleType) -> None:
-    said = shape.netem([("jitter", [20.0]), ("reorder", [25.0, 50.0]), ("rate", [256.0]), ("rate", [64.0])])
-    assert said == "limit 10000 delay 70ms 20ms reorder 25% rate 64kbit"
+def test_reordering_and_jitter_also_delay(shape: ModuleType) -> None:
+    parameters = shape.netem([("jitter", [20.0]), ("reorder", [25.0, 50.0]), ("rate", [256.0]), ("rate", [64.0])])
+    assert parameters == "limit 10000 delay 70ms 20ms reorder 25% rate 64kbit"

@@ -33,7 +33,7 @@ def test_takes_effect_proves_it_and_is_undone(make: Callable[..., PowerOff | Fre
 
 
 @pytest.mark.parametrize("make", [PowerOff, Freeze])
-def test_is_undone_when_what_it_was_for_fails(make: Callable[..., PowerOff | Freeze]) -> None:
+def test_it_is_undone_when_its_block_fails(make: Callable[..., PowerOff | Freeze]) -> None:
     lab = FakeLab()
     with pytest.raises(KeyboardInterrupt), make(node="lb-1").inject(lab):
         raise KeyboardInterrupt
@@ -41,23 +41,23 @@ def test_is_undone_when_what_it_was_for_fails(make: Callable[..., PowerOff | Fre
 
 
 @pytest.mark.parametrize("make", [PowerOff, Freeze])
-def test_a_fault_without_effect_is_no_fault(make: Callable[..., PowerOff | Freeze]) -> None:
+def test_an_injection_without_effect_fails(make: Callable[..., PowerOff | Freeze]) -> None:
     lab = FakeLab(defect=Defect.FAULT_WITHOUT_EFFECT)
     with pytest.raises(LabError, match="no effect"), make(node="lb-1").inject(lab):
-        pytest.fail("it was taken for injected")
+        pytest.fail("it counted as injected")
 
 
 @pytest.mark.parametrize("make", [PowerOff, Freeze])
-def test_a_machine_that_does_not_run_cannot_be_broken(make: Callable[..., PowerOff | Freeze]) -> None:
+def test_a_node_that_is_off_refuses_faults(make: Callable[..., PowerOff | Freeze]) -> None:
     lab = FakeLab()
     lab.node("lb-1").power_off()
     with pytest.raises(LabError, match="lb-1 is off"), make(node="lb-1").inject(lab):
-        pytest.fail("it was taken for injected")
-    assert lab.node("lb-1").power() is Power.OFF  # what it did not break it does not mend
+        pytest.fail("it counted as injected")
+    assert lab.node("lb-1").power() is Power.OFF  # it did not break it, so it does not mend it
 
 
 @pytest.mark.parametrize("make", [PowerOff, Freeze])
-def test_an_unknown_node_is_refused_with_the_nodes_there_are(make: Callable[..., PowerOff | Freeze]) -> None:
+def test_an_unknown_node_is_refused_with_a_list_of_nodes(make: Callable[..., PowerOff | Freeze]) -> None:
     lab = FakeLab()
     assert make(node="lb-1").available(lab) is None
     reason = make(node="lb-9").available(lab)
@@ -65,10 +65,10 @@ def test_an_unknown_node_is_refused_with_the_nodes_there_are(make: Callable[...,
     assert "lb-9" in reason
     assert "lb-1, lb-2" in reason
     with pytest.raises(LabError, match="lb-1, lb-2"), make(node="lb-9").inject(lab):
-        pytest.fail("it was taken for injected")
+        pytest.fail("it counted as injected")
 
 
-def test_settings_are_frozen_and_known() -> None:
+def test_settings_are_frozen_and_unknown_ones_refused() -> None:
     fault = PowerOff(node="lb-1")
     with pytest.raises(ValidationError):
         setattr(fault, "node", "lb-2")  # noqa: B010 - as a careless program would

@@ -12,23 +12,23 @@ RUNS = "812\n812 S\n813 S\n"
 
 
 class Machine(FakeNode):
-    """A node with one service, whose program says what a test wants."""
+    """A node with one service; a test sets the output of its program."""
 
-    said = RUNS
+    printed = RUNS
 
     def exec(self, *argv: str, timeout_s: float = 10.0) -> Output:
         super().exec(*argv, timeout_s=timeout_s)
-        return Output(0, self.said if argv[:2] == (PROGRAM, "processes") else "", "")
+        return Output(0, self.printed if argv[:2] == (PROGRAM, "processes") else "", "")
 
 
 @pytest.fixture
 def fake() -> FakeLab:
     lab = FakeLab()
-    lab.add(Machine(lab, "web-1", "web", says={"services": "nfsd apache"}))
+    lab.add(Machine(lab, "web-1", "web", supervised=("nfsd", "apache")))
     return lab
 
 
-def test_what_the_program_prints_is_read_without_the_dead() -> None:
+def test_the_list_of_processes_is_read_without_zombies() -> None:
     assert parse("") == Processes()
     assert parse(RUNS + "814 Z\n") == Processes(812, ((812, "S"), (813, "S")))
     assert parse(RUNS).numbers == {812, 813}
@@ -43,7 +43,7 @@ def test_what_the_program_prints_is_read_without_the_dead() -> None:
         (RestartLoop(node="web-1", service="apache", every_ms=250), "restart-loop", ("restart-loop", "apache", "0.25")),
     ],
 )
-def test_each_has_its_undo_and_is_done_again_after_a_reboot(
+def test_each_fault_has_an_undo_and_returns_after_a_reboot(
     fake: FakeLab, fault: Stop, verb: str, again: tuple[str, ...]
 ) -> None:
     (change,) = fault.changes(fake)
@@ -52,17 +52,17 @@ def test_each_has_its_undo_and_is_done_again_after_a_reboot(
     assert change.again == (Undo((PROGRAM, *again)),)
 
 
-def test_a_kill_is_not_done_again(fake: FakeLab) -> None:
+def test_a_kill_is_not_repeated_after_a_reboot(fake: FakeLab) -> None:
     (change,) = Kill(node="web-1", service="apache").changes(fake)
     assert change.undo == (Undo((PROGRAM, "undo-kill", "apache")),)
     assert change.again == ()
 
 
 @pytest.mark.parametrize("make", [Stop, Hang, Down, RestartLoop])
-def test_a_fault_without_effect_is_no_fault(fake: FakeLab, make: type[Stop], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_injection_without_effect_fails(fake: FakeLab, make: type[Stop], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "PROOF_WITHIN_S", 0.0)
     with pytest.raises(LabError, match="proof of process"), make(node="web-1", service="apache").inject(fake):
-        pytest.fail("it was taken for injected")
+        pytest.fail("it counted as injected")
     assert fake.leases() == []
 
 
@@ -70,20 +70,20 @@ def test_a_fault_without_effect_is_no_fault(fake: FakeLab, make: type[Stop], mon
     ("service", "why"),
     [
         ("agent", "control channel"),
-        ("mariadb", "web-1 has no service 'mariadb'; it has: apache, nfsd"),
-        ("nfsd", "no process to hit: its threads are the kernel's own"),
+        ("mariadb", "web-1 has no service 'mariadb'. Services: apache, nfsd."),
+        ("nfsd", "no process to hit: its threads belong to the kernel"),
     ],
 )
-def test_what_cannot_be_hit_says_why(fake: FakeLab, service: str, why: str) -> None:
+def test_a_refusal_gives_the_reason(fake: FakeLab, service: str, why: str) -> None:
     reason = Kill(node="web-1", service=service).available(fake)
     assert reason is not None
     assert why in reason
 
 
-def test_work_of_the_kernel_can_be_taken_down(fake: FakeLab) -> None:
+def test_a_service_of_the_kernel_can_be_taken_down(fake: FakeLab) -> None:
     assert Down(node="web-1", service="nfsd").available(fake) is None
 
 
-def test_a_service_is_a_name_and_no_script() -> None:
+def test_a_service_that_is_not_a_name_is_refused() -> None:
     with pytest.raises(ValidationError):
         Kill(node="web-1", service="apache; reboot")

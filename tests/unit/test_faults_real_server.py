@@ -19,7 +19,7 @@ from faults.real_server import (
     Stall,
     WrongContent,
     addresses,
-    collector,
+    observer_of,
 )
 from harness.fake import FakeLab
 from harness.records import Cable, LabError, Undo
@@ -83,20 +83,20 @@ def test_at_a_rate_the_first_error_is_proof() -> None:
     assert not Stall(node="web-1").proven(["", "silent"])
 
 
-def test_the_witness_is_another_running_node_and_rather_no_director(fake: FakeLab) -> None:
-    assert collector(fake, fake.node("web-1")).name == "web-2"
+def test_the_observer_is_another_running_node_preferably_a_real_server(fake: FakeLab) -> None:
+    assert observer_of(fake, fake.node("web-1")).name == "web-2"
     fake.node("web-2").power_off()
-    assert collector(fake, fake.node("web-1")).name == "lb-1"
+    assert observer_of(fake, fake.node("web-1")).name == "lb-1"
     fake.node("lb-1").power_off()
-    with pytest.raises(LabError, match="no other node on the lan"):
-        collector(fake, fake.node("web-1"))
+    with pytest.raises(LabError, match="no other node on the segment lan"):
+        observer_of(fake, fake.node("web-1"))
     assert addresses(fake, "web-1") == ("198.18.1.101", "198.18.1.201")
 
 
-def test_reasons(fake: FakeLab) -> None:
-    assert Stall(node="lb-1").available(fake) == "lb-1 is no real server, but a director"
+def test_a_refusal_gives_the_reason(fake: FakeLab) -> None:
+    assert Stall(node="lb-1").available(fake) == "lb-1 is not a real server: its role is director"
     reason = Redirect(node="web-1", to="lb-1").available(fake)
-    assert reason == "'lb-1' is no other real server; there are: web-2"
+    assert reason == "'lb-1' is not another real server. Other real servers: web-2."
 
 
 def test_the_impostor_picks_the_same_requests_for_the_same_seed_at_its_rate() -> None:

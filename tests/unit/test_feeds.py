@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
+import ast
+import io
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import loadtests
-from harness.protocols import Feed, Lab, Node, Stream
+from harness.protocols import Feed, Lab, LearningFeed, Node, PlannedFeed, Stream
 from harness.records import Cable, Cluster, Entry, LabError, Line, Power
-from harness.scenario import PhaseTable
+from harness.scenario import LoadTable, PhaseTable
 from loadtests import accesslog, probe
-from loadtests.feeds import entry, feeds
+from loadtests.feeds import CONNECTIONS, LOCUSTFILE, PROBE, entry, feeds, installed, program
+from loadtests.lib import addresses, arrivals
+from loadtests.lib.site import PLAYERS
+from tests.support.program import DEADLINE_S
+from topology.lab.restore import COINS_EACH
+from topology.model import ALLOWED
 
 FOLDER = Path(loadtests.__file__).parent
 GOOD = {"t": 12, "process": "user:0", "type": "ok", "f": "get", "value": {"vip": "203.0.113.101"}}
@@ -35,16 +44,26 @@ def test_a_line_becomes_an_op_at_its_own_time() -> None:
 
 
 @pytest.mark.parametrize("name", ["PLAYERS", "ARTICLES", "PAGE"])
-def test_the_site_and_its_people_agree_how_many_there_are(name: str) -> None:
-    """Each runs where it cannot import the others."""
-    said = {
-        (path.name, number)
+def test_the_site_and_its_users_agree_on_numbers(name: str) -> None:
+    """The site is PHP, and so has its own copy."""
+    found = {
+        (path.suffix, number)
         for folder in (FOLDER, FOLDER.parent / "topology" / "site")
         for path in (*folder.rglob("*.py"), *folder.rglob("*.php"))
         for number in re.findall(rf"^(?:const )?{name} = (\d+)", path.read_text("utf-8"), re.MULTILINE)
     }
-    assert len(said) >= 3
-    assert len({number for _, number in said}) == 1
+    assert {suffix for suffix, _ in found} == {".py", ".php"}
+    assert len({number for _, number in found}) == 1
+
+
+def test_the_database_starts_with_these_players_and_their_coins() -> None:
+    schema = (FOLDER.parent / "topology/images/db/schema.sql").read_text()
+    assert f"FROM seq_1_to_{PLAYERS};" in schema
+    assert re.search(rf"coins +INT NOT NULL DEFAULT {COINS_EACH},", schema)
+
+
+def test_load_may_be_sent_to_all_networks_that_a_topology_may_have() -> None:
+    assert {str(network) for network in addresses.LAB} == {*map(str, ALLOWED), "127.0.0.0/8"}
 
 
 @pytest.mark.parametrize("kind", ["invoke", "ok", "fail", "info"])
@@ -105,20 +124,25 @@ class NoStream:
 
 @dataclass
 class ClientNode:
-    """Notes what is put and started on it."""
+    """Notes the files that are put on it, and the commands that are started beside them."""
 
     name: str = "client"
     now: Power = Power.RUNNING
-    done: list[tuple[str, ...]] = field(default_factory=list)
+    started: list[tuple[str, ...]] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
+    """Of the last archive."""
+    puts: int = 0
     stream_of: NoStream = field(default_factory=NoStream)
 
     def put(self, path: str, content: bytes) -> None:
-        self.files[path] = content
-        self.done.append(("put", path))
+        self.puts += 1
+        self.archive, self.content = path, content
+        with tarfile.open(fileobj=io.BytesIO(content)) as tar:
+            self.files = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
 
     def stream(self, *argv: str) -> Stream:
-        self.done.append(argv)
+        assert argv[4:6] == (self.archive, self.archive.removesuffix(".tar"))
+        self.started.append(argv[6:])
         return self.stream_of
 
     def power(self) -> Power:
@@ -127,7 +151,7 @@ class ClientNode:
 
 @dataclass
 class ClientLab:
-    """A lab of clients, as far as the feeds look at it."""
+    """A lab of clients, with all that the feeds use."""
 
     clients: list[ClientNode]
     cluster: Cluster = field(
@@ -149,41 +173,28 @@ class ClientLab:
         return cast(list[Node], self.clients if role == "client" else [])
 
 
-@dataclass(frozen=True)
-class Load:
-    persona: str = "visitors"
-    log: str | None = None
-    speed: float = 1
-    mix: Mapping[Any, int] = field(default_factory=dict)
-    users: int = 10
-    spawn_per_s: float = 2.5
-    client: str = "browser"
-    workers: int = 0
-    think_ms: int = 70
-    connections: int = 0
-    arrivals: str = "closed"
-    phases: tuple[PhaseTable, ...] = ()
+def a_load(**settings: Any) -> LoadTable:
+    return LoadTable(**{"spawn_per_s": 2.5, "think_ms": 70, **settings})
 
 
-def made(node: ClientNode, load: Load | None = None) -> list[Feed]:
-    return feeds(cast(Lab, ClientLab([node])), load)
+def made(node: ClientNode, load: LoadTable | None = None) -> list[Feed]:
+    found = feeds(cast(Lab, ClientLab([node])), load)
+    return [*found.during, *found.writers]
 
 
 def test_without_load_there_is_only_the_probe() -> None:
     assert [feed.name for feed in made(ClientNode())] == ["probe"]
-    assert [feed.name for feed in made(ClientNode(), Load())] == ["probe", "load"]
+    assert [feed.name for feed in made(ClientNode(), a_load())] == ["probe", "load"]
 
 
-def test_open_arrivals_are_planned_before_anything_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_arrivals_are_planned_before_anything_is_asked() -> None:
     node, phases = ClientNode(), (PhaseTable(per_s=0, to_per_s=50, for_s=10), PhaseTable(per_s=50))
-    made(node, Load(arrivals="poisson", phases=phases))[1].open()
-    argv = node.done[-1]
+    made(node, a_load(arrivals="poisson", phases=phases))[1].open()
+    argv = node.started[-1]
     (plan,) = (word.partition("=")[2] for word in argv if word.startswith("MONKEYWRENCH_ARRIVALS="))
     assert json.loads(plan) == {"kind": "poisson", "seed": 1, "phases": [[10, 0, 50], [1e9, 50, 50]]}
     assert not any(word.startswith("MONKEYWRENCH_THINK_MS") for word in argv)
-    monkeypatch.syspath_prepend(str(FOLDER / "lib"))
-    assert node.files["/opt/monkeywrench/lib/arrivals.py"] == (FOLDER / "lib" / "arrivals.py").read_bytes()
-    assert next(importlib.import_module("arrivals").read(plan)) > 0
+    assert next(arrivals.read(plan)) > 0
 
 
 LOG = """\
@@ -200,33 +211,33 @@ half a line [23/Nov
 
 def test_a_log_is_played_at_its_times_in_order_and_what_cannot_be_is_counted() -> None:
     replay = accesslog.read(LOG.splitlines())
-    assert replay.asks == ((0.5, "/"), (1.25, "/news.html"), (1.75, "/rules.html?all=1"), (5.5, "/style.css"))
+    assert replay.requests == ((0.5, "/"), (1.25, "/news.html"), (1.75, "/rules.html?all=1"), (5.5, "/style.css"))
     assert (replay.broken, replay.skipped) == (2, 1)
-    assert accesslog.read(LOG.splitlines(), speed=2).asks[-1] == (2.75, "/style.css")
+    assert accesslog.read(LOG.splitlines(), speed=2).requests[-1] == (2.75, "/style.css")
 
 
 @given(st.text())
 def test_no_line_of_a_log_is_fatal(text: str) -> None:
-    assert accesslog.read([text]).asks == ()
+    assert accesslog.read([text]).requests == ()
 
 
-def test_what_a_log_asks_for_is_put_on_the_client(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_requests_of_a_log_are_put_on_the_client(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     log = tmp_path / "access.log"
     log.write_text(LOG)
     node = ClientNode()
-    made(node, Load(persona="log", log=str(log)))[1].open()
-    assert json.loads(node.files["/opt/monkeywrench/replay.json"])[0] == [0.5, "/"]
-    assert "MONKEYWRENCH_REPLAY=/opt/monkeywrench/replay.json" in node.done[-1]
-    assert node.done[-1][-1] == "Replayer"
-    assert "4 requests; 2 lines are broken, 1 are no GET" in caplog.text
+    made(node, a_load(persona="log", log=str(log)))[1].open()
+    assert json.loads(node.files["replay.json"])[0] == [0.5, "/"]
+    assert "MONKEYWRENCH_REPLAY=replay.json" in node.started[-1]
+    assert node.started[-1][-1] == "Replayer"
+    assert "4 requests; left out: 2 unreadable lines, 1 other than GET" in caplog.text
 
 
-def test_a_log_without_anything_to_ask_for_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="cannot be read"):
-        made(ClientNode(), Load(persona="log", log=str(tmp_path / "none")))
+def test_a_log_without_requests_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="cannot read the access log"):
+        made(ClientNode(), a_load(persona="log", log=str(tmp_path / "none")))
     (tmp_path / "posts").write_text(LOG.splitlines()[3])
-    with pytest.raises(LabError, match=r"nothing in .* can be played: 0 lines are broken, 1 are no GET"):
-        made(ClientNode(), Load(persona="log", log=str(tmp_path / "posts")))
+    with pytest.raises(LabError, match=r"has no request to replay: 0 unreadable lines, 1 other than GET"):
+        made(ClientNode(), a_load(persona="log", log=str(tmp_path / "posts")))
 
 
 def test_the_probe_is_put_on_the_node_and_then_started_with_what_it_understands(
@@ -234,12 +245,11 @@ def test_the_probe_is_put_on_the_node_and_then_started_with_what_it_understands(
 ) -> None:
     node = ClientNode()
     [feed] = made(node)
-    assert node.done == []
+    assert (node.puts, node.started) == (0, [])
     assert feed.open() is node.stream_of
-    put, (python, program, *argv) = node.done
+    [(python, path, *argv)] = node.started
     assert python == "/usr/bin/python3"
-    assert put == ("put", program)
-    assert node.files[program] == (FOLDER / "probe.py").read_bytes()
+    assert node.files[path] == (FOLDER / "probe.py").read_bytes()
     seen: list[tuple[list[str], probe.Settings]] = []
 
     async def note(vips: list[str], settings: probe.Settings) -> None:
@@ -257,36 +267,71 @@ def test_the_probe_is_put_on_the_node_and_then_started_with_what_it_understands(
 
 def test_the_load_is_locust_in_the_clients_own_environment() -> None:
     node = ClientNode()
-    feed = made(node, Load())[1]
+    feed = made(node, a_load())[1]
     assert feed.open() is node.stream_of
-    put, _, argv = node.done
+    [argv] = node.started
     text = " ".join(argv)
     assert argv[0] == "env"
     assert argv.index("MONKEYWRENCH_OPS=/dev/stdout") < argv.index("/opt/venv/bin/locust")
     assert "MONKEYWRENCH_RESOLVER=203.0.113.54" in argv
     assert "MONKEYWRENCH_THINK_MS=70" in argv
-    assert f"--locustfile {put[1]}" in text
+    assert "--locustfile loadtests/locustfile.py" in text
     assert "--headless" in argv
     assert "--host http://www.shop.test" in text
     assert "--users 10 --spawn-rate 2.5" in text
     assert "--exit-code-on-error 0" in text
-    # The file has other people too, and all of them would come if none were named.
+    # Without a class, Locust would start all of them.
     assert argv[-1] == "Visitor"
     assert "\nclass Visitor(" in (FOLDER / "locustfile.py").read_text(encoding="utf-8")
-    assert node.files[put[1]] == (FOLDER / "locustfile.py").read_bytes()
+    assert node.files["loadtests/locustfile.py"] == (FOLDER / "locustfile.py").read_bytes()
 
 
 def test_a_mix_reaches_every_locust_and_without_one_it_is_the_usual() -> None:
     node = ClientNode()
     mix = {"page": 8, "score-read": 2}
-    _, master, worker = made(node, Load(persona="players", mix=mix, workers=1))
+    _, master, worker = made(node, a_load(persona="players", mix=mix, workers=1))
     for feed in (master, worker):
         feed.open()
-        (said,) = (word.partition("=")[2] for word in node.done[-1] if word.startswith("MONKEYWRENCH_MIX="))
-        assert json.loads(said) == mix
-        assert node.done[-1][-1] == "Player"
-    made(node, Load(persona="players"))[1].open()
-    assert not any(word.startswith("MONKEYWRENCH_MIX") for word in node.done[-1])
+        (sent,) = (word.partition("=")[2] for word in node.started[-1] if word.startswith("MONKEYWRENCH_MIX="))
+        assert json.loads(sent) == mix
+        assert node.started[-1][-1] == "Player"
+    made(node, a_load(persona="players"))[1].open()
+    assert not any(word.startswith("MONKEYWRENCH_MIX") for word in node.started[-1])
+
+
+def test_a_load_that_writes_is_read_before_and_after() -> None:
+    node = ClientNode()
+    found = feeds(cast(Lab, ClientLab([node])), a_load(persona="uploaders"))
+    assert [
+        [feed.name for feed in feeds_then] for feeds_then in (found.before, found.during, found.writers, found.after)
+    ] == [
+        ["first"],
+        ["probe"],
+        ["load"],
+        ["final"],
+    ]
+    (first,), (final,) = found.before, found.after
+    assert isinstance(final, LearningFeed)
+    for kind, name in (("invoke", "b"), ("ok", "b"), ("invoke", "a"), ("info", "c")):
+        final.learn(Entry(0, "user:0", kind, "upload", {"name": name}))
+    read = {}
+    for feed in (first, final):
+        feed.open()
+        read[feed.name] = json.loads(node.files[f"{feed.name}.json"])
+    assert read["first"] == {"pages": [], "players": 200, "uploads": [], "articles": 0}
+    assert read["final"] == {"pages": ["ledger", "transfers"], "players": 200, "uploads": ["a", "b"], "articles": 12}
+    assert node.started[-1][-1] == "Reader"
+    assert "MONKEYWRENCH_PROCESS=final" in node.started[-1]
+
+
+def test_only_a_load_with_planned_requests_reports_its_end() -> None:
+    node, over = ClientNode(), Entry(0, "plan", "info", "plan", {"phase": "over"})
+    planned = a_load(arrivals="constant", phases=(PhaseTable(per_s=5, for_s=1),), workers=2)
+    found = [feed for feed in made(node, planned) if isinstance(feed, PlannedFeed)]
+    assert [feed.name for feed in found] == ["load:0", "load:1"]
+    assert found[0].over(over)
+    assert not found[0].over(replace(over, value={"phase": "begin"}))
+    assert not any(isinstance(feed, PlannedFeed) for feed in made(node, a_load()))
 
 
 def test_workers_are_a_feed_each_on_the_clients_in_turn() -> None:
@@ -294,15 +339,15 @@ def test_workers_are_a_feed_each_on_the_clients_in_turn() -> None:
     addresses = {"two": "203.0.113.11", "one": "203.0.113.10"}
     cables = [Cable(f"{name}.eth0", name, "eth0", "internet", (ip,), "") for name, ip in addresses.items()]
     lab = ClientLab([one, two], cables=cables)
-    _, master, *workers = feeds(cast(Lab, lab), Load(workers=3))
+    _, master, *workers = feeds(cast(Lab, lab), a_load(workers=3)).during
     assert [feed.name for feed in (master, *workers)] == ["load", "load:0", "load:1", "load:2"]
     for feed in (master, *workers):
         feed.open()
-    argv = " ".join(one.done[2])
+    argv = " ".join(one.started[0])
     assert "--master --master-bind-host 203.0.113.10 --expect-workers 3" in argv
     assert "--users 10 --spawn-rate 2.5" in argv
-    assert [sum("--worker" in done for done in node.done) for node in (one, two)] == [2, 1]
-    (started,) = [done for done in two.done if "--worker" in done]
+    assert [sum("--worker" in argv for argv in node.started) for node in (one, two)] == [2, 1]
+    (started,) = [argv for argv in two.started if "--worker" in argv]
     assert "MONKEYWRENCH_PROCESS=user:1" in started
     assert "MONKEYWRENCH_SHARE=1/3" in started
     assert "--master-host 203.0.113.10" in " ".join(started)
@@ -311,11 +356,11 @@ def test_workers_are_a_feed_each_on_the_clients_in_turn() -> None:
 
 def test_workers_beside_their_master_stay_on_loopback() -> None:
     node = ClientNode()
-    _, master, worker = made(node, Load(workers=1))
+    _, master, worker = made(node, a_load(workers=1))
     master.open()
     worker.open()
-    assert "--master-bind-host 127.0.0.1" in " ".join(node.done[2])
-    assert "--master-host 127.0.0.1" in " ".join(node.done[-1])
+    assert "--master-bind-host 127.0.0.1" in " ".join(node.started[0])
+    assert "--master-host 127.0.0.1" in " ".join(node.started[-1])
 
 
 def test_opening_again_puts_the_files_again() -> None:
@@ -324,7 +369,7 @@ def test_opening_again_puts_the_files_again() -> None:
     feed.open()
     node.files.clear()
     feed.open()
-    assert len(node.files) == 1
+    assert PROBE in node.files
 
 
 @pytest.mark.parametrize("power", list(Power))
@@ -333,7 +378,7 @@ def test_a_feed_is_ready_when_its_node_runs(power: Power) -> None:
 
 
 def test_broken_lines_carry_the_feeds_name() -> None:
-    for feed in made(ClientNode(), Load()):
+    for feed in made(ClientNode(), a_load()):
         [op] = feed.entries(Line(5, "oops"))
         assert (op.process, op.type) == (feed.name, "info")
         [op] = feed.entries(line(GOOD))
@@ -345,9 +390,42 @@ def test_a_lab_without_a_client_is_refused() -> None:
         feeds(cast(Lab, ClientLab([])), None)
 
 
-def test_the_programs_stand_alone() -> None:
-    for name in ("probe.py", "locustfile.py"):
-        text = (FOLDER / name).read_text(encoding="utf-8")
-        assert not any(
-            f"{word} {package}" in text for word in ("import", "from") for package in ("harness", "loadtests")
-        )
+def imported(path: str) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse((FOLDER.parent / path).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+    return {name for name in names if name.partition(".")[0] in {"harness", "topology", "faults", "loadtests"}}
+
+
+def test_the_programs_of_the_client_import_nothing_but_their_library() -> None:
+    shipped = {path for name in (PROBE, CONNECTIONS, LOCUSTFILE) for path in program(name)}
+    assert shipped > {PROBE, CONNECTIONS, LOCUSTFILE}
+    assert {name for path in shipped for name in imported(path) if not name.startswith("loadtests.lib")} == set()
+
+
+@pytest.mark.parametrize(
+    ("path", "argv", "prints"),
+    [
+        (PROBE, (sys.executable, PROBE, "--help"), "--every-ms"),
+        (CONNECTIONS, (sys.executable, CONNECTIONS, "--help"), "--each"),
+        pytest.param(
+            LOCUSTFILE,
+            (f"{sysconfig.get_path('scripts')}/locust", "-f", LOCUSTFILE, "--list"),
+            "Administrator",
+            marks=pytest.mark.locust,
+        ),
+    ],
+)
+def test_a_program_has_all_it_needs_where_it_is_unpacked(
+    tmp_path: Path, path: str, argv: tuple[str, ...], prints: str
+) -> None:
+    node = ClientNode()
+    command = installed(cast(Node, node), "feed", program(path), *argv)
+    (tmp_path / "feed.tar").write_bytes(node.content)
+    here = [word.replace("/opt/monkeywrench", str(tmp_path)) for word in command]
+    done = subprocess.run(here, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+    assert done.returncode == 0, done.stderr
+    assert prints in done.stdout

@@ -10,7 +10,7 @@ import pytest
 import topology
 
 sys.path.append(str(Path(topology.__file__).parent / "images" / "switch" / "heartbeat"))  # as in the switch
-from decide import MS, OVERTAKEN_WITHIN_MS, Choice, Decider, Heard, Told, Verb, draw
+from decide import MS, OVERTAKEN_WITHIN_MS, Choice, Decider, Heard, LogLine, Verb, draw
 
 ALL = Choice("lb-1", "lan")
 SECOND = 1000 * MS
@@ -19,11 +19,11 @@ DRAWN = 0.0580927441
 
 
 class Cable:
-    """What arrives, and what is told."""
+    """The messages that arrive, and the log."""
 
     def __init__(self, verb: Verb, choice: Choice = ALL) -> None:
         self.arrived: list[bytes] = []
-        self.told: list[Told] = []
+        self.told: list[LogLine] = []
         self.decider = Decider(choice, verb, self.arrived.append, lambda frame: b"bad " + frame, self.told.append)
 
     def carry(self, *numbers: int, at_s: float = 0, kind: str = "status") -> list[bytes]:

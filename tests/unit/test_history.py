@@ -11,13 +11,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.history import History, HistoryError, Op, Recorder, load
 from harness.history.ops import TYPES
 from harness.records import Cluster, Entry
 from tests.support import histories as h
+from tests.support.examples import examples
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False, allow_infinity=False),
@@ -38,7 +39,7 @@ def entry(ms: float, process: str = "run", f: str = "step") -> Entry:
     return Entry(h.ORIGIN_NS + round(ms * h.MS), process, "info", f)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(entries=st.lists(ENTRIES, max_size=6))
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, entries: list[Entry]) -> None:
     path = tmp_path_factory.mktemp("run") / "history.jsonl"
@@ -144,14 +145,17 @@ GOOD = '{"index":%d,"time":1,"process":"p","type":"info","f":"x","value":null}'
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"index":1,"ti', "no JSON"),
-        ("", "no JSON"),
-        ("[]", "no JSON object"),
+        ('{"index":1,"ti', "is not JSON"),
+        ("", "is not JSON"),
+        ("[]", "is not an op: expected 'object', got 'array'"),
+        ('["\\udce9"]', "is not an op: expected 'object', got 'array'"),
         (GOOD.replace('"time":1', '"time":"1"') % 1, "'time'"),
         (GOOD.replace('"time":1', '"time":true') % 1, "'time'"),
         (GOOD.replace('"info"', '"perhaps"') % 1, "'type'"),
-        (GOOD.replace('"f":"x",', "") % 1, "'f'"),
-        (GOOD.replace('"value"', '"valeu"') % 1, "valeu"),
+        (GOOD.replace('"f":"x",', "") % 1, "missing required field 'f'"),
+        (GOOD.replace('"value"', '"valeu"') % 1, "unknown field 'valeu'"),
+        (GOOD.replace('"x"', "7") % 1, "its 'f' is wrong .expected 'str', got 'int'"),
+        (GOOD.replace('"x","value":null', '"x","value":"\\udce9","error":7') % 1, "its 'error' is wrong"),
         (GOOD % 2, "lines are missing"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from topology.lab import image
-from topology.lab.node import telling
+from topology.lab.node import without_stack_traces
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ Call Trace:
  [<6003209e>] ? _printk+0x0/0x45
 The end.
 """
-    assert telling(console) == [
+    assert without_stack_traces(console) == [
         "Kernel panic - not syncing: Requested init /sbin/runit failed (error -13).",
         "The end.",
     ]

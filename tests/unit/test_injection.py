@@ -2,80 +2,91 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
 import pytest
 
 from faults import FAULTS
-from harness import injection
+from harness import catalogue, injection
 from harness.fake import Defect, FakeLab
-from harness.records import LabError, Power
+from harness.protocols import Fault, Lab
+from harness.records import LabError, Power, Proof
 from harness.scenario import ScenarioError
 
 
-def test_a_fault_is_made_of_words() -> None:
-    fault = injection.make("node.slow", ["node=web-1", "share=0.5"], FAULTS)
-    assert fault == FAULTS["node.slow"](node="web-1", share=0.5)
-
-
-@pytest.mark.parametrize(
-    ("name", "words", "expected"),
-    [
-        ("node.pwer-off", ["node=lb-1"], "there is no fault node.pwer-off (did you mean node.power-off?"),
-        ("node.slow", ["web-1"], "node.slow: 'web-1' is no setting: settings are key=value"),
-        ("node.slow", ["nod=web-1"], "node.slow: nod: there is no such key (did you mean node?"),
-        ("node.slow", ["node=web-1", "share=7"], "node.slow: share: input should be less than or equal to 0.5"),
-        ("node.slow", [], "node.slow: node: is required, and missing"),
-    ],
-)
-def test_words_that_make_no_fault_are_refused(name: str, words: list[str], expected: str) -> None:
-    with pytest.raises(ScenarioError) as caught:
-        injection.make(name, words, FAULTS)
-    assert str(caught.value).startswith(expected)
+def freeze() -> Fault:
+    return catalogue.make("node.freeze", {"node": "lb-1"}, FAULTS)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("500ms", 0.5), ("10s", 10.0), ("2m", 120.0), ("7", 7.0)])
-def test_times(text: str, seconds: float) -> None:
+def test_durations(text: str, seconds: float) -> None:
     assert injection.duration_s(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "ten", "5h", "-1s"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ScenarioError, match="is no time"):
+def test_an_invalid_duration_is_refused(text: str) -> None:
+    with pytest.raises(ScenarioError) as caught:
         injection.duration_s(text)
+    assert str(caught.value) == f"invalid duration {text!r} for --for (examples: 500ms, 10s, 2m)"
 
 
-def test_it_is_held_undone_and_compared() -> None:
-    lab, said = FakeLab(), list[str]()
-    done = injection.carry_out(injection.make("node.freeze", ["node=lb-1"], FAULTS), lab, 3.0, said.append, lab.clock)
+def test_a_fault_is_held_undone_and_the_lab_compared() -> None:
+    lab, reported = FakeLab(), list[str]()
+    done = injection.carry_out(freeze(), lab, 3.0, reported.append)
     assert lab.node("lb-1").power() is Power.RUNNING
     assert done.held_ms == 3000
     assert done.left == ()
-    assert "takes no command" in done.seen
-    assert said[-1] == "all is as it was"
+    assert done.seen
+    assert reported == [
+        "recording the state of the lab",
+        f"injected: {done.seen}",
+        "undone; comparing the lab with its state before",
+        "the lab is as it was before",
+    ]
 
 
-def test_what_is_left_is_told() -> None:
-    lab = FakeLab()
+def test_differences_that_remain_are_reported() -> None:
+    lab, reported = FakeLab(), list[str]()
     other = lab.node("web-1").lease("node.slow", "processor", ())
-    done = injection.carry_out(
-        injection.make("node.freeze", ["node=lb-1"], FAULTS), lab, 1.0, lambda _: None, lab.clock
-    )
-    assert done.left == ("web-1: node.slow is held: ",)
+    done = injection.carry_out(freeze(), lab, 1.0, reported.append)
+    assert [line.split(":")[0] for line in done.left] == ["web-1"]
+    assert reported[-1] == "differences remain"
     other.release()
+
+
+class Interrupted:
+    """A freeze during which somebody presses Ctrl-C."""
+
+    name = "node.freeze"
+
+    @contextmanager
+    def inject(self, lab: Lab) -> Iterator[Proof]:
+        with freeze().inject(lab) as proof:
+            signal.raise_signal(signal.SIGINT)
+            yield proof
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as a terminal has it. A shell starts what it puts into the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_fault_is_undone_when_its_injection_was_interrupted() -> None:
+    lab, reported = FakeLab(), list[str]()
+    with pytest.raises(KeyboardInterrupt):
+        injection.carry_out(cast(Fault, Interrupted()), lab, 1.0, reported.append)
+    assert lab.node("lb-1").power() is Power.RUNNING
+    assert reported[-1] == "undone; comparing the lab with its state before"
 
 
 def test_a_fault_without_effect_is_an_error() -> None:
     lab = FakeLab(defect=Defect.FAULT_WITHOUT_EFFECT)
     with pytest.raises(LabError, match="no effect"):
-        injection.carry_out(injection.make("node.freeze", ["node=lb-1"], FAULTS), lab, 1.0, lambda _: None, lab.clock)
-
-
-def test_the_catalogue_says_what_a_person_needs() -> None:
-    about = {each.name: each for each in injection.catalogue(FAULTS)}
-    assert set(about) == set(FAULTS)
-    for each in about.values():
-        assert len(each.summary) > 8
-        assert all(setting.meaning for setting in each.settings), each.name
-    assert [each.name for each in injection.catalogue(FAULTS, "node.slow")] == ["node.slow"]
-    assert len(injection.catalogue(FAULTS, "node")) > 10
-    with pytest.raises(ScenarioError, match="there is no fault or family nod"):
-        injection.catalogue(FAULTS, "nod")
+        injection.carry_out(freeze(), lab, 1.0, lambda _: None)

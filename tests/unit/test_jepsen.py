@@ -16,7 +16,7 @@ from harness.history.jepsen import MODELS, export
 from tests.support import games
 from tests.support import histories as h
 from tests.support.histories import PowerCut
-from tests.unit.test_stored import make_run
+from tests.support.stored import make_run
 
 
 def player(at: float, f: str, kind: str, process: str = "user:0", **value: Any) -> Op:
@@ -42,7 +42,7 @@ def test_clients_are_integers_and_the_rest_is_the_nemesis() -> None:
     assert processes(history) == ["nemesis", 0, 1, "nemesis", 1, 0, 1]
 
 
-def test_a_client_of_which_nobody_knows_is_another_one_afterwards() -> None:
+def test_a_client_whose_result_is_unknown_is_another_one_afterwards() -> None:
     kinds = ["invoke", "info", "invoke", "ok", "invoke", "invoke", "ok"]
     history = h.of([player(at, "get", kind) for at, kind in enumerate(kinds)])
     assert processes(history) == [0, 0, 1, 1, 1, 2, 2]
@@ -88,8 +88,8 @@ def test_profiles_are_registers_in_the_words_of_elle() -> None:
             player(9, "profile-read", "ok", "user:1", player=1, motto="from nowhere"),
         ]
     )
-    told = [(op["process"], op["type"], op["f"], op["value"]) for op in export(history, "profiles")]
-    assert told == [
+    exported = [(op["process"], op["type"], op["f"], op["value"]) for op in export(history, "profiles")]
+    assert exported == [
         (0, "invoke", "txn", [["r", 1, None]]),
         (0, "ok", "txn", [["r", 1, None]]),
         (0, "invoke", "txn", [["w", 1, "a"]]),
@@ -112,9 +112,9 @@ def test_coins_are_a_bank_in_the_words_of_jepsen(tmp_path: Path) -> None:
         ]
     )
     run = make_run(tmp_path / "run", history)
-    done = CliRunner().invoke(main, ["history", str(run), "--format", "jepsen", "--of", "coins"])
-    told = json.loads(done.stdout)
-    assert [(op["f"], op["value"]) for op in told] == [
+    done = CliRunner().invoke(main, ["history", str(run), "--of", "coins"])
+    exported = json.loads(done.stdout)
+    assert [(op["f"], op["value"]) for op in exported] == [
         ("transfer", {"from": 1, "to": 2, "amount": 5}),
         ("transfer", {"from": 1, "to": 2, "amount": 5}),
         ("read", None),

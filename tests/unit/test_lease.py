@@ -1,4 +1,4 @@
-"""A node's leases: what was done undoes itself, once, whatever the machine is doing meanwhile."""
+"""Leases of a node: each fault is undone once, whatever happens to the machine meanwhile."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MACHINE = Path(topology.__file__).parent / "images" / "node" / "machine"
 
 @pytest.fixture
 def lease(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module as it runs in a node."""
+    """The module, imported as a node imports it."""
     monkeypatch.syspath_prepend(str(MACHINE))
-    import lease  # noqa: PLC0415 - it is no part of the package
+    import lease  # noqa: PLC0415 - it is not part of the package
 
     yield lease
     sys.modules.pop("lease")
@@ -29,7 +29,7 @@ class Machine:
 
 
 class Chassis:
-    """A chassis whose commands end when the test says so."""
+    """A chassis that notes its commands; the test ends them."""
 
     def __init__(self, lease: Any) -> None:
         self.machine = Machine()
@@ -42,7 +42,7 @@ class Chassis:
         self.commands.append((steps, where, argv))
 
     def ends(self, **message: Any) -> None:
-        """The command that runs ends."""
+        """End the oldest command with this message."""
         steps, _, _ = self.commands.pop(0)
         steps.send(message)
 
@@ -72,7 +72,7 @@ def chassis(lease: Any) -> Chassis:
 
 @pytest.fixture
 def time(lease: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Lets time pass."""
+    """A virtual clock: a function that lets seconds pass."""
     now = [100.0]
     monkeypatch.setattr(lease.time, "monotonic", lambda: now[0])
 
@@ -91,7 +91,9 @@ def request(name: str = "one", claim: str = "power", undo: Any = (), again: Any 
     return {"name": name, "fault": "f", "claim": claim, "ttl_ms": 10_000, "undo": steps, "again": list(again)}
 
 
-def test_what_is_not_renewed_is_undone(chassis: Chassis, time: Callable[[float], None]) -> None:
+def test_a_lease_that_is_not_renewed_expires_and_its_fault_is_undone(
+    chassis: Chassis, time: Callable[[float], None]
+) -> None:
     assert chassis.leases.arm(request()) == ""
     time(9.9)
     chassis.leases.tick()
@@ -105,15 +107,15 @@ def test_what_is_not_renewed_is_undone(chassis: Chassis, time: Callable[[float],
     assert [argv for _, _, argv in chassis.commands] == [["undo", "one"]]
     time(5)
     chassis.leases.tick()
-    assert len(chassis.commands) == 1  # it runs already
+    assert len(chassis.commands) == 1  # the undo is already running
     chassis.ends(done=0)
     assert chassis.leases.held == {}
     client = Client()
     chassis.leases.release(client, {"id": 1, "name": "one"})
-    assert client.got == [{"id": 1, "error": "it was undone already: it ran out before"}]
+    assert client.got == [{"id": 1, "error": "already undone: the lease expired"}]
 
 
-def test_a_release_undoes_and_answers_when_that_is_done(chassis: Chassis) -> None:
+def test_a_release_is_answered_when_the_undo_is_done(chassis: Chassis) -> None:
     client = Client()
     chassis.leases.arm(request(undo=[on_machine("a"), {"where": "chassis", "argv": ["b", "{now}"]}]))
     chassis.leases.release(client, {"id": 7, "name": "one"})
@@ -126,13 +128,13 @@ def test_a_release_undoes_and_answers_when_that_is_done(chassis: Chassis) -> Non
     assert client.got == [{"id": 7, "done": 0}]
 
 
-def test_a_claim_is_held_by_one_only(chassis: Chassis) -> None:
+def test_a_claim_has_one_lease_at_a_time(chassis: Chassis) -> None:
     assert chassis.leases.arm(request()) == ""
-    assert chassis.leases.arm(request("two")) == "power is taken by f, which is still in"
+    assert chassis.leases.arm(request("two")) == "power is taken by f, which is still active"
     assert chassis.leases.arm(request("two", claim="clock")) == ""
 
 
-def test_steps_on_the_machine_wait_until_it_runs_and_begin_anew_when_it_falls(chassis: Chassis) -> None:
+def test_an_undo_waits_for_a_running_machine_and_starts_again_after_a_crash(chassis: Chassis) -> None:
     chassis.leases.arm(request())
     chassis.become("off")
     client = Client()
@@ -149,8 +151,8 @@ def test_steps_on_the_machine_wait_until_it_runs_and_begin_anew_when_it_falls(ch
     assert client.got == [{"id": 1, "done": 0}]
 
 
-def test_a_step_that_changes_the_machine_is_done_once(chassis: Chassis) -> None:
-    """It is told of the change in its own middle."""
+def test_an_undo_that_changes_the_machines_state_runs_once(chassis: Chassis) -> None:
+    """The state changes while the undo is running."""
     chassis.machine.state = "frozen"
     client = Client()
     chassis.leases.arm(request(undo=[{"where": "power", "argv": ["thaw"]}]))
@@ -159,11 +161,11 @@ def test_a_step_that_changes_the_machine_is_done_once(chassis: Chassis) -> None:
     assert client.got == [{"id": 1, "done": 0}]
 
 
-def test_what_a_reboot_wipes_is_done_again_while_it_is_held(chassis: Chassis) -> None:
+def test_a_held_fault_is_applied_again_after_a_reboot(chassis: Chassis) -> None:
     chassis.leases.arm(request(again=[on_machine("again")]))
     chassis.become("frozen")
     chassis.become("running")
-    assert chassis.commands == []  # it was not booted
+    assert chassis.commands == []  # a freeze is not a reboot
     chassis.become("off")
     chassis.become("booting")
     chassis.become("running")
@@ -172,7 +174,7 @@ def test_what_a_reboot_wipes_is_done_again_while_it_is_held(chassis: Chassis) ->
     assert chassis.leases.facts()[0]["state"] == "held"
 
 
-def test_an_undo_waits_for_what_is_being_done_again(chassis: Chassis) -> None:
+def test_an_undo_waits_until_the_fault_is_applied_again(chassis: Chassis) -> None:
     client = Client()
     chassis.leases.arm(request(again=[on_machine("again")]))
     chassis.become("off")
@@ -185,7 +187,7 @@ def test_an_undo_waits_for_what_is_being_done_again(chassis: Chassis) -> None:
     assert client.got == [{"id": 1, "done": 0}]
 
 
-def test_an_undo_that_fails_is_tried_again_and_then_sticks(
+def test_an_undo_that_keeps_failing_leaves_the_lease_stuck(
     lease: Any, chassis: Chassis, time: Callable[[float], None]
 ) -> None:
     client = Client()
@@ -199,12 +201,12 @@ def test_an_undo_that_fails_is_tried_again_and_then_sticks(
     assert chassis.commands == []
     assert "could not be undone: `undo one` failed: no" in client.got[0]["error"]
     assert chassis.leases.facts()[0]["state"] == "stuck"
-    chassis.leases.release(client, {"id": 2, "name": "one"})  # somebody heals: it is tried again
+    chassis.leases.release(client, {"id": 2, "name": "one"})  # a second release tries again
     chassis.ends(done=0)
     assert client.got[1:] == [{"id": 2, "done": 0}]
 
 
-def test_a_harness_that_is_gone_is_not_answered(chassis: Chassis) -> None:
+def test_a_harness_that_disconnected_gets_no_answer(chassis: Chassis) -> None:
     client = Client()
     chassis.leases.arm(request())
     chassis.leases.release(client, {"id": 1, "name": "one"})

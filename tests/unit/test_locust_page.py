@@ -3,43 +3,37 @@
 from __future__ import annotations
 
 import json
-import signal
-import socket
-import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Any
 
-from harness.wait import NotYet, until
-from tests.unit.test_load import dns, locust, site
+import pytest
 
+from harness.wait import NotYet
+from tests.support.locust import dns, fetch, free_port, locust, own_address, site
+from tests.support.program import Op
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-def fetch(url: str, **form: object) -> str:
-    data = urllib.parse.urlencode(form).encode() if form else None
-    try:
-        with urllib.request.urlopen(url, data, timeout=5) as answer:
-            return str(answer.read().decode())
-    except OSError as error:
-        raise NotYet(str(error)) from error
+pytestmark = pytest.mark.locust
 
 
 def test_people_are_chosen_and_watched_on_the_page(tmp_path: Path) -> None:
-    port = free_port()
+    host, port = own_address(), free_port()
+
+    def ops() -> list[Op]:
+        return [
+            json.loads(line) for line in (tmp_path / "ops").read_text().splitlines(keepends=True) if line[-1:] == "\n"
+        ]
+
     with site() as served, dns(tmp_path) as server:
-        web = f"--web-host 127.0.0.1 --web-port {port} --class-picker"
+        web = f"--web-host {host} --web-port {port} --class-picker"
         program = locust(served.port, server, web, {"MONKEYWRENCH_OPS": str(tmp_path / "ops")})
-        page = f"http://127.0.0.1:{port}"
+        users = {"user:0", "user:1", "user:2"}
+        page = f"http://{host}:{port}"
         try:
-            shown = until(lambda: fetch(page), 60, "Locust's page", 0.2)
+            shown = program.until(lambda: fetch(page), "Locust's page")
             assert all(name in shown for name in ("Visitor", "Player", "Uploader", "Administrator"))
             assert "Reader" not in shown
-            host = f"http://www.example.test:{served.port}"
-            fetch(f"{page}/swarm", user_count=3, spawn_rate=10, host=host, user_classes="Visitor")
+            target = f"http://www.example.test:{served.port}"
+            fetch(f"{page}/swarm", user_count=3, spawn_rate=10, host=target, user_classes="Visitor")
 
             def counted() -> dict[str, Any]:
                 stats: dict[str, Any] = json.loads(fetch(f"{page}/stats/requests"))
@@ -47,13 +41,13 @@ def test_people_are_chosen_and_watched_on_the_page(tmp_path: Path) -> None:
                     raise NotYet(f"{stats}")
                 return stats
 
-            stats = until(counted, 60, "requests on the page", 0.2)
+            stats = program.until(counted, "requests on the page")
             assert [each["name"] for each in stats["stats"]] == ["/", "Aggregated"]
             assert stats["stats"][0]["num_failures"] == 0
+            program.until(lambda: {op["process"] for op in ops() if op["f"] == "get"} == users, "an op of each user")
         finally:
-            program.send_signal(signal.SIGTERM)
-            _, errors = program.communicate(timeout=60)
-    assert "Traceback" not in errors
-    ops = [json.loads(line) for line in (tmp_path / "ops").read_text().splitlines()]
-    assert {op["process"] for op in ops if op["f"] == "get"} == {"user:0", "user:1", "user:2"}
-    assert ops[-1]["value"] == {"phase": "end"}
+            program.terminate()
+            assert program.end() == 0
+    assert "Traceback" not in program.error_text
+    assert {op["process"] for op in ops() if op["f"] == "get"} == users
+    assert ops()[-1]["value"] == {"phase": "end"}

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome, Verdict
 from tests.support import histories as h
+from tests.support.examples import examples
 from tests.support.histories import VIP1, VIP2, PowerCut
 
 CLEAN = PowerCut().history()
@@ -31,7 +32,7 @@ def lose(history: History, vip: str, since: float, till: float, kind: str = "inf
         for pair in history.pairs("http")
         if pair.completion and pair.invoke["vip"] == vip and since * h.MS <= pair.invoke.time < till * h.MS
     }
-    return h.changed(history, lambda op: op.index in sent, lambda op: replace(op, type=kind, error="lost"))
+    return h.changed(history, lambda op: op.index in sent, lambda op: op.copy(type=kind, error="lost"))
 
 
 def test_a_clean_power_cut_is_valid_and_split_into_its_parts() -> None:
@@ -59,7 +60,7 @@ def test_the_order_of_recording_among_processes_does_not_matter() -> None:
     assert check(shuffled) == check(CLEAN)
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(
     down=st.floats(5_000, 6_000),
     length=st.floats(100, 3_000),
@@ -98,7 +99,7 @@ def test_k_is_a_setting() -> None:
 def test_an_address_whose_owner_did_not_fail_has_no_budget() -> None:
     verdict = check(lose(CLEAN, VIP2, 12_000, 12_400))
     assert verdict.outcome == Outcome.INVALID
-    assert f"{VIP2} did not answer" in verdict.summary
+    assert f"{VIP2} was unreachable" in verdict.summary
     assert check(lose(CLEAN, VIP2, 12_000, 12_400), other_ms=600).outcome == Outcome.VALID
 
 
@@ -143,7 +144,8 @@ def test_what_a_real_server_or_the_client_explains_is_not_held_against_the_direc
 
 
 def test_real_servers_that_fail_together_keep_each_other_waiting() -> None:
-    more = [replace(op, process="fault:more", value=op.value | {"node": "web-4"}) for op in KILLED]
+    other = beside("process.kill", node="web-4", service="apache", restart=False)
+    more = [op.copy(process="fault:more") for op in other]
     for faults, budget_ms in ((KILLED, 11_000), ([*KILLED, *more], 17_000)):
         outage = check(lose(h.with_ops(CLEAN, *faults), VIP2, 43_050, 43_600)).numbers["outages"][-1]
         assert outage["budget_ms"] == budget_ms
@@ -182,7 +184,7 @@ def test_the_budget_is_the_clusters_own() -> None:
     late = replace(PowerCut(), dead=16_000, taken=17_900, announced=17_960, served=18_010).history()
     verdict = check(late)
     assert verdict.outcome == Outcome.INVALID
-    assert "a takeover may take 7,500 ms" in verdict.summary
+    assert "a takeover may take 7.5 s" in verdict.summary
     slower = h.changed(late, lambda op: op.f == "start", lambda _: h.start(deadtime_ms=6_000))
     assert check(slower).outcome == Outcome.VALID
 
@@ -210,18 +212,18 @@ def test_an_address_that_is_not_back_at_the_end_is_invalid() -> None:
     gone = lose(CLEAN, VIP1, 40_000, 60_000)
     verdict = check(gone, failback_ms=60_000, takeover_ms=60_000)
     assert verdict.outcome == Outcome.INVALID
-    assert "not back at the end" in verdict.summary
+    assert "had not recovered when the run ended (last answer at" in verdict.summary
 
 
 def test_an_answer_that_came_late_is_a_loss() -> None:
     def slow(op: Op) -> bool:
         return op.f == "http" and op.type == "ok" and op["vip"] == VIP2 and 50_000 * h.MS < op.time < 50_500 * h.MS
 
-    late = h.changed(CLEAN, slow, lambda op: replace(op, time=op.time + 1_500 * h.MS))
+    late = h.changed(CLEAN, slow, lambda op: op.copy(time=op.time + 1_500 * h.MS))
     late = h.changed(
         late,
         lambda op: op.process.startswith("probe:"),
-        lambda op: replace(op, process=f"probe:{op['vip']}/{op['seq']}"),
+        lambda op: op.copy(process=f"probe:{op['vip']}/{op['seq']}"),
     )
     verdict = check(late)
     assert verdict.outcome == Outcome.INVALID
@@ -237,13 +239,13 @@ def test_a_packet_that_waited_for_its_neighbour_does_not_shorten_the_outage() ->
     assert outage["lower_ms"] <= 5_010 <= outage["upper_ms"]
 
 
-def test_an_address_that_is_held_and_answers_nobody_is_invalid_long_before_its_budget_is_over() -> None:
+def test_an_address_that_is_held_and_does_not_answer_is_invalid_long_before_its_budget_is_over() -> None:
     """Nobody was told that it moved: all of the budget for heartbeat's scripts does not excuse that."""
     slow_machine = h.changed(CLEAN, lambda op: op.f == "start", lambda _: h.start(resource_start_ms=15_000))
     assert check(lose(slow_machine, VIP1, 14_000, 19_900)).outcome == Outcome.VALID
     verdict = check(lose(slow_machine, VIP1, 14_000, 20_200))
     assert verdict.outcome == Outcome.INVALID
-    assert "after lb-2 had it, and that may take 5,000 ms" in verdict.summary
+    assert "of that time; 5.0 s is allowed" in verdict.summary
     assert check(lose(slow_machine, VIP1, 14_000, 20_200), held_ms=6_000).outcome == Outcome.VALID
 
 
@@ -265,7 +267,7 @@ def test_a_client_that_stood_still_for_long_leaves_it_unknown() -> None:
     lost = lose(CLEAN, VIP2, 50_025, 51_500)
     verdict = check(h.with_ops(lost, stood_still(51_600, 1_600)))
     assert verdict.outcome == Outcome.UNKNOWN
-    assert "the client's machine stood still" in verdict.summary
+    assert "the client was stalled" in verdict.summary
 
 
 def test_a_client_that_stalls_now_and_then_still_sees_an_outage() -> None:

@@ -1,30 +1,33 @@
-"""Each part of the cluster, asked and judged: answers as the real programs print them, then one thing wrong."""
+"""How each part judges its answers: as the real programs print them, then with one thing wrong."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import pytest
 
-from harness.records import NodeStatus, Power, RealServer, StaleNeighbour
-from topology.lab import docker_lab
-from topology.model import Topology, load, parse, shipped
+from harness.formats import ipvsadm
+from harness.protocols import Node
+from harness.records import NodeStatus, Output, Power, RealServer, StaleNeighbour
+from tests.support.site import VIPS, WEB
+from topology import status
+from topology.files import files_of, secrets
+from topology.load import load, parse, shipped
+from topology.model import Topology
 from topology.parts import PARTS, ganglia, real_servers, variable_data, virtual_service
-from topology.parts.part import Seen
-from topology.render import secrets
+from topology.parts.part import Observations
 
-WEB = [f"web-{number}" for number in range(1, 7)]
-VIPS = ["203.0.113.101", "203.0.113.102"]
 Answers = dict[str, dict[str, str]]
 
 
-def one(_vip: str, _node: str) -> int:
+def weight_1(_vip: str, _node: str) -> int:
     return 1
 
 
-def ipvs(topology: Topology, weight: Callable[[str, str], int] = one) -> str:
+def ipvs(topology: Topology, weight: Callable[[str, str], int] = weight_1) -> str:
     service = topology.service
     text = "IP Virtual Server version 1.2.1 (size=256)\nProt LocalAddress:Port Scheduler Flags\n"
     text += "  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\n"
@@ -33,7 +36,7 @@ def ipvs(topology: Topology, weight: Callable[[str, str], int] = one) -> str:
         text += f"TCP  {vip.address}:80 {service.scheduler}{sticky}\n"
         for web in topology.of_role("web"):
             address = f"{web.addresses['lan'][position]}:80"
-            forward = virtual_service.FORWARDS[service.forwarding]
+            forward = ipvsadm.FORWARDING[service.forwarding]
             text += f"  -> {address:28} {forward:7} {weight(str(vip.address), web.name):<6} 3          11        \n"
     sync = "master sync daemon (mcast=eth2, syncid=1, maxlen=1464)\nbackup sync daemon (mcast=eth2, syncid=2)\n"
     return f"{text}{virtual_service.SYNC}\n{sync}"
@@ -80,68 +83,69 @@ def healthy_answers(topology: Topology) -> Answers:
     }
 
 
-def healthy(topology: Topology | None = None) -> Seen:
+def healthy(topology: Topology | None = None) -> Observations:
     topology = topology or load("ultramonkey")
     power = {machine.name: Power.RUNNING for machine in topology.machines}
     addresses = {"lb-1": ("198.18.1.11", "198.18.1.1", VIPS[0]), "lb-2": ("198.18.1.12", "198.18.1.2", VIPS[1])}
-    return Seen(topology, power, addresses, healthy_answers(topology))
+    return Observations(topology, power, addresses, healthy_answers(topology))
 
 
-def but(part: str, **answers: str | None) -> Seen:
+def but(part: str, **answers: str | None) -> Observations:
     """A healthy cluster in which some nodes answer otherwise, or not at all, to the question of one part."""
     seen = healthy()
-    said = dict(seen.answers[part])
+    given = dict(seen.answers[part])
     for key, answer in answers.items():
         node = key.replace("_", "-")
         if answer is None:
-            said.pop(node)
+            given.pop(node)
         else:
-            said[node] = answer
-    return replace(seen, answers={**seen.answers, part: said})
+            given[node] = answer
+    return replace(seen, answers={**seen.answers, part: given})
 
 
-def problems(seen: Seen) -> list[str]:
-    return list(docker_lab.judge(seen, []).problems)
+def problems(seen: Observations) -> list[str]:
+    return list(status.judge(seen, []).problems)
 
 
-def test_every_part_is_there_and_a_healthy_cluster_has_no_trouble() -> None:
-    status = docker_lab.judge(healthy(), [])
-    assert [part.name for part in status.parts] == list(healthy_answers(load("ultramonkey")))
-    assert status.problems == ()
-    assert all(part.seen for part in status.parts)
-    json.dumps([dict(part.facts) for part in status.parts])  # facts are what JSON can hold
+def test_a_healthy_cluster_has_every_part_and_no_problems() -> None:
+    found = status.judge(healthy(), [])
+    assert [part.name for part in found.parts] == list(healthy_answers(load("ultramonkey")))
+    assert found.problems == ()
+    assert all(part.seen for part in found.parts)
+    json.dumps([dict(part.facts) for part in found.parts])  # facts are what JSON can hold
 
 
 @pytest.mark.parametrize(
     ("node", "address", "other"),
     [("client", VIPS[1], "lb-1"), ("web-3", "198.18.1.1", "lb-2"), ("client", VIPS[0], "02:00:00:00:00:99")],
 )
-def test_a_neighbour_that_takes_another_for_an_addresss_owner_is_found(node: str, address: str, other: str) -> None:
-    """Both directors forward, so that nobody notices until the other one's power fails."""
+def test_a_stale_neighbour_entry_is_a_problem(node: str, address: str, other: str) -> None:
+    """Both directors forward, so it has no effect until the other one loses power."""
     seen = but("Linux Directors", **{node.replace("-", "_"): neighbours({address: other})})
-    assert problems(seen) == [f"{node} sends what is for {address} to {other}, which has not got it"]
-    assert docker_lab.judge(seen, []).stale_neighbours == (StaleNeighbour(node, address, other),)
+    sends = f"it sends packets for {address} to {other}, which does not hold it"
+    assert problems(seen) == [f"{node} has a stale ARP entry: {sends}"]
+    assert status.judge(seen, []).stale_neighbours == (StaleNeighbour(node, address, other),)
 
 
 @pytest.mark.parametrize("holders", [(), ("lb-1", "lb-2")])
-def test_of_an_address_without_one_owner_neighbours_can_know_nothing(holders: tuple[str, ...]) -> None:
+def test_a_neighbour_entry_for_an_address_without_one_owner_is_not_judged(holders: tuple[str, ...]) -> None:
     seen = but("Linux Directors", client=neighbours({VIPS[0]: "lb-2"}))
     held = {name: (VIPS[0],) if name in holders else () for name in ("lb-1", "lb-2")}
-    assert docker_lab.judge(replace(seen, addresses=held), []).stale_neighbours == ()
+    assert status.judge(replace(seen, addresses=held), []).stale_neighbours == ()
 
 
 @pytest.mark.parametrize("part", [part.name for part in PARTS if part.name != "Linux Directors"])
-def test_no_part_is_healthy_when_nobody_answers(part: str) -> None:
+def test_no_part_is_healthy_without_answers(part: str) -> None:
     seen = healthy()
     assert problems(replace(seen, answers={**seen.answers, part: {}})) != []
 
 
 @pytest.mark.parametrize("part", [part.name for part in PARTS if part.name != "Linux Directors"])
 @pytest.mark.parametrize("garbage", ["", "\n", "x", "null", "[1]", "{}", '"', "0\n0\n0\n", "\x00\n\x00"])
-def test_garbage_is_trouble_and_not_a_traceback(part: str, garbage: str) -> None:
+def test_garbage_is_a_problem_and_not_a_traceback(part: str, garbage: str) -> None:
     seen = healthy()
-    said = dict.fromkeys(seen.answers[part], garbage)
-    assert problems(replace(seen, answers={**seen.answers, part: said})) != []
+    given = dict.fromkeys(seen.answers[part], garbage)
+    assert problems(replace(seen, answers={**seen.answers, part: given})) != []
 
 
 @pytest.mark.parametrize(
@@ -149,48 +153,48 @@ def test_garbage_is_trouble_and_not_a_traceback(part: str, garbage: str) -> None
     [
         (but("DNS round robin", client=json.dumps([[VIPS[0]], VIPS])), f"the resolver answers {VIPS[0]} for www"),
         (but("DNS round robin", client="[[], []]"), "the resolver answers nothing"),
-        (but("virtual service", lb_2="--\n"), f"lb-2: there is no virtual service {VIPS[0]}:80"),
-        (but("heartbeat", lb_1="heartbeat is stopped.\n"), "heartbeat does not run on lb-1"),
-        (but("heartbeat", lb_1="heartbeat is running\ndead\n"), "lb-1 sees lb-2 as dead"),
-        (but("ldirectord", lb_2="0\n"), "ldirectord does not run on lb-2"),
-        (but("real servers", web_5=None), "the site on web-5 says of its database: no answer"),
+        (but("virtual service", lb_2="--\n"), f"lb-2: virtual service {VIPS[0]}:80 is missing"),
+        (but("heartbeat", lb_1="heartbeat is stopped.\n"), "heartbeat is not running on lb-1"),
+        (but("heartbeat", lb_1="heartbeat is running\ndead\n"), "heartbeat on lb-1 sees lb-2 as dead"),
+        (but("ldirectord", lb_2="0\n"), "ldirectord is not running on lb-2"),
+        (but("real servers", web_5=None), "the site on web-5 does not answer (is Apache running?)"),
         (
             but("real servers", web_5='{"database": "no connection", "uploads": "ok"}'),
-            "the site on web-5 says of its database: no connection",
+            "the site on web-5 cannot use its database: no connection",
         ),
         (but("real servers", client=json.dumps({VIPS[0]: None, VIPS[1]: "web-1"})), f"does not answer at {VIPS[0]}"),
-        (but("web data", web_4="other\n"), "web-4: the site's folder is not as on web-1"),
-        (but("web data", web_1=None), "the master web-1 does not answer"),
-        (but("web data", web_1="d41d8c\n"), "gives no account"),
-        (but("web data", web_1="d41d8c\n[1]"), "gives no account"),
-        (but("variable data", web_6="ext2/ext3\n"), "web-6: /srv/uploads is ext2/ext3"),
-        (but("variable data", web_6="silent\n"), "web-6: /srv/uploads is not answering"),
+        (but("web data", web_4="other\n"), "the site's folder on web-4 differs from web-1"),
+        (but("web data", web_1=None), "master web-1 does not answer"),
+        (but("web data", web_1="d41d8c\n"), "reports no state"),
+        (but("web data", web_1="d41d8c\n[1]"), "reports no state"),
+        (but("variable data", web_6="ext2/ext3\n"), "/srv/uploads on web-6 is ext2/ext3 instead of an NFS mount"),
+        (but("variable data", web_6="silent\n"), "/srv/uploads on web-6 does not answer"),
         (but("variable data", web_2="nfs\n999\n181\n{}\n"), "the backup of the uploads on web-2 is 181 s old"),
         (but("variable data", web_2="nfs\n999\n"), "the backup of the uploads on web-2 does not exist"),
         (but("MySQL", db="ERROR 2002 (HY000): Can't connect"), "the database on db does not answer"),
         (but("MySQL", web_3="300\n"), "the backup of the database on web-3 does not exist"),
         (but("Ganglia", lb_1=hosts({**dict.fromkeys(WEB, 17), "web-3": 80})), "gmetad on lb-1 does not see web-3"),
-        (but("Ganglia", lb_1=hosts(dict.fromkeys(WEB, 17)).replace('"21"', '"0"', 1)), "knows no metric of web-1"),
+        (but("Ganglia", lb_1=hosts(dict.fromkeys(WEB, 17)).replace('"21"', '"0"', 1)), "has no metrics of web-1"),
         (but("Ganglia", web_2=hosts(dict.fromkeys(WEB[1:], 1))), "gmond on web-2 does not see web-1"),
     ],
 )
-def test_each_fault_has_its_sentence_and_only_that(seen: Seen, sentence: str) -> None:
+def test_each_failure_has_exactly_one_sentence(seen: Observations, sentence: str) -> None:
     first, *rest = problems(seen)
     assert sentence in first
-    assert all(line.startswith("lb-2") for line in rest)  # an empty table is trouble for ldirectord too
+    assert all(line.startswith("lb-2") for line in rest)  # an empty table is a problem of ldirectord, too
 
 
-def test_an_owner_too_many_or_away_from_home() -> None:
+def test_a_vip_with_two_owners_no_owner_or_away_from_home() -> None:
     seen = but("Linux Directors", client="")
     both = replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": (VIPS[1],)})
     assert problems(both) == [f"{VIPS[1]} is held by lb-1 and lb-2 instead of lb-2"]
     away = replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": ()})
     assert problems(away) == [f"{VIPS[1]} is held by lb-1 instead of lb-2"]
-    nobody = replace(seen, addresses={"lb-1": (VIPS[0],), "lb-2": ()})
-    assert problems(nobody) == [f"{VIPS[1]} is held by nobody instead of lb-2"]
+    none = replace(seen, addresses={"lb-1": (VIPS[0],), "lb-2": ()})
+    assert problems(none) == [f"{VIPS[1]} is held by no director; its home is lb-2"]
 
 
-def test_without_auto_failback_any_one_director_will_do() -> None:
+def test_without_auto_failback_either_director_may_hold_a_vip() -> None:
     text = shipped()["ultramonkey"].read_text().replace("auto_failback = true", "auto_failback = false")
     seen = replace(but("Linux Directors", client=""), topology=parse(text, "my.toml"))
     assert problems(replace(seen, addresses={"lb-1": tuple(VIPS), "lb-2": ()})) == []
@@ -202,40 +206,40 @@ def test_without_auto_failback_any_one_director_will_do() -> None:
 def test_a_quiesced_server_is_named_with_its_director_and_vip() -> None:
     topology = load("ultramonkey")
     table = ipvs(topology, lambda vip, node: 0 if (vip, node) == (VIPS[1], "web-3") else 1)
-    assert problems(but("virtual service", lb_2=table)) == [f"lb-2 sends nothing for {VIPS[1]} to web-3"]
+    assert problems(but("virtual service", lb_2=table)) == [f"lb-2 sends no connections for {VIPS[1]} to web-3"]
 
 
-def test_a_table_that_is_not_as_the_topology_says() -> None:
+def test_a_table_that_differs_from_the_topology() -> None:
     text = shipped()["ultramonkey"].read_text()
     wanted = text.replace('scheduler = "wlc"', 'scheduler = "rr"\npersistence_s = 60').replace('"masq"', '"gate"')
     seen = replace(healthy(), topology=parse(wanted, "my.toml"))
     lines = [line for line in problems(seen) if line.startswith("lb-1:")]
     assert lines == [
-        f"lb-1: {VIPS[0]}:80 has the scheduler wlc instead of rr",
-        f"lb-1: {VIPS[0]}:80 has no persistence, not as the topology says",
-        f"lb-1: {VIPS[1]}:80 has the scheduler wlc instead of rr",
-        f"lb-1: {VIPS[1]}:80 has no persistence, not as the topology says",
-        "lb-1: requests are forwarded by Masq instead of Route",
+        f"lb-1: {VIPS[0]}:80 uses scheduler wlc instead of rr",
+        f"lb-1: {VIPS[0]}:80 has no persistence instead of persistence 60 s",
+        f"lb-1: {VIPS[1]}:80 uses scheduler wlc instead of rr",
+        f"lb-1: {VIPS[1]}:80 has no persistence instead of persistence 60 s",
+        "lb-1: requests are forwarded with Masq instead of Route",
     ]
     assert problems(healthy(parse(wanted, "my.toml"))) == []
 
 
-def test_a_node_that_is_off_is_trouble_once_and_not_asked_for_more() -> None:
+def test_a_node_that_is_off_is_a_single_problem() -> None:
     seen = healthy()
     power = {**seen.power, "web-5": Power.OFF}
-    answers = {part: {n: a for n, a in said.items() if n != "web-5"} for part, said in seen.answers.items()}
+    answers = {part: {n: a for n, a in given.items() if n != "web-5"} for part, given in seen.answers.items()}
     off = NodeStatus("web-5", "web", Power.OFF, "uml", "", "")
-    status = docker_lab.judge(replace(seen, power=power, answers=answers), [off])
-    assert status.problems == ("web-5 is off",)  # ldirectord has not noticed yet in these tables
+    found = status.judge(replace(seen, power=power, answers=answers), [off])
+    assert found.problems == ("web-5 is off",)  # ldirectord has not noticed yet in these tables
 
 
-def test_the_questions_of_a_node_are_one_script_and_the_answers_come_apart_again() -> None:
+def test_the_questions_for_a_node_are_one_script_whose_output_is_split_by_part() -> None:
     asked = {"one": "echo 1", "two words": "printf 'a\\nb'", "none": "true"}
-    text = docker_lab.script(asked)
-    assert text.count(docker_lab.MARK) == 3
-    said = f"{docker_lab.MARK}one\n1\n{docker_lab.MARK}two words\na\nb{docker_lab.MARK}none\n"
-    assert docker_lab.parse_answers(said) == {"one": "1\n", "two words": "a\nb", "none": ""}
-    assert docker_lab.parse_answers("noise") == {}
+    text = status.script(asked)
+    assert text.count(status.MARK) == 3
+    given = f"{status.MARK}one\n1\n{status.MARK}two words\na\nb{status.MARK}none\n"
+    assert status.answers(given) == {"one": "1\n", "two words": "a\nb", "none": ""}
+    assert status.answers("noise") == {}
 
 
 def test_an_ipvs_table_is_read_as_ipvsadm_prints_it() -> None:
@@ -260,12 +264,7 @@ def test_a_host_is_down_at_four_times_tmax() -> None:
     assert not ganglia.Host("broken", -1, 0).up
 
 
-def test_a_history_has_the_points_that_were_collected() -> None:
-    printed = "                            sum\n\n1795390290: nan\n1795390305: 2.5000000000e-01\n1795390320: -nan\n"
-    assert ganglia.parse_history(printed) == [(1795390305, 0.25)]
-
-
-def test_a_backup_that_is_due_soon_is_no_trouble_yet() -> None:
+def test_a_first_backup_that_is_not_due_yet_is_not_a_problem() -> None:
     assert variable_data.backup_problem({"up_s": 30}, 60) == ""
     assert variable_data.backup_line({"up_s": 30}) == "no backup yet"
     assert variable_data.parse_backup("42\n18\nnot json\n") == {"up_s": 42, "age_s": 18}
@@ -277,3 +276,49 @@ def test_the_site_knows_the_vip_of_each_address_and_where_its_data_is() -> None:
     assert settings["vips"] == {"198.18.1.102": VIPS[0], "198.18.1.202": VIPS[1]}
     assert settings["database"]["host"] == "198.18.1.31"
     assert settings["uploads"] == "/srv/uploads"
+
+
+def test_every_log_of_a_part_is_declared_by_it() -> None:
+    topology = load("ultramonkey")
+    declared = {
+        (machine.role, log.service): log.is_exact
+        for machine in topology.machines
+        for part in PARTS
+        for log in part.logs(topology, machine)
+    }
+    assert declared == {("director", "heartbeat"): True, ("director", "ldirectord"): False, ("web", "apache"): False}
+
+
+@dataclass
+class Director:
+    """A director that prints its files, and whose resource scripts answer at once."""
+
+    name: str
+
+    def exec(self, *argv: str, **_: float) -> Output:
+        topology = load("ultramonkey")
+        files = files_of(topology, topology.machine(self.name), "lab", "key")
+        return Output(0, next((file.data.decode() for file in files if file.path == argv[-1]), ""), "")
+
+
+def test_the_parts_know_the_facts_of_the_cluster() -> None:
+    topology = load("ultramonkey")
+    directors = {name: cast(Node, Director(name)) for name in ("lb-1", "lb-2")}
+    facts: dict[str, Any] = {}
+    for part in PARTS:
+        facts |= part.cluster_facts(topology, directors)
+    assert facts == {
+        "resolver": "203.0.113.53",
+        "connection_sync": True,
+        "keepalive_ms": 500,
+        "deadtime_ms": 3000,
+        "auto_failback": True,
+        "resources_per_vip": 2,
+        "peer_dead": "node {node}: is dead",
+        "resource_start_ms": 15_000,
+        "check_interval_ms": 2000,
+        "check_timeout_ms": 3000,
+        "checktype": "negotiate",
+        "quiescent": True,
+        "scheduler": "wlc",
+    }

@@ -19,7 +19,7 @@ def scenario(*steps: dict[str, Any]) -> Scenario:
 CUT = {"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut"}
 
 
-def test_each_step_becomes_what_it_says() -> None:
+def test_each_table_becomes_a_step() -> None:
     owners = {"203.0.113.101": "lb-2"}
     steps = plan(
         scenario(
@@ -46,7 +46,7 @@ def test_a_fault_without_a_label_is_called_by_its_name() -> None:
     ]
 
 
-def test_what_is_left_injected_is_healed_at_the_end_the_latest_first() -> None:
+def test_faults_left_injected_are_healed_at_the_end_latest_first() -> None:
     steps = plan(scenario({**CUT, "as": "a"}, {**CUT, "as": "b"}, {**CUT, "as": "c"}, {"heal": "b"}), seed=1)
     assert [step.action for step in steps[4:]] == [Heal("c"), Heal("a")]
     assert [step.name for step in steps[4:]] == ["final heal of c", "final heal of a"]
@@ -55,12 +55,18 @@ def test_what_is_left_injected_is_healed_at_the_end_the_latest_first() -> None:
 @pytest.mark.parametrize(
     ("steps", "expected"),
     [
-        ([{"heal": "cut"}], "steps[0].heal: cut is not injected here (known: none)"),
-        ([{"heal": "cut"}, CUT], "steps[0].heal: cut is not injected here"),
-        ([CUT, {"heal": "cutt"}], "steps[1].heal: cutt is not injected here (did you mean cut? known: cut)"),
-        ([CUT, {"heal": "cut"}, {"heal": "cut"}], "steps[2].heal: cut is not injected here"),
-        ([CUT, CUT], "steps[1].as: cut is the label of an earlier step"),
-        ([CUT, {"heal": "cut"}, CUT], "steps[2].as: cut is the label of an earlier step"),
+        (
+            [{"heal": "cut"}],
+            "steps[0].heal: no fault labelled 'cut' is injected at this step; labels at this step: none",
+        ),
+        ([{"heal": "cut"}, CUT], "steps[0].heal: no fault labelled 'cut' is injected at this step"),
+        (
+            [CUT, {"heal": "cutt"}],
+            "steps[1].heal: no fault labelled 'cutt' is injected at this step; did you mean 'cut'?",
+        ),
+        ([CUT, {"heal": "cut"}, {"heal": "cut"}], "steps[2].heal: no fault labelled 'cut' is injected at this step"),
+        ([CUT, CUT], "steps[1].as: an earlier step has the label 'cut'"),
+        ([CUT, {"heal": "cut"}, CUT], "steps[2].as: an earlier step has the label 'cut'"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused_with_its_place(steps: list[dict[str, Any]], expected: str) -> None:
@@ -69,7 +75,11 @@ def test_a_plan_that_cannot_be_is_refused_with_its_place(steps: list[dict[str, A
     assert str(caught.value).startswith(f"scenario s: {expected}")
 
 
-def test_a_condition_says_what_it_waits_for() -> None:
+def test_a_condition_names_its_goal() -> None:
+    assert Condition(5).goal == "the cluster to be steady"
+    assert Condition(5, {"a": "lb-1"}).goal == "a to be held by lb-1 alone"
+    assert Condition(5, asked=True).goal == "every planned request to be sent"
+    assert str(Condition(5, asked=True)) == "every planned request is sent"
     assert str(Condition(5)) == "the cluster is steady"
     assert str(Condition(5, {"b": "lb-2", "a": "lb-1"})) == "a is held by lb-1 alone and b is held by lb-2 alone"
 
@@ -107,7 +117,7 @@ def test_a_drawn_plan_overlaps_as_allowed_and_ends_with_all_healed(
     assert steps == plan(scenario(table), seed)
 
 
-def test_another_seed_draws_another_plan_and_two_faults_are_in_at_once() -> None:
+def test_another_seed_draws_another_plan_and_2_faults_overlap() -> None:
     table = {"draw": DRAW, "count": 20, "at_once": 2, "each_s": [4, 9], "pause_s": [1, 2]}
     plans = [plan(scenario(table), seed) for seed in (1, 2)]
     assert plans[0] != plans[1]
@@ -115,7 +125,7 @@ def test_another_seed_draws_another_plan_and_two_faults_are_in_at_once() -> None
     assert "II" in verbs
 
 
-def test_after_a_drawn_plan_comes_its_condition() -> None:
+def test_the_condition_of_a_drawn_plan_is_its_last_step() -> None:
     steps = plan(scenario({"draw": DRAW, "count": 1, "until": "steady", "within_s": 60}), seed=1)
     assert [type(step.action).__name__ for step in steps] == ["Inject", "Heal", "NoneType"]
     assert steps[-1] == Step("step 0", until=Condition(60))
@@ -124,13 +134,13 @@ def test_after_a_drawn_plan_comes_its_condition() -> None:
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        ({"draw": DRAW, "heal": "x"}, "draw is a verb of its own: make it a step of its own"),
-        ({"hold_s": 1, "count": 3}, "count, at_once, each_s and pause_s go with draw only"),
-        ({"draw": DRAW, "each_s": [5, 2]}, "each_s and pause_s are the least and the most, in seconds, at most 3600"),
-        ({"draw": [{"injekt": "x"}]}, "there is no such key (did you mean inject?"),
+        ({"draw": DRAW, "heal": "x"}, "draw cannot be combined with inject or heal: use separate steps"),
+        ({"hold_s": 1, "count": 3}, "count, at_once, each_s and pause_s need draw"),
+        ({"draw": DRAW, "each_s": [5, 2]}, "each_s and pause_s are [minimum, maximum] in seconds, from 0 to 3600"),
+        ({"draw": [{"injekt": "x"}]}, "unknown key 'injekt'; did you mean 'inject'?"),
     ],
 )
-def test_a_draw_that_makes_no_sense_is_refused(step: dict[str, Any], expected: str) -> None:
+def test_an_invalid_draw_is_refused(step: dict[str, Any], expected: str) -> None:
     with pytest.raises(ScenarioError) as caught:
         scenario(step)
     assert expected in str(caught.value)

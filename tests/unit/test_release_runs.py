@@ -33,7 +33,9 @@ def test_twenty_of_twenty_deals_of_runs_of_one_site_find_no_difference() -> None
 def test_twenty_ms_on_one_endpoint_are_found_and_named_and_all_others_acquitted() -> None:
     result = compare(runs("without"), runs("transfer_20_ms_slower"))
     assert result.decision is Decision.REGRESSION
-    assert result.summary.startswith("Regression of transfer, 8 runs against 8. transfer, median latency: regression")
+    assert result.summary.startswith(
+        "Regression of transfer (8 candidate runs, 8 baseline runs). transfer, median latency: regression"
+    )
     decisions = {each.endpoint: each.decision for each in result.endpoints}
     assert decisions.pop("transfer") is Decision.REGRESSION
     assert ALL in decisions

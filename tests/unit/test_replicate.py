@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topology.images.web.lib import replicate
-from topology.images.web.lib.replicate import SECOND_NS, Plan, mark, take_picture, whole_second
+from topology.images.web.lib.replicate import SECOND_NS, Plan, mark, take_snapshot, whole_second
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def test_two_changes_in_one_second_have_two_times(plan: Plan) -> None:
     for number in range(5):
         write(page, f"text {number}", 1_000 * SECOND_NS + 100_000_000 * (number + 1))
         mark(plan)
-        shutil.copytree(plan.folder, plan.picture, dirs_exist_ok=True)
-        times.append((plan.picture / "articles" / "1.html").lstat().st_mtime_ns)
+        shutil.copytree(plan.folder, plan.snapshot, dirs_exist_ok=True)
+        times.append((plan.snapshot / "articles" / "1.html").lstat().st_mtime_ns)
     assert len(set(times)) == 5
     assert times == sorted(times)
     assert all(time % SECOND_NS == 0 for time in times)
-    assert (plan.picture / "articles" / "1.html").read_text() == "text 4"
+    assert (plan.snapshot / "articles" / "1.html").read_text() == "text 4"
 
 
 def test_what_has_a_whole_second_is_left_alone_and_so_is_a_link(plan: Plan) -> None:
@@ -74,4 +74,4 @@ def test_what_goes_away_meanwhile_is_no_mistake(plan: Plan, monkeypatch: pytest.
 
 def test_an_empty_folder_is_no_site(plan: Plan) -> None:
     (Path(plan.folder) / "articles").rmdir()
-    assert "is empty" in take_picture(plan)
+    assert "is empty" in take_snapshot(plan)

@@ -22,12 +22,15 @@ from harness.compare import release
 from harness.history import History
 from harness.report import render
 from tests.support import every_feed
-from tests.unit.test_compare import Site
-from tests.unit.test_release import folder
+from tests.support.program import DEADLINE_S
+from tests.support.sites import Site, folder
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser: apt-get install chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(BROWSER is None, reason="no browser: apt-get install chromium"),
+]
 
 FLAGS = (
     "--headless=new",
@@ -58,9 +61,9 @@ LOOK = """
 
 @dataclass(frozen=True)
 class Seen:
-    """What the script told, what the console said, what the page loaded, and the document as it was at the end."""
+    """The script's result, the console's messages, the resources that the page loaded, and the final document."""
 
-    told: Any
+    result: Any
     console: list[str]
     loaded: list[str]
     document: str
@@ -74,21 +77,21 @@ def browse(tmp_path: Path) -> Browse:
     def browse(page: str, script: str = "return null", width: int = 1280) -> Seen:
         report = tmp_path / "report.html"
         tell = (
-            f"const told = (() => {{ {LOOK} {script} }})();\n"
+            f"const result = (() => {{ {LOOK} {script} }})();\n"
             'const loaded = performance.getEntriesByType("resource").map(each => each.name);\n'
-            'const out = document.createElement("output"); out.id = "told";\n'
-            "out.textContent = JSON.stringify({ told, loaded }); document.body.append(out);"
+            'const out = document.createElement("output"); out.id = "result";\n'
+            "out.textContent = JSON.stringify({ result, loaded }); document.body.append(out);"
         )
         report.write_text(page.replace("</body>", f"<script>{tell}</script></body>"))
         flags = [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1000", "--dump-dom"]
         done = subprocess.run(
-            [str(BROWSER), *flags, report.as_uri()], capture_output=True, text=True, timeout=180, check=True
+            [str(BROWSER), *flags, report.as_uri()], capture_output=True, text=True, timeout=DEADLINE_S, check=True
         )
         console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-        found = re.search(r'<output id="told">(.*?)</output>', done.stdout, re.DOTALL)
+        found = re.search(r'<output id="result">(.*?)</output>', done.stdout, re.DOTALL)
         assert found, (done.stdout[-500:], console)
-        told = json.loads(html.unescape(found[1]))
-        return Seen(told["told"], console, told["loaded"], done.stdout)
+        result = json.loads(html.unescape(found[1]))
+        return Seen(result["result"], console, result["loaded"], done.stdout)
 
     return browse
 
@@ -115,12 +118,12 @@ def test_it_renders_in_silence_and_loads_nothing(page: str, browse: Browse) -> N
         """,
     )
     assert (seen.console, seen.loaded) == ([], [])
-    assert seen.told["h1"] == "The cluster held."
-    assert seen.told["marks"] > 50
-    assert seen.told["empty"] == []
-    assert seen.told["height"] > 500
-    assert seen.told["tools"] is True
-    assert seen.told["overflow"] <= 0
+    assert seen.result["h1"] == "The cluster held."
+    assert seen.result["marks"] > 50
+    assert seen.result["empty"] == []
+    assert seen.result["height"] > 500
+    assert seen.result["tools"] is True
+    assert seen.result["overflow"] <= 0
 
 
 def test_what_would_load_something_is_stopped_and_seen(page: str, browse: Browse) -> None:
@@ -133,53 +136,53 @@ def test_the_keyboard_moves_the_cursor_and_zooms(page: str, browse: Browse) -> N
         page,
         """
         time.focus();
-        const told = { focused: document.activeElement === time, ring: ring(time) };
-        const nobody = mark("203.0.113.101 owner", "nobody");
-        told.before = bounds(nobody);
-        told.ticks = ticks();
-        press("Home"); told.home = now();
-        press("End"); told.end = now();
+        const result = { focused: document.activeElement === time, ring: ring(time) };
+        const unowned = mark("203.0.113.101 owner", "unowned");
+        result.before = bounds(unowned);
+        result.ticks = ticks();
+        press("Home"); result.home = now();
+        press("End"); result.end = now();
         press("Home");
         for (let n = 0; n < 5; n++) press("ArrowRight");
-        told.five = now();
-        press("ArrowLeft"); told.four = now();
-        press("ArrowRight", { shiftKey: true }); told.further = now();
+        result.five = now();
+        press("ArrowLeft"); result.four = now();
+        press("ArrowRight", { shiftKey: true }); result.further = now();
         press("Home");
         for (let n = 0; n < 4; n++) press("ArrowRight", { shiftKey: true });
-        told.at = now();
-        told.readout = document.querySelector(".readout").textContent;
-        told.spoken = time.getAttribute("aria-valuetext");
-        told.cursor = document.querySelector(".cursor").getAttribute("visibility");
+        result.at = now();
+        result.readout = document.querySelector(".readout").textContent;
+        result.spoken = time.getAttribute("aria-valuetext");
+        result.cursor = document.querySelector(".cursor").getAttribute("visibility");
         for (let n = 0; n < 3; n++) press("+");
-        told.zoomed = bounds(nobody);
-        told.fine = ticks();
-        told.plot = document.querySelector("g.plot").getAttribute("transform");
-        told.away = mark("203.0.113.101 owner", "node-0").getAttribute("visibility");
-        press("-"); told.less = bounds(nobody);
-        press("0"); told.after = bounds(nobody); told.all = ticks();
-        press("Escape"); told.gone = document.querySelector(".cursor").getAttribute("visibility");
-        return told;
+        result.zoomed = bounds(unowned);
+        result.fine = ticks();
+        result.plot = document.querySelector("g.plot").getAttribute("transform");
+        result.away = mark("203.0.113.101 owner", "node-0").getAttribute("visibility");
+        press("-"); result.less = bounds(unowned);
+        press("0"); result.after = bounds(unowned); result.all = ticks();
+        press("Escape"); result.gone = document.querySelector(".cursor").getAttribute("visibility");
+        return result;
         """,
     )
-    told = seen.told
+    result = seen.result
     assert seen.console == []
-    assert told["focused"] is True
-    assert "solid" in told["ring"]
-    assert (told["home"], told["end"]) == (0, 60)
-    assert (told["five"], told["four"], told["further"]) == (1.5, 1.2, 4.2)
-    assert told["at"] == 12
-    assert "nobody, 10.000\N{EN DASH}14.900 s" in told["readout"]
-    assert "node.power-off lb-1" in told["spoken"]
-    assert "requests per second" in told["spoken"]
-    assert told["cursor"] == "visible"
-    assert told["zoomed"] == pytest.approx([168, 1020 * 4.4 / 7.5], abs=0.1)  # from 10.5 s to 18 s
-    assert told["less"][1] == pytest.approx(4 * told["before"][1], rel=0.01)
-    assert told["fine"][::2] == [f"{second} s" for second in range(11, 19)]
-    assert told["plot"].startswith("matrix(8 ")
-    assert told["away"] == "hidden"
-    assert told["after"] == pytest.approx(told["before"], abs=0.05)
-    assert told["all"] == told["ticks"]
-    assert told["gone"] == "hidden"
+    assert result["focused"] is True
+    assert "solid" in result["ring"]
+    assert (result["home"], result["end"]) == (0, 60)
+    assert (result["five"], result["four"], result["further"]) == (1.5, 1.2, 4.2)
+    assert result["at"] == 12
+    assert "no owner, 10.000\N{EN DASH}14.900 s" in result["readout"]
+    assert "node.power-off lb-1" in result["spoken"]
+    assert "requests per second" in result["spoken"]
+    assert result["cursor"] == "visible"
+    assert result["zoomed"] == pytest.approx([168, 1020 * 4.4 / 7.5], abs=0.1)  # from 10.5 s to 18 s
+    assert result["less"][1] == pytest.approx(4 * result["before"][1], rel=0.01)
+    assert result["fine"][::2] == [f"{second} s" for second in range(11, 19)]
+    assert result["plot"].startswith("matrix(8 ")
+    assert result["away"] == "hidden"
+    assert result["after"] == pytest.approx(result["before"], abs=0.05)
+    assert result["all"] == result["ticks"]
+    assert result["gone"] == "hidden"
 
 
 def test_a_time_in_the_log_leads_to_its_place_and_buttons_do_what_keys_do(page: str, browse: Browse) -> None:
@@ -188,20 +191,20 @@ def test_a_time_in_the_log_leads_to_its_place_and_buttons_do_what_keys_do(page: 
         """
         const cell = [...document.querySelectorAll("button.at")].find(each => each.textContent === "13.050");
         cell.click();
-        const told = { at: now(), focused: document.activeElement === time };
+        const result = { at: now(), focused: document.activeElement === time };
         for (let n = 0; n < 20; n++) document.querySelector('[data-key="+"]').click();
-        told.deep = ticks();
-        told.kept = mark("lb-1 power", "off").getAttribute("visibility");
+        result.deep = ticks();
+        result.kept = mark("lb-1 power", "off").getAttribute("visibility");
         document.querySelector('[data-key="0"]').click();
-        told.all = ticks().length;
-        return told;
+        result.all = ticks().length;
+        return result;
         """,
     )
-    assert seen.told["at"] == 13.05
-    assert seen.told["focused"] is True
-    assert "13.050 s" in seen.told["deep"]
-    assert seen.told["kept"] == "visible"
-    assert seen.told["all"] == 2 * 13
+    assert seen.result["at"] == 13.05
+    assert seen.result["focused"] is True
+    assert "13.050 s" in seen.result["deep"]
+    assert seen.result["kept"] == "visible"
+    assert seen.result["all"] == 2 * 13
 
 
 def test_a_narrow_window_scrolls_the_drawing_and_not_the_page(page: str, browse: Browse) -> None:
@@ -210,19 +213,19 @@ def test_a_narrow_window_scrolls_the_drawing_and_not_the_page(page: str, browse:
         "return [document.documentElement.scrollWidth - innerWidth, time.scrollWidth - time.clientWidth, innerWidth]",
         width=500,
     )
-    overflow, scrolls, width = seen.told
+    overflow, scrolls, width = seen.result
     assert width <= 520
     assert overflow <= 0
     assert scrolls > 0
 
 
-def test_a_run_without_a_time_line_is_silent_too(browse: Browse) -> None:
+def test_a_run_without_a_timeline_logs_nothing_either(browse: Browse) -> None:
     seen = browse(render(History([]), [], "Nothing", "It holds.", {}))
     assert (seen.console, seen.loaded) == ([], [])
-    assert "Nobody can tell" in seen.document
+    assert "does not show whether the cluster held" in seen.document
 
 
-def test_a_comparison_of_runs_renders_in_silence(browse: Browse, tmp_path: Path) -> None:
+def test_a_comparison_of_runs_renders_without_console_messages(browse: Browse, tmp_path: Path) -> None:
     before = folder(tmp_path / "before", 6, Site(), 1)
     now = folder(tmp_path / "now", 6, Site(slower_ms={"transfer": 20}), 2)
     sides = {release.BASELINE: release.read(before), release.CANDIDATE: release.read(now)}
@@ -237,7 +240,7 @@ def test_it_prints(page: str, tmp_path: Path) -> None:
     paper = tmp_path / "report.pdf"
     flags = [*FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"--print-to-pdf={paper}", "--no-pdf-header-footer"]
     subprocess.run(
-        [str(BROWSER), *flags, (tmp_path / "report.html").as_uri()], capture_output=True, timeout=180, check=True
+        [str(BROWSER), *flags, (tmp_path / "report.html").as_uri()], capture_output=True, timeout=DEADLINE_S, check=True
     )
     written = paper.read_bytes()
     assert written.startswith(b"%PDF-")

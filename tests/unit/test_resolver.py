@@ -1,4 +1,4 @@
-"""The resolver: its answers packet by packet, and the running program on loopback."""
+"""The resolver: single answers as packets, and the program on loopback."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from dnslib.dns import EDNS0
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.wait import NotYet, until
+from tests.support.program import DEADLINE_S
 from topology.images.resolver import resolver
 from topology.images.resolver.resolver import Resolver, Zone, ZoneError, zone
 
@@ -53,13 +55,13 @@ def rotated(addresses: tuple[str, ...], steps: int) -> tuple[str, ...]:
     return addresses[steps:] + addresses[:steps]
 
 
-def test_each_answer_is_one_cyclic_step_on_from_the_last() -> None:
+def test_each_answer_rotates_the_addresses_by_one() -> None:
     server = fresh()
     for step in range(7):
         assert addresses(ask(server, "www.example.test", udp=step % 2 == 0)) == rotated(VIPS, step)
 
 
-def test_only_the_sites_addresses_take_a_step() -> None:
+def test_only_queries_for_the_sites_addresses_rotate_them() -> None:
     server = fresh()
     first = addresses(ask(server, "www.example.test"))
     for name, qtype in [("ns.example.test", "A"), ("nope.example.test", "A"), ("www.example.test", "AAAA")]:
@@ -68,7 +70,7 @@ def test_only_the_sites_addresses_take_a_step() -> None:
     assert addresses(ask(server, "www.example.test")) == rotated(first, 1)
 
 
-def test_an_answer_is_authoritative_with_the_zones_ttl_and_offers_no_recursion() -> None:
+def test_an_answer_is_authoritative_has_the_zones_ttl_and_offers_no_recursion() -> None:
     reply = ask(fresh(), "www.example.test")
     assert (reply.header.qr, reply.header.aa, reply.header.ra, reply.header.rd, reply.header.tc) == (1, 1, 0, 1, 0)
     assert reply.header.rcode == RCODE.NOERROR
@@ -78,14 +80,14 @@ def test_an_answer_is_authoritative_with_the_zones_ttl_and_offers_no_recursion()
 
 
 @pytest.mark.parametrize(("asked", "replied"), [(0x0000, 0x8005), (0x0110, 0x8115), (0x07FF, 0x8115)])
-def test_of_a_querys_flags_only_rd_and_cd_come_back(asked: int, replied: int) -> None:
+def test_an_answer_copies_only_the_flags_rd_and_cd(asked: int, replied: int) -> None:
     query = DNSRecord(DNSHeader(id=7, bitmap=asked), q=DNSQuestion("www.example.org"))
     packet = fresh().answer(query.pack(), udp=True)
     assert packet is not None
     assert int.from_bytes(packet[2:4], "big") == replied
 
 
-def test_names_fold_case_and_the_question_keeps_it() -> None:
+def test_names_match_in_any_case_and_the_question_keeps_its_case() -> None:
     query = DNSRecord.question("wWw.ExAmPlE.tEsT").pack()
     packet = fresh().answer(query, udp=True)
     assert packet is not None
@@ -105,7 +107,7 @@ def test_names_fold_case_and_the_question_keeps_it() -> None:
         ("EXAMPLE.test", "TXT", "NOERROR"),
     ],
 )
-def test_negative_answers_carry_the_soa_with_its_minimum_as_ttl(name: str, qtype: str, rcode: str) -> None:
+def test_a_negative_answer_has_the_soa_with_its_minimum_as_ttl(name: str, qtype: str, rcode: str) -> None:
     reply = ask(fresh(), name, qtype)
     assert RCODE[reply.header.rcode] == rcode
     assert reply.header.aa == 1
@@ -115,19 +117,19 @@ def test_negative_answers_carry_the_soa_with_its_minimum_as_ttl(name: str, qtype
     assert soa.rdata.times[4] == 5
 
 
-def test_a_negative_answer_lives_no_longer_than_the_soa_itself() -> None:
+def test_the_ttl_of_a_negative_answer_is_at_most_that_of_the_soa() -> None:
     long = Zone("example.test", "www.example.test", 100_000, VIPS)
     [soa] = ask(fresh(long), "nope.example.test").auth
     assert (soa.ttl, soa.rdata.times[4]) == (3600, 100_000)
 
 
-def test_an_empty_non_terminal_exists() -> None:
+def test_a_name_above_the_site_exists_without_records() -> None:
     server = fresh(Zone("example.test", "www.shop.example.test", 5, VIPS))
     assert RCODE[ask(server, "shop.example.test").header.rcode] == "NOERROR"
     assert RCODE[ask(server, "hop.example.test").header.rcode] == "NXDOMAIN"
 
 
-def test_soa_ns_and_glue() -> None:
+def test_the_zone_has_soa_ns_and_glue_records() -> None:
     server = fresh()
     [soa] = ask(server, "example.test", "SOA").rr
     assert (str(soa.rdata.mname), str(soa.rdata.rname)) == ("ns.example.test.", "hostmaster.example.test.")
@@ -156,7 +158,7 @@ def test_the_site_may_be_the_zone_itself() -> None:
         ("example.test", "IXFR", "IN"),
     ],
 )
-def test_what_is_not_ours_is_refused(name: str, qtype: str, qclass: str) -> None:
+def test_queries_outside_the_zone_are_refused(name: str, qtype: str, qclass: str) -> None:
     packet = fresh().answer(DNSRecord.question(name, qtype, qclass).pack(), udp=False)
     assert packet is not None
     reply = DNSRecord.parse(packet)
@@ -166,7 +168,7 @@ def test_what_is_not_ours_is_refused(name: str, qtype: str, qclass: str) -> None
 
 
 @pytest.mark.parametrize("opcode", [1, 2, 4, 5, 15])
-def test_other_opcodes_are_not_implemented(opcode: int) -> None:
+def test_opcodes_other_than_query_are_answered_with_notimp(opcode: int) -> None:
     query = DNSRecord(DNSHeader(id=7, opcode=opcode), q=DNSQuestion("www.example.test"))
     packet = fresh().answer(query.pack(), udp=True)
     assert packet is not None
@@ -183,7 +185,7 @@ WWW = b"\x03www\x07example\x04test\x00\x00\x01\x00\x01"
 LONG_LABEL = b"\x7f" + b"a" * 127 + b"\x04test\x00\x00\x01\x00\x01"
 LONG_NAME = (b"\x3f" + b"a" * 63) * 5 + b"\x00\x00\x01\x00\x01"
 # At 0x280 a label "a\u0080" hides a pointer to 0x280, and after it stands a pointer into it: two readings of the same
-# bytes that lead to each other. dnslib recurses until Python stops it.
+# bytes that point to each other. dnslib recurses until Python stops it.
 LOOP = (b"\x3e" + b"a" * 62) * 9 + b"\x3c" + b"a" * 60 + b"\x03a\xc2\x80" + b"\xc2\x82" + b"\x00\x01\x00\x01"
 
 
@@ -202,11 +204,11 @@ LOOP = (b"\x3e" + b"a" * 62) * 9 + b"\x3c" + b"a" * 60 + b"\x03a\xc2\x80" + b"\x
         _query(count=2, body=WWW + WWW),
     ],
 )
-def test_broken_packets_with_a_header_are_format_errors(packet: bytes) -> None:
+def test_a_broken_packet_with_a_header_is_answered_with_formerr(packet: bytes) -> None:
     assert fresh().answer(packet, udp=True) == FORMERR
 
 
-def test_at_most_one_opt_and_only_at_the_root() -> None:
+def test_a_second_opt_or_one_below_the_root_is_answered_with_formerr() -> None:
     for opts in ([EDNS0(udp_len=4096), EDNS0(udp_len=4096)], [EDNS0("example.test", udp_len=4096)]):
         query = DNSRecord.question("www.example.test")
         query.header.id = 0x1234
@@ -214,7 +216,7 @@ def test_at_most_one_opt_and_only_at_the_root() -> None:
         assert fresh().answer(query.pack(), udp=True) == FORMERR
 
 
-def test_replies_and_fragments_of_headers_get_no_answer() -> None:
+def test_replies_and_incomplete_headers_are_not_answered() -> None:
     server = fresh()
     assert server.answer(DNSRecord.question("www.example.test").reply().pack(), udp=True) is None
     for length in range(12):
@@ -222,20 +224,20 @@ def test_replies_and_fragments_of_headers_get_no_answer() -> None:
 
 
 @given(st.binary(max_size=80))
-def test_no_packet_breaks_it(noise: bytes) -> None:
+def test_every_packet_is_answered_or_ignored(noise: bytes) -> None:
     for packet in (noise, _query(body=noise), _query(body=WWW) + noise):
         reply = fresh().answer(packet, udp=True)
         assert reply is None or (reply[:2] == packet[:2] and reply[2] & 0x80)
 
 
 @pytest.mark.parametrize("flags", ["", "do"])
-def test_edns_is_echoed_with_our_size_and_their_do_bit(flags: str) -> None:
+def test_an_edns_answer_has_the_resolvers_size_and_the_querys_do_bit(flags: str) -> None:
     [opt] = ask(fresh(), "www.example.test", udp_len=4096, flags=flags).ar
     assert (opt.rtype, opt.edns_ver, opt.edns_len, opt.edns_do) == (QTYPE.OPT, 0, 1232, int(bool(flags)))
     assert opt.rdata == []
 
 
-def test_an_unknown_edns_version_is_badvers_and_not_answered() -> None:
+def test_an_unknown_edns_version_is_answered_with_badvers() -> None:
     reply = ask(fresh(), "www.example.test", udp_len=4096, version=1)
     [opt] = reply.ar
     assert (opt.edns_rcode << 4 | reply.header.rcode, opt.edns_ver) == (16, 0)
@@ -243,10 +245,10 @@ def test_an_unknown_edns_version_is_badvers_and_not_answered() -> None:
 
 
 MANY = Zone("example.test", "www.example.test", 5, tuple(f"198.18.1.{last}" for last in range(1, 61)))
-"""60 addresses: 994 bytes. Too many for plain UDP, few enough for EDNS."""
+"""60 addresses, 994 bytes: too many for plain UDP, and few enough for EDNS."""
 
 
-def test_too_large_for_udp_is_truncated_and_takes_no_step() -> None:
+def test_an_answer_too_large_for_udp_is_truncated_and_does_not_rotate() -> None:
     server = fresh(MANY)
     sizes: list[dict[str, Any]] = [{}, {"udp_len": 900}, {"udp_len": 100}]
     for edns in sizes:
@@ -257,18 +259,18 @@ def test_too_large_for_udp_is_truncated_and_takes_no_step() -> None:
     assert addresses(ask(server, "www.example.test", udp_len=1232)) == rotated(MANY.addresses, 1)
 
 
-def test_an_edns_size_below_512_means_512() -> None:
+def test_an_edns_size_below_512_counts_as_512() -> None:
     assert addresses(ask(fresh(), "www.example.test", udp_len=50)) == VIPS
 
 
-def test_udp_never_exceeds_our_own_size() -> None:
+def test_a_udp_answer_is_never_larger_than_the_resolvers_size() -> None:
     served = Zone("example.test", "www.example.test", 5, tuple(f"198.18.1.{last}" for last in range(1, 101)))
     server = fresh(served)
     assert ask(server, "www.example.test", udp_len=4096).header.tc == 1
     assert len(ask(server, "www.example.test", udp=False, udp_len=512).rr) == 100
 
 
-def test_the_largest_answer_fits_tcp() -> None:
+def test_an_answer_with_1000_addresses_fits_tcp() -> None:
     most = tuple(f"198.18.{high}.{low}" for high in range(4) for low in range(250))
     assert len(ask(fresh(Zone("example.test", "www.example.test", 5, most)), "www.example.test", udp=False).rr) == 1000
 
@@ -276,7 +278,7 @@ def test_the_largest_answer_fits_tcp() -> None:
 GOOD = {"zone": "example.test", "site": "www.example.test", "ttl_s": 5, "addresses": list(VIPS)}
 
 
-def test_a_good_zone_is_read() -> None:
+def test_a_valid_zone_is_read() -> None:
     assert zone(GOOD) == ZONE
 
 
@@ -295,12 +297,12 @@ def test_a_good_zone_is_read() -> None:
         ({"addresses": "203.0.113.1"}, "list"),
     ],
 )
-def test_a_wrong_zone_is_refused_by_key(change: dict[str, object], says: str) -> None:
+def test_an_invalid_zone_is_refused_with_the_key(change: dict[str, object], says: str) -> None:
     with pytest.raises(ZoneError, match=says):
         zone({**GOOD, **change})
 
 
-def test_a_missing_key_is_named() -> None:
+def test_an_error_names_a_missing_key() -> None:
     with pytest.raises(ZoneError, match="ttl_s"):
         zone({key: value for key, value in GOOD.items() if key != "ttl_s"})
 
@@ -332,25 +334,27 @@ def _served(folder: Path, idle_s: str) -> Iterator[int]:
     assert found, line
     yield int(found[1])
     program.send_signal(signal.SIGTERM)
-    rest, errors = program.communicate(timeout=60)
+    rest, errors = program.communicate(timeout=DEADLINE_S)
     assert (program.returncode, rest, errors) == (0, "", "")
 
 
 @pytest.fixture
 def port(tmp_path: Path) -> Iterator[int]:
-    with _served(tmp_path, idle_s="60") as number:
+    with _served(tmp_path, idle_s=str(DEADLINE_S)) as number:
         yield number
 
 
 def _udp(port: int) -> tuple[str, ...]:
-    return addresses(DNSRecord.parse(DNSRecord.question("www.example.test").send("127.0.0.1", port, timeout=60)))
+    return addresses(
+        DNSRecord.parse(DNSRecord.question("www.example.test").send("127.0.0.1", port, timeout=DEADLINE_S))
+    )
 
 
 class TcpClient:
     """Several queries on one connection."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
         self.stream = self.socket.makefile("rb")
 
     def send(self, *packets: bytes) -> None:
@@ -404,16 +408,26 @@ def test_the_rotation_is_exact_under_concurrent_clients(port: int) -> None:
     assert _udp(port) == VIPS
 
 
-def test_an_idle_tcp_connection_is_closed_and_a_busy_one_is_not(tmp_path: Path) -> None:
+def test_an_idle_tcp_connection_is_closed_after_its_answer(tmp_path: Path) -> None:
     with _served(tmp_path, idle_s="0.5") as port:
-        client = TcpClient(port)
-        client.send(DNSRecord.question("www.example.test").pack())
-        client.receive()
+
+        def answered() -> TcpClient:
+            """A client that sent its query before the connection was idle for 0.5 s."""
+            client = TcpClient(port)
+            client.send(DNSRecord.question("www.example.test").pack())
+            try:
+                client.receive()
+            except (OSError, struct.error) as error:
+                client.close()
+                raise NotYet("the connection was closed before the query came") from error
+            return client
+
+        client = until(answered, DEADLINE_S, "an answer")
         assert client.socket.recv(1) == b""
         client.close()
 
 
-def test_nonsense_over_tcp_ends_the_connection_and_nothing_else(port: int) -> None:
+def test_nonsense_over_tcp_closes_only_that_connection(port: int) -> None:
     for nonsense in (b"\x00\x00", b"\x00\x03abc"):
         client = TcpClient(port)
         client.socket.sendall(nonsense)
@@ -425,7 +439,7 @@ def test_nonsense_over_tcp_ends_the_connection_and_nothing_else(port: int) -> No
     assert _udp(port) == VIPS
 
 
-def test_it_ends_quietly_in_the_middle_of_a_conversation(tmp_path: Path) -> None:
+def test_it_ends_without_errors_while_a_client_is_connected(tmp_path: Path) -> None:
     program = _start(tmp_path, ZONE_TOML)
     assert program.stdout is not None
     found = re.search(r":(\d+) udp", program.stdout.readline())
@@ -434,14 +448,14 @@ def test_it_ends_quietly_in_the_middle_of_a_conversation(tmp_path: Path) -> None
     client.send(DNSRecord.question("www.example.test").pack())
     client.receive()
     program.send_signal(signal.SIGTERM)
-    _, errors = program.communicate(timeout=60)
+    _, errors = program.communicate(timeout=DEADLINE_S)
     client.close()
     assert (program.returncode, errors) == (0, "")
 
 
-def test_malformed_udp_is_answered_or_ignored(port: int) -> None:
+def test_a_malformed_udp_packet_is_answered_or_ignored(port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(60)
+        client.settimeout(DEADLINE_S)
         client.connect(("127.0.0.1", port))
         client.send(b"")
         client.send(b"short")
@@ -452,17 +466,17 @@ def test_malformed_udp_is_answered_or_ignored(port: int) -> None:
 @pytest.mark.parametrize(
     ("text", "says"), [("zone = ", "Invalid value"), (ZONE_TOML.replace("ttl_s = 5", "ttl_s = 'x'"), "ttl_s: 'x'")]
 )
-def test_a_wrong_zone_file_ends_in_one_sentence(tmp_path: Path, text: str, says: str) -> None:
+def test_an_invalid_zone_file_is_one_line_of_error(tmp_path: Path, text: str, says: str) -> None:
     program = _start(tmp_path, text)
-    _, errors = program.communicate(timeout=60)
+    _, errors = program.communicate(timeout=DEADLINE_S)
     assert program.returncode == 2
     assert says in errors
     assert errors.count("\n") == 1
 
 
-def test_a_taken_port_ends_in_one_sentence(tmp_path: Path, port: int) -> None:
+def test_a_port_in_use_is_one_line_of_error(tmp_path: Path, port: int) -> None:
     program = _start(tmp_path, ZONE_TOML, "--port", str(port))
-    _, errors = program.communicate(timeout=60)
+    _, errors = program.communicate(timeout=DEADLINE_S)
     assert program.returncode == 1
     assert "in use" in errors
     assert errors.count("\n") == 1

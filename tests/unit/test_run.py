@@ -18,11 +18,11 @@ from harness import history
 from harness.artifacts.stored_run import conclude
 from harness.fake import Defect, FakeFeed, FakeLab, FakeStream
 from harness.history import History
-from harness.history.timeline import faults as fault_windows
-from harness.protocols import Feed, Lab, Stream
-from harness.records import Entry, LabError, Line, Proof
+from harness.history.windows import faults as fault_windows
+from harness.protocols import Feed, Feeds, Lab, Stream
+from harness.records import Effect, Entry, LabError, Line, Proof
 from harness.run import Faults, RunResult, run
-from harness.scenario import Scenario, ScenarioError, load, parse
+from harness.scenario import Scenario, ScenarioError, load, parse, seeded
 from harness.verdict import Outcome, overall
 
 POWER_CUT = Path(__file__).parents[1] / "chaos" / "director-power-cut.toml"
@@ -44,7 +44,7 @@ class Trace:
 
 @dataclass
 class Scratch:
-    """A fault that only writes down what it does."""
+    """A fault that only records what it does."""
 
     trace: Trace
     label: str
@@ -56,6 +56,9 @@ class Scratch:
 
     def available(self, lab: Lab) -> str | None:  # noqa: ARG002 - the protocol's signature
         return self.refusal
+
+    def effects(self, lab: Lab) -> tuple[Effect, ...]:  # noqa: ARG002 - the protocol's signature
+        return ()
 
     @contextmanager
     def inject(self, lab: Lab) -> Iterator[Proof]:
@@ -81,54 +84,53 @@ def scratches(trace: Trace, **of_label: Mapping[str, Any]) -> Faults:
     return {"test.scratch": lambda label: Scratch(trace, label, **of_label.get(label, {}))}
 
 
-def carried_out(
-    tmp_path: Path, told: Scenario, faults: Faults, lab: FakeLab | None = None, **more: Any
+def run_on_fake(
+    tmp_path: Path, wanted: Scenario, faults: Faults, lab: FakeLab | None = None, **feeds: Sequence[Feed]
 ) -> tuple[RunResult, History]:
-    lab = lab or FakeLab()
-    result = run(told, lab, faults, more.pop("feeds", ()), tmp_path, clock=lab.clock, **more)
+    result = run(wanted, lab or FakeLab(), faults, Feeds(**feeds), tmp_path)
     return result, history.load(tmp_path / "history.jsonl")
 
 
 def judged(tmp_path: Path, defect: Defect | None) -> tuple[dict[str, Outcome], Outcome]:
-    told, lab = load(POWER_CUT), FakeLab(defect=defect)
-    run(told, lab, FAULTS, lab.feeds(told.load), tmp_path, clock=lab.clock)
-    verdicts = conclude(tmp_path, told)
+    wanted, lab = load(POWER_CUT), FakeLab(defect=defect)
+    run(wanted, lab, FAULTS, lab.feeds(wanted.load), tmp_path)
+    verdicts = conclude(tmp_path, wanted)
     return {each.check: each.outcome for each in verdicts}, overall(verdicts)
 
 
 # --- the power cut, end to end
 
 
-def test_long_waits_tell_how_they_go(tmp_path: Path) -> None:
-    """A hold of 100 s, and a condition that does not come within 70 s."""
-    lab, said = FakeLab(), list[str]()
+def test_long_waits_report_their_progress(tmp_path: Path) -> None:
+    """A hold of 100 s, and a condition that does not become true within 70 s."""
+    lab, reported = FakeLab(), list[str]()
     never = {"name": "never", "until": "owned", "owners": {"203.0.113.101": "lb-2"}, "within_s": 70}
-    told = scenario({"name": "soak", "hold_s": 100}, never)
-    run(told, lab, FAULTS, (), tmp_path, said.append, clock=lab.clock)
-    assert [line for line in said if "soak" in line] == [
+    wanted = scenario({"name": "soak", "hold_s": 100}, never)
+    run(wanted, lab, FAULTS, Feeds(), tmp_path, reported.append)
+    assert [line for line in reported if "soak" in line] == [
         "[1/2] soak",
         "[1/2] soak: 30 of 100 s",
         "[1/2] soak: 60 of 100 s",
         "[1/2] soak: 90 of 100 s",
     ]
-    first, second = [line for line in said if "at most 70 s" in line]
+    first, second = [line for line in reported if "at most 70 s" in line]
     assert first == "[2/2] never: 203.0.113.101 is held by lb-1; 30 of at most 70 s"
     assert second.endswith("60 of at most 70 s")
 
 
-def test_a_right_cluster_is_valid_and_all_of_it_is_on_disk(tmp_path: Path) -> None:
-    told, lab, said = load(POWER_CUT), FakeLab(), list[str]()
-    result = run(told, lab, FAULTS, lab.feeds(told.load), tmp_path, said.append, clock=lab.clock)
+def test_a_healthy_cluster_is_valid_and_the_run_directory_is_complete(tmp_path: Path) -> None:
+    wanted, lab, reported = load(POWER_CUT), FakeLab(), list[str]()
+    result = run(wanted, lab, FAULTS, lab.feeds(wanted.load), tmp_path, reported.append)
     assert result.missed == ()
-    assert [step.name for step in result.steps] == [step.name for step in told.steps]
-    assert said == [
-        *(f"[{number}/4] {step.name}" for number, step in enumerate(told.steps, 1)),
-        "comparing the lab with how it was",
+    assert [step.name for step in result.steps] == [step.name for step in wanted.steps]
+    assert reported == [
+        *(f"[{number}/4] {step.name}" for number, step in enumerate(wanted.steps, 1)),
+        "comparing the lab with its state before the run",
     ]
     (audit,) = history.load(tmp_path / "history.jsonl").of("audit")
     assert audit["left"] == []
 
-    verdicts = conclude(tmp_path, told)
+    verdicts = conclude(tmp_path, wanted)
     assert {each.check: each.outcome for each in verdicts} == dict.fromkeys(
         ("ownership", "outage", "established", "recovery", "audit"), "valid"
     )
@@ -143,7 +145,7 @@ def test_a_right_cluster_is_valid_and_all_of_it_is_on_disk(tmp_path: Path) -> No
     assert (tmp_path / "report.html").stat().st_mtime_ns >= (tmp_path / "history.jsonl").stat().st_mtime_ns
 
 
-def test_concluding_again_needs_no_lab_and_says_the_same(tmp_path: Path) -> None:
+def test_a_run_judged_again_without_a_lab_has_the_same_verdicts(tmp_path: Path) -> None:
     first = judged(tmp_path, None)
     before = (tmp_path / "verdict.json").read_bytes()
     (tmp_path / "verdict.json").unlink()
@@ -162,21 +164,21 @@ def test_concluding_again_needs_no_lab_and_says_the_same(tmp_path: Path) -> None
         (Defect.FAULT_WITHOUT_EFFECT, "recovery", Outcome.UNKNOWN, {Outcome.UNKNOWN, Outcome.INVALID}),
     ],
 )
-def test_a_defect_is_never_called_valid(
+def test_a_defect_is_never_valid(
     tmp_path: Path, defect: Defect, check: str, outcome: Outcome, whole: set[Outcome]
 ) -> None:
-    outcomes, summed_up = judged(tmp_path, defect)
+    outcomes, overall_outcome = judged(tmp_path, defect)
     assert outcomes[check] is outcome
-    assert summed_up in whole
+    assert overall_outcome in whole
 
 
 # --- what is recorded
 
 
-def test_the_first_op_says_what_the_run_is_of_and_the_last_that_it_ended_by_itself(tmp_path: Path) -> None:
+def test_the_first_op_has_the_facts_of_the_run_and_the_last_records_its_end(tmp_path: Path) -> None:
     lab = FakeLab()
     origin_ns = lab.now_ns()
-    _, ops = carried_out(tmp_path, scenario({"hold_s": 1}), {}, lab)
+    _, ops = run_on_fake(tmp_path, scenario({"hold_s": 1}), {}, lab)
     first, last = ops[0], ops[-1]
     assert (first.index, first.time, first.process, first.type, first.f) == (0, 0, "run", "info", "start")
     assert (first["origin_ns"], first["scenario"], first["seed"]) == (origin_ns, "s", 5)
@@ -186,16 +188,17 @@ def test_the_first_op_says_what_the_run_is_of_and_the_last_that_it_ended_by_itse
     assert last.time == 1_000_000_000
 
 
-def test_the_given_seed_goes_before_the_scenarios_own(tmp_path: Path) -> None:
-    _, ops = carried_out(tmp_path, scenario({"hold_s": 1}), {}, seed=0)
+def test_the_seed_is_the_scenarios(tmp_path: Path) -> None:
+    _, ops = run_on_fake(tmp_path, seeded(scenario({"hold_s": 1}), 0), {})
     assert ops[0]["seed"] == 0
+    assert seeded(scenario({"hold_s": 1}), None).scenario.seed == 5
 
 
-def test_a_step_ends_with_its_condition_and_the_time_it_holds_comes_after(tmp_path: Path) -> None:
+def test_a_step_ends_with_its_condition_and_holds_afterwards(tmp_path: Path) -> None:
     lab = FakeLab()
-    told = scenario({"inject": "node.power-off", "with": {"node": "lb-1"}, "until": "owned", "within_s": 20,
+    wanted = scenario({"inject": "node.power-off", "with": {"node": "lb-1"}, "until": "owned", "within_s": 20,
                      "owners": {VIP: "lb-2"}, "hold_s": 4})  # fmt: skip
-    result, ops = carried_out(tmp_path, told, FAULTS, lab)
+    result, ops = run_on_fake(tmp_path, wanted, FAULTS, lab)
     begin, waiting, end, held = [op for op in ops.of("step") if op["step"] == "step 0"]
     assert (begin["phase"], waiting["phase"], end["phase"], held["phase"]) == ("begin", "waiting", "end", "held")
     assert VIP in waiting["why"]
@@ -206,41 +209,42 @@ def test_a_step_ends_with_its_condition_and_the_time_it_holds_comes_after(tmp_pa
 
 
 def test_a_missed_condition_is_recorded_and_the_run_goes_on(tmp_path: Path) -> None:
-    told = scenario(
+    wanted = scenario(
         {"until": "owned", "owners": {VIP: "lb-2"}, "within_s": 3},
         {"until": "steady", "within_s": 3},
     )
-    result, ops = carried_out(tmp_path, told, {})
+    result, ops = run_on_fake(tmp_path, wanted, {})
     assert [step.met for step in result.steps] == [False, True]
     assert result.missed == result.steps[:1]
     end = next(op for op in ops.of("step") if op["phase"] == "end")
     assert end["met"] is False
     assert end["took_ms"] == pytest.approx(3000, abs=1)
-    assert "203.0.113.101 is held by lb-2 alone" in end["why"]
-    assert end["why"].endswith("last seen: 203.0.113.101 is held by lb-1")
+    assert "waiting for 203.0.113.101 to be held by lb-2 alone" in end["why"]
+    assert end["why"].endswith("last state: 203.0.113.101 is held by lb-1")
     assert ops.complete
 
 
 def test_a_deadline_counts_from_the_beginning_of_its_step(tmp_path: Path) -> None:
-    """Powering on takes 2 s of the 3; heartbeat brings the address home after 4 more."""
+    """Powering on takes 2 s of the 3; the address fails back 4 s later."""
     cut = {"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 5}
-    result, _ = carried_out(tmp_path, scenario(cut, {"heal": "cut", "until": "steady", "within_s": 3}), FAULTS)
+    result, _ = run_on_fake(tmp_path, scenario(cut, {"heal": "cut", "until": "steady", "within_s": 3}), FAULTS)
     assert result.steps[1].met is False
     assert result.steps[1].took_ms == pytest.approx(3000, abs=1)
 
 
-def test_a_fault_is_recorded_from_start_over_proof_to_end(tmp_path: Path) -> None:
+def test_a_fault_is_recorded_with_start_proof_and_end(tmp_path: Path) -> None:
     cut = {"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 1}
-    _, ops = carried_out(tmp_path, scenario(cut, {"heal": "cut"}), FAULTS)
+    _, ops = run_on_fake(tmp_path, scenario(cut, {"heal": "cut"}), FAULTS)
     phases = [(op["phase"], op["fault"], op["node"]) for op in ops.process("fault:cut")]
     assert phases == [(phase, "node.power-off", "lb-1") for phase in ("start", "proof", "end")]
     proof = ops.process("fault:cut")[1]
     assert "off" in proof["seen"]
+    assert proof["effects"] == [{"kind": "node-down", "node": "lb-1", "service": ""}]
     assert proof.error is None
 
 
-def test_the_end_of_a_fault_says_what_it_has_learned_since_its_proof(tmp_path: Path) -> None:
-    _, ops = carried_out(tmp_path, scenario(inject("a"), {"heal": "a"}), scratches(Trace()))
+def test_the_end_of_a_fault_has_the_details_that_changed_since_its_proof(tmp_path: Path) -> None:
+    _, ops = run_on_fake(tmp_path, scenario(inject("a"), {"heal": "a"}), scratches(Trace()))
     _, proof, end = ops.process("fault:a")
     assert proof["scratched"] == [1]
     assert end["scratched"] == [1, 2]
@@ -253,23 +257,23 @@ def test_the_end_of_a_fault_says_what_it_has_learned_since_its_proof(tmp_path: P
 
 def test_what_is_injected_is_undone_in_reverse_order(tmp_path: Path) -> None:
     trace = Trace()
-    carried_out(tmp_path, scenario(inject("a"), inject("b"), inject("c"), {"heal": "b"}), scratches(trace))
+    run_on_fake(tmp_path, scenario(inject("a"), inject("b"), inject("c"), {"heal": "b"}), scratches(trace))
     assert trace.done == ["+a", "+b", "+c", "-b", "-c", "-a"]
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])
-def test_an_interrupted_run_undoes_everything_and_does_not_say_that_it_ended(
+def test_an_interrupted_run_undoes_everything_and_records_no_end(
     tmp_path: Path, interruption: type[BaseException]
 ) -> None:
     trace, lab = Trace(), FakeLab()
-    told = scenario(inject("a"), inject("b"), {"name": "here", "hold_s": 1})
+    wanted = scenario(inject("a"), inject("b"), {"name": "here", "hold_s": 1})
 
     def interrupt(sentence: str) -> None:
         if "here" in sentence:
             raise interruption
 
     with pytest.raises(interruption):
-        run(told, lab, scratches(trace), (), tmp_path, interrupt, clock=lab.clock)
+        run(wanted, lab, scratches(trace), Feeds(), tmp_path, interrupt)
     assert trace.done == ["+a", "+b", "-b", "-a"]
     ops = history.load(tmp_path / "history.jsonl")
     assert not ops.complete
@@ -279,7 +283,7 @@ def test_an_interrupted_run_undoes_everything_and_does_not_say_that_it_ended(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_a_fault_is_undone_waits_until_it_is(tmp_path: Path, number: int) -> None:
+def test_a_signal_during_an_undo_is_deferred_to_its_end(tmp_path: Path, number: int) -> None:
     trace = Trace()
 
     class Stopped(BaseException):
@@ -292,7 +296,7 @@ def test_a_signal_while_a_fault_is_undone_waits_until_it_is(tmp_path: Path, numb
     try:
         faults = scratches(trace, b={"meanwhile": lambda: os.kill(os.getpid(), number)})
         with pytest.raises(Stopped):
-            carried_out(tmp_path, scenario(inject("a"), inject("b"), {"heal": "b"}, {"hold_s": 1}), faults)
+            run_on_fake(tmp_path, scenario(inject("a"), inject("b"), {"heal": "b"}, {"hold_s": 1}), faults)
         assert signal.getsignal(number) is stop
     finally:
         signal.signal(number, before)
@@ -301,8 +305,8 @@ def test_a_signal_while_a_fault_is_undone_waits_until_it_is(tmp_path: Path, numb
 
 def test_a_fault_without_effect_leaves_its_step_unknown_and_the_run_goes_on(tmp_path: Path) -> None:
     trace = Trace()
-    told = scenario(inject("a"), inject("b", until="steady", within_s=5), {"heal": "b"}, {"heal": "a"}, {"hold_s": 1})
-    result, ops = carried_out(tmp_path, told, scratches(trace, b={"broken_in": True}))
+    wanted = scenario(inject("a"), inject("b", until="steady", within_s=5), {"heal": "b"}, {"heal": "a"}, {"hold_s": 1})
+    result, ops = run_on_fake(tmp_path, wanted, scratches(trace, b={"broken_in": True}))
     assert [(step.met, step.why) for step in result.steps] == [
         (True, ""),
         (None, "b has no effect"),
@@ -316,29 +320,29 @@ def test_a_fault_without_effect_leaves_its_step_unknown_and_the_run_goes_on(tmp_
     assert ops.complete
 
 
-def test_a_fault_that_cannot_be_undone_is_recorded_and_does_not_keep_the_others(tmp_path: Path) -> None:
+def test_a_fault_that_cannot_be_undone_is_recorded_and_the_others_are_undone(tmp_path: Path) -> None:
     trace = Trace()
-    told = scenario(inject("a"), inject("b"), {"heal": "b"}, {"heal": "a"})
-    result, ops = carried_out(tmp_path, told, scratches(trace, b={"broken_out": True}))
+    wanted = scenario(inject("a"), inject("b"), {"heal": "b"}, {"heal": "a"})
+    result, ops = run_on_fake(tmp_path, wanted, scratches(trace, b={"broken_out": True}))
     assert [step.met for step in result.steps] == [True, True, None, True]
     assert [op["phase"] for op in ops.process("fault:b")] == ["start", "proof", "failed"]
     assert trace.done == ["+a", "+b", "-b", "-a"]
 
 
-def test_an_interrupted_undo_of_several_tries_each(tmp_path: Path) -> None:
-    trace, lab, said = Trace(), FakeLab(), list[str]()
+def test_an_interrupted_run_tries_to_undo_each_fault(tmp_path: Path) -> None:
+    trace, lab, reported = Trace(), FakeLab(), list[str]()
 
     def interrupt(sentence: str) -> None:
-        said.append(sentence)
+        reported.append(sentence)
         if "here" in sentence:
             raise KeyboardInterrupt
 
-    told = scenario(inject("a"), inject("b"), {"name": "here", "hold_s": 1})
+    wanted = scenario(inject("a"), inject("b"), {"name": "here", "hold_s": 1})
     faults = scratches(trace, b={"broken_out": True})
     with pytest.raises(KeyboardInterrupt):
-        run(told, lab, faults, (), tmp_path, interrupt, clock=lab.clock)
+        run(wanted, lab, faults, Feeds(), tmp_path, interrupt)
     assert trace.done == ["+a", "+b", "-b", "-a"]
-    assert said[-3:] == ["undoing b", "b could not be undone: b stays", "undoing a"]
+    assert reported[-3:] == ["undoing b", "b could not be undone: b stays", "undoing a"]
 
 
 # --- what is refused before anything starts
@@ -350,41 +354,37 @@ def test_an_interrupted_undo_of_several_tries_each(tmp_path: Path) -> None:
         (
             {"inject": "node.poweroff", "with": {"node": "lb-1"}},
             ScenarioError,
-            "scenario s: step 'step 1': inject: there is no fault node.poweroff "
-            "(did you mean node.power-off? known: "
-            + ", ".join(name for name in sorted(FAULTS) if name.startswith("node."))
-            + ")",
+            "scenario s: step 'step 1': unknown fault 'node.poweroff'; did you mean 'node.power-off'?",
         ),
         (
             {"inject": "node.power-off", "with": {"nod": "lb-1"}},
             ScenarioError,
-            "scenario s: step 'step 1': with.nod: there is no such key (did you mean node? known: node) (and 1 more)",
+            "scenario s: step 'step 1': node.power-off: unknown key 'nod'; did you mean 'node'? (and 1 more)",
         ),
         (
             {"inject": "node.power-off", "with": {"node": "lb-9"}},
             LabError,
-            "this lab cannot do node.power-off (step 'step 1'): there is no node lb-9; "
-            "there are client, lb-1, lb-2, web-1, web-2",
+            "this lab cannot inject node.power-off (step 'step 1'): unknown node 'lb-9'; "
+            "nodes: client, lb-1, lb-2, web-1, web-2",
         ),
         (
             {"until": "owned", "within_s": 1, "owners": {"203.0.113.111": "lb-1"}},
             ScenarioError,
-            "scenario s: step 'step 1': owners: this lab has no 203.0.113.111 "
-            "(did you mean 203.0.113.101? known: 203.0.113.101, 203.0.113.102)",
+            "scenario s: step 'step 1': owners: unknown VIP '203.0.113.111'; did you mean '203.0.113.101'?",
         ),
         (
             {"until": "owned", "within_s": 1, "owners": {VIP: "web-1"}},
             ScenarioError,
-            "scenario s: step 'step 1': owners: this lab has no web-1 (known: lb-1, lb-2)",
+            "scenario s: step 'step 1': owners: unknown director 'web-1'; accepted: lb-1, lb-2",
         ),
     ],
 )
-def test_a_scenario_that_the_lab_cannot_do_does_not_start(
+def test_a_scenario_that_the_lab_cannot_run_does_not_start(
     tmp_path: Path, step: dict[str, Any], error: type[Exception], expected: str
 ) -> None:
     lab = FakeLab()
     with pytest.raises(error) as caught:
-        carried_out(tmp_path, scenario({"hold_s": 1}, step), FAULTS, lab)
+        run_on_fake(tmp_path, scenario({"hold_s": 1}, step), FAULTS, lab)
     assert str(caught.value) == expected
     assert list(tmp_path.iterdir()) == []
 
@@ -394,7 +394,7 @@ def test_a_scenario_that_the_lab_cannot_do_does_not_start(
 
 @dataclass
 class Ticker:
-    """A feed whose program prints one line and ends, so many times, and then goes on until it is stopped."""
+    """A feed whose program prints one line and ends, ``ends`` times, and then runs until it is stopped."""
 
     lab: FakeLab
     ends: int
@@ -418,91 +418,102 @@ class Ticker:
 
 def test_a_lost_feed_is_opened_again(tmp_path: Path) -> None:
     lab = FakeLab()
-    _, ops = carried_out(tmp_path, scenario({"hold_s": 60}), {}, lab, feeds=[Ticker(lab, ends=2)])
-    told = [op["phase"] if op.f == "feed" else op.value for op in ops.process("ticker")]
-    assert told == ["open", "1", "lost", "open", "2", "lost", "open", "3", "closed"]
+    _, ops = run_on_fake(tmp_path, scenario({"hold_s": 60}), {}, lab, during=[Ticker(lab, ends=2)])
+    recorded = [op["phase"] if op.f == "feed" else op.value for op in ops.process("ticker")]
+    assert recorded == ["open", "1", "lost", "open", "2", "lost", "open", "3", "closed"]
 
 
-def test_a_log_is_lost_with_its_node_and_found_again_after_it_boots(tmp_path: Path) -> None:
+def test_a_log_is_lost_with_its_node_and_opened_again_after_it_boots(tmp_path: Path) -> None:
     lab = FakeLab()
     cut = {"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 5}
-    _, ops = carried_out(tmp_path, scenario({"hold_s": 2}, cut, {"heal": "cut", "hold_s": 10}), FAULTS, lab)
+    _, ops = run_on_fake(tmp_path, scenario({"hold_s": 2}, cut, {"heal": "cut", "hold_s": 10}), FAULTS, lab)
     notes = [op for op in ops.of("feed") if op.process == "log:lb-1:heartbeat"]
     assert [op["phase"] for op in notes] == ["open", "lost", "open", "closed"]
     booted = next(op for op in ops.of("power") if op["node"] == "lb-1" and op["power"] == "booting")
     assert notes[1].time < booted.time < notes[2].time
 
 
-def test_a_feed_that_cannot_be_read_ends_the_run_but_not_the_undo(tmp_path: Path) -> None:
+def test_a_feed_that_cannot_be_parsed_ends_the_run_and_all_faults_are_undone(tmp_path: Path) -> None:
     lab, trace = FakeLab(), Trace()
 
     class Broken(Ticker):
         def entries(self, line: Line) -> Iterable[Entry]:  # noqa: ARG002 - the protocol's signature
             raise RuntimeError("no such format")
 
-    with pytest.raises(LabError, match="cannot be recorded any more: no such format"):
-        carried_out(tmp_path, scenario(inject("a"), {"hold_s": 600}), scratches(trace), lab, feeds=[Broken(lab, 0)])
+    with pytest.raises(LabError, match="can no longer be recorded: no such format"):
+        run_on_fake(tmp_path, scenario(inject("a"), {"hold_s": 600}), scratches(trace), lab, during=[Broken(lab, 0)])
     assert trace.done == ["+a", "-a"]
     ops = history.load(tmp_path / "history.jsonl")
     assert not ops.complete
     assert [op["phase"] for op in ops.of("feed") if op.process == "ticker"] == ["open", "dropped"]
 
 
-def asking(lab: FakeLab, name: str, over_s: float | None) -> FakeFeed:
-    """A load that has asked all after so long, or never says so."""
+@dataclass(frozen=True)
+class Planned(FakeFeed):
+    """A load that reports when it has sent everything."""
+
+    def over(self, entry: Entry) -> bool:
+        return entry.f == "plan"
+
+
+def asking(lab: FakeLab, name: str, over_s: float | None, kind: type[FakeFeed]) -> FakeFeed:
+    """A load that has sent everything after so many seconds, or never reports it."""
 
     def start() -> FakeStream:
         stream = FakeStream(lab.time)
-
-        def says() -> None:
-            told = asdict(Entry(lab.now_ns(), "plan", "info", "plan", {"phase": "over"}))
-            stream.put(json.dumps(told))
-
         if over_s is not None:
-            lab.time.after(1000 * over_s, says)
+            line = json.dumps(asdict(Entry(0, "plan", "info", "plan", {"phase": "over"})))
+            lab.time.after(1000 * over_s, lambda: stream.put(line))
         return stream
 
-    return FakeFeed(name, start, lambda: True)
+    return kind(name, start, lambda: True)
 
 
 @pytest.mark.parametrize(
-    ("workers", "over_s", "met"),
+    ("kind", "over_s", "waits_for"),
     [
-        (0, {"load": 30}, True),
-        (0, {"load": None}, False),
-        (0, {"loads": 30}, False),
-        (2, {"load": None, "load:0": 20, "load:1": 40}, True),
-        (2, {"load": None, "load:0": 20, "load:1": None}, False),
+        (Planned, {"load": 30}, ["load"]),
+        (Planned, {"load": None}, ["load"]),
+        (Planned, {"load:0": 20, "load:1": 40}, ["load:0, load:1", "load:1"]),
+        (Planned, {"load:0": 20, "load:1": None}, ["load:0, load:1", "load:1"]),
     ],
 )
-def test_a_step_waits_until_all_that_was_planned_is_asked(
-    tmp_path: Path, workers: int, over_s: Mapping[str, float | None], met: bool
+def test_a_step_waits_until_every_planned_request_is_sent(
+    tmp_path: Path, kind: type[FakeFeed], over_s: Mapping[str, float | None], waits_for: Sequence[str]
 ) -> None:
     lab = FakeLab()
-    load_of = {"arrivals": "constant", "phases": [{"per_s": 5, "for_s": 10}], "workers": workers}
-    told = scenario({"until": "asked", "within_s": 60}, load=load_of)
-    feeds = [asking(lab, name, after) for name, after in over_s.items()]
-    result, ops = carried_out(tmp_path, told, {}, lab, feeds=feeds)
+    load_of = {"arrivals": "constant", "phases": [{"per_s": 5, "for_s": 10}]}
+    wanted = scenario({"until": "asked", "within_s": 60}, load=load_of)
+    feeds = [asking(lab, name, after, kind) for name, after in over_s.items()]
+    result, ops = run_on_fake(tmp_path, wanted, {}, lab, during=[asking(lab, "other", None, FakeFeed)], writers=feeds)
     (step,) = result.steps
-    assert step.met is met
+    ends = [after for after in over_s.values() if after is not None]
+    assert step.met is (len(ends) == len(feeds))
     waits = [op["why"] for op in ops.of("step") if op["phase"] == "waiting"]
-    assert waits[0] == f"0 of {max(workers, 1)} processes of the load have asked all"
-    if met:
-        assert max(after for after in over_s.values() if after) <= step.took_ms / 1000 < 60
+    assert waits == [f"still sending planned requests: {names}" for names in waits_for]
+    if step.met:
+        assert max(ends) <= step.took_ms / 1000 < 60
     else:
-        assert "all that was planned is asked" in step.why
+        assert "every planned request to be sent" in step.why
 
 
-def test_a_feed_whose_node_never_comes_does_not_keep_the_run_from_ending(tmp_path: Path) -> None:
+def test_without_a_planned_feed_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
+    load_of = {"arrivals": "constant", "phases": [{"per_s": 5, "for_s": 10}]}
+    result, _ = run_on_fake(tmp_path, scenario({"until": "asked", "within_s": 2}, load=load_of), {})
+    assert result.steps[0].met is False
+    assert result.steps[0].why.endswith("no feed of this run has a plan")
+
+
+def test_a_run_ends_even_if_the_node_of_a_feed_never_runs(tmp_path: Path) -> None:
     lab = FakeLab()
     feed = FakeFeed("absent", lambda: pytest.fail("opened before it was ready"), lambda: False)
-    _, ops = carried_out(tmp_path, scenario({"hold_s": 1}), {}, lab, feeds=[feed])
+    _, ops = run_on_fake(tmp_path, scenario({"hold_s": 1}), {}, lab, during=[feed])
     assert ops.complete
     assert ops.process("absent") == ()
 
 
 class Counting(FakeLab):
-    """Notes when it is asked for the owners, and how often for the whole status."""
+    """Records when it is asked for the owners and for the whole status."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -519,30 +530,30 @@ class Counting(FakeLab):
 
 
 def until_the_step_ended(ops: History, asked: list[int]) -> list[int]:
-    """What comes after its time of rest is the audit's."""
+    """Later ones are those of the audit."""
     (end_ns,) = (ops.start["origin_ns"] + op.time for op in ops.of("step") if op["phase"] == "end")
     return [at_ns for at_ns in asked if at_ns <= end_ns]
 
 
 @pytest.mark.parametrize("condition", [{"until": "owned", "owners": {VIP: "lb-2"}}, {"until": "steady"}])
-def test_the_owners_are_asked_for_twice_a_second_and_the_parts_not_before_the_vips_are_home(
+def test_owners_are_polled_twice_a_second_and_parts_only_once_the_vips_are_home(
     tmp_path: Path, condition: dict[str, Any]
 ) -> None:
     lab = Counting()
     if condition["until"] == "steady":
         lab.node("lb-1").power_off()
-    _, ops = carried_out(tmp_path, scenario({**condition, "within_s": 10, "hold_s": 1}), {}, lab)
+    _, ops = run_on_fake(tmp_path, scenario({**condition, "within_s": 10, "hold_s": 1}), {}, lab)
     asked = until_the_step_ended(ops, lab.asked)
     assert len(asked) == 21
     assert min(later - earlier for earlier, later in pairwise(asked)) >= 499_000_000
     assert until_the_step_ended(ops, lab.statuses) == []
 
 
-def test_steady_asks_the_parts_once_the_vips_are_home(tmp_path: Path) -> None:
+def test_steady_polls_the_parts_once_the_vips_are_home(tmp_path: Path) -> None:
     lab = Counting()
     lab.node("lb-1").power_off()
     lab.time.after(3_000, lab.node("lb-1").boot)
-    _, ops = carried_out(tmp_path, scenario({"until": "steady", "within_s": 30, "hold_s": 1}), {}, lab)
+    _, ops = run_on_fake(tmp_path, scenario({"until": "steady", "within_s": 30, "hold_s": 1}), {}, lab)
     assert len(until_the_step_ended(ops, lab.statuses)) == 1
 
 
@@ -551,28 +562,28 @@ def test_nothing_is_done_before_every_feed_has_begun(tmp_path: Path) -> None:
 
     class Slow(Ticker):
         def open(self) -> Stream:
-            threading.Event().wait(0.3)  # real time: the lab's stands still
+            threading.Event().wait(0.3)  # real time: the virtual time is stopped
             return super().open()
 
-    _, ops = carried_out(tmp_path, scenario({"hold_s": 1}), {}, lab, feeds=[Slow(lab, 0)])
+    _, ops = run_on_fake(tmp_path, scenario({"hold_s": 1}), {}, lab, during=[Slow(lab, 0)])
     opened = [op.index for op in ops.of("feed") if op["phase"] == "open"]
     assert len(opened) == 1 + len(lab.observers())
     assert max(opened) < ops.of("step")[0].index
 
 
-def test_a_feed_that_ends_as_soon_as_it_starts_is_not_started_over_and_over(tmp_path: Path) -> None:
+def test_a_feed_that_ends_at_once_is_not_started_in_a_tight_loop(tmp_path: Path) -> None:
     lab = FakeLab()
     feed = Ticker(lab, ends=1_000_000)
-    carried_out(tmp_path, scenario({"hold_s": 4}), {}, lab, feeds=[feed])
+    run_on_fake(tmp_path, scenario({"hold_s": 4}), {}, lab, during=[feed])
     assert 2 <= feed.opened <= 4 / 0.2 + 1
 
 
-def test_an_address_that_another_node_holds_as_well_is_not_owned(tmp_path: Path) -> None:
+def test_an_address_that_2_nodes_hold_is_not_owned(tmp_path: Path) -> None:
     cut = {"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 5}
-    told = scenario(cut, {"heal": "cut", "hold_s": 6}, {"until": "owned", "owners": {VIP: "lb-1"}, "within_s": 1})
-    result, _ = carried_out(tmp_path, told, FAULTS, FakeLab(defect=Defect.BOTH_HOLD))
+    wanted = scenario(cut, {"heal": "cut", "hold_s": 6}, {"until": "owned", "owners": {VIP: "lb-1"}, "within_s": 1})
+    result, _ = run_on_fake(tmp_path, wanted, FAULTS, FakeLab(defect=Defect.BOTH_HOLD))
     assert result.steps[2].met is False
-    assert result.steps[2].why.endswith("last seen: 203.0.113.101 is held by lb-1 and lb-2")
+    assert result.steps[2].why.endswith("last state: 203.0.113.101 is held by lb-1 and lb-2")
 
 
 # --- what is read before and after
@@ -585,27 +596,23 @@ def printed(lab: FakeLab, *entries: Entry) -> FakeStream:
     return stream
 
 
-@dataclass
-class Readers:
-    """What they were asked to read, and one op each that says that they did."""
+@dataclass(frozen=True)
+class Read(FakeFeed):
+    """A feed that ends on its own, and remembers what was recorded before it opened."""
 
-    lab: FakeLab
-    uploads: list[Sequence[str]] = field(default_factory=list)
+    learned: list[Entry] = field(default_factory=list)
 
-    def first(self) -> Feed:
-        return self._feed("first")
+    def learn(self, entry: Entry) -> None:
+        self.learned.append(entry)
 
-    def final(self, uploads: Sequence[str]) -> Feed:
-        self.uploads.append(uploads)
-        return self._feed("final")
 
-    def _feed(self, name: str) -> Feed:
-        def read() -> FakeStream:
-            stream = printed(self.lab, Entry(self.lab.now_ns(), f"{name}:0", "ok", "coins", {"total": 200_000}))
-            stream.stop()
-            return stream
+def read(lab: FakeLab, name: str, kind: type[FakeFeed] = FakeFeed) -> FakeFeed:
+    def start() -> FakeStream:
+        stream = printed(lab, Entry(lab.now_ns(), f"{name}:0", "ok", "coins", {"total": 200_000}))
+        stream.stop()
+        return stream
 
-        return FakeFeed(name, read, lambda: True)
+    return kind(name, start, lambda: True)
 
 
 def uploading(lab: FakeLab) -> Feed:
@@ -616,45 +623,42 @@ def uploading(lab: FakeLab) -> Feed:
     return FakeFeed("load", upload, lambda: True)
 
 
-def test_the_sites_data_is_read_before_the_load_and_after_all_is_undone(tmp_path: Path) -> None:
+def test_data_is_read_before_the_load_and_after_the_last_undo(tmp_path: Path) -> None:
     lab = FakeLab()
-    readers = Readers(lab)
-    told = scenario({"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 1})
-    result, ops = carried_out(tmp_path, told, FAULTS, lab, feeds=[uploading(lab)], readings=readers)
+    first, final = read(lab, "first"), read(lab, "final", Read)
+    wanted = scenario({"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 1})
+    result, ops = run_on_fake(tmp_path, wanted, FAULTS, lab, before=[first], writers=[uploading(lab)], after=[final])
     assert result.missed == ()
-    assert [tuple(each) for each in readers.uploads] == [("a-0-1", "a-0-2")]
-    told_of = [(op.process, op.get("phase")) for op in ops if op.process in {"first", "load", "final", "fault:cut"}]
+    assert isinstance(final, Read)
+    assert {entry.value["name"] for entry in final.learned if entry.f == "upload"} == {"a-0-1", "a-0-2"}
+    phases = [(op.process, op.get("phase")) for op in ops if op.process in {"first", "load", "final", "fault:cut"}]
     order = [("first", "open"), ("first", "closed"), ("load", "open"), ("fault:cut", "end"), ("final", "open")]
-    assert [each for each in told_of if each in order] == order
-    assert told_of.index(("load", "closed")) < told_of.index(("final", "open"))
-    (first, final) = ops.of("coins")
-    assert (first.process, final.process) == ("first:0", "final:0")
+    assert [each for each in phases if each in order] == order
+    assert phases.index(("load", "closed")) < phases.index(("final", "open"))
+    (first_op, final_op) = ops.of("coins")
+    assert (first_op.process, final_op.process) == ("first:0", "final:0")
 
 
-def test_what_comes_afterwards_is_followed_to_its_end_once_all_is_undone(tmp_path: Path) -> None:
+def test_feeds_after_the_run_are_followed_to_their_ends_after_the_last_undo(tmp_path: Path) -> None:
     lab = FakeLab()
 
     def restore() -> FakeStream:
         assert lab.leases() == []
         stream = printed(lab, *(Entry(lab.now_ns(), "prove-backup", kind, "prove-backup") for kind in ("invoke", "ok")))
-        stream.stop()  # it ends by itself
+        stream.stop()  # it ends on its own
         return stream
 
-    told = scenario({"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 1})
-    _, ops = carried_out(tmp_path, told, FAULTS, lab, afterwards=[FakeFeed("prove-backup", restore, lambda: True)])
+    wanted = scenario({"inject": "node.power-off", "with": {"node": "lb-1"}, "as": "cut", "hold_s": 1})
+    _, ops = run_on_fake(tmp_path, wanted, FAULTS, lab, after=[FakeFeed("prove-backup", restore, lambda: True)])
     assert [op.type for op in ops.of("prove-backup")] == ["invoke", "ok"]
     assert max(op.time for op in ops.of("fault")) <= min(op.time for op in ops.of("prove-backup"))
 
 
-def test_a_reading_that_cannot_begin_is_noted_and_the_run_goes_on(tmp_path: Path) -> None:
-    class Broken(Readers):
-        def _feed(self, name: str) -> Feed:
-            def nobody() -> FakeStream:
-                raise LabError("the client is off")
+def test_a_read_that_cannot_start_is_recorded_and_the_run_goes_on(tmp_path: Path) -> None:
+    def refuse() -> FakeStream:
+        raise LabError("the client is off")
 
-            return FakeFeed(name, nobody, lambda: True)
-
-    lab = FakeLab()
-    _, ops = carried_out(tmp_path, scenario({"hold_s": 1}), FAULTS, lab, readings=Broken(lab))
+    broken = [FakeFeed("broken", refuse, lambda: True)]
+    _, ops = run_on_fake(tmp_path, scenario({"hold_s": 1}), FAULTS, before=broken, after=broken)
     assert [op["why"] for op in ops.of("feed") if op["phase"] == "dropped"] == ["the client is off"] * 2
     assert ops.complete

@@ -1,11 +1,10 @@
-"""The files beside a verdict, each read by a parser that is as strict as its readers are."""
+"""The derived files of a run, each read by a parser as strict as its readers."""
 
 from __future__ import annotations
 
 import json
 import random
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -79,12 +78,12 @@ def test_invalid_is_a_failure_and_unknown_an_error_with_their_sentences() -> Non
     assert (error.get("message"), error.text) == ("Who knows?", "unknown: Who knows?")
 
 
-def test_a_run_that_nobody_judged_does_not_pass() -> None:
+def test_a_run_without_checks_does_not_pass() -> None:
     found = suite(junit.render(CLEAN, judgement("x", []), {}))
-    assert [error.get("message") for error in found.iter("error")] == ["No check was asked."]
+    assert [error.get("message") for error in found.iter("error")] == ["The scenario has no checks."]
 
 
-def test_what_xml_cannot_say_is_replaced() -> None:
+def test_characters_that_xml_cannot_express_are_replaced() -> None:
     evil = "<b>&\x00\x1b[31m\ufffe\udc80]]>\N{PILE OF POO}"
     verdict = conclude(evil, [invalid(evil)], "")
     (failure,) = suite(junit.render(CLEAN, judgement("x", [verdict]), {"seed": evil})).iter("failure")
@@ -113,7 +112,7 @@ def parsed(text: str) -> Samples:
         if line.startswith("# HELP "):
             name = line.split(" ", 3)[2]
             assert line.split(" ", 3)[3]
-            assert name not in seen, "a metric's lines stand together"
+            assert name not in seen, "the lines of a metric must be adjacent"
             seen.add(name)
         elif line.startswith("# TYPE "):
             _, _, typed, kind = line.split(" ")
@@ -129,7 +128,7 @@ def parsed(text: str) -> Samples:
             assert "".join(f'{key}="{value}",' for key, value in pairs) == f"{found[2]},", line
             assert len({key for key, _ in pairs}) == len(pairs)
             key = (found[1], tuple(sorted(pairs)))
-            assert key not in samples, "a sample stands once"
+            assert key not in samples, "duplicate sample"
             samples[key] = float(found[3])
     return samples
 
@@ -142,7 +141,7 @@ def value(samples: Samples, name: str, **labels: str) -> float:
     return found[0]
 
 
-def test_metrics_count_ops_and_say_what_the_run_came_to() -> None:
+def test_metrics_have_the_ops_and_the_outcome_of_the_run() -> None:
     samples = parsed(prometheus.render(CLEAN, judged(CLEAN)))
     assert value(samples, "monkeywrench_run_seconds", scenario="director-power-cut") == 60
     assert value(samples, "monkeywrench_run_complete") == 1
@@ -156,9 +155,9 @@ def test_metrics_count_ops_and_say_what_the_run_came_to() -> None:
 
 
 def test_metrics_have_the_outages_with_their_bounds_and_budgets_in_seconds() -> None:
-    told = judged(CLEAN)
-    samples = parsed(prometheus.render(CLEAN, told))
-    (outage, *_) = next(verdict for verdict in told.verdicts if verdict.check == "outage").numbers["outages"]
+    summary = judged(CLEAN)
+    samples = parsed(prometheus.render(CLEAN, summary))
+    (outage, *_) = next(verdict for verdict in summary.verdicts if verdict.check == "outage").numbers["outages"]
     for name, key in (("", "estimate"), ("_lower", "lower"), ("_upper", "upper"), ("_budget", "budget")):
         measured = value(samples, f"monkeywrench_outage{name}_seconds", vip=VIP1, number="1", kind="takeover")
         assert measured == pytest.approx(outage[f"{key}_ms"] / 1000)
@@ -221,12 +220,12 @@ def odd(history: History, chance: random.Random) -> History:
             value = {**value, chance.choice(list(value)): chance.choice(ODD)}
         else:
             value = chance.choice(ODD)
-        ops[place] = replace(ops[place], value=value)
+        ops[place] = ops[place].copy(value=value)
     return History(ops)
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whatever_a_history_holds_it_is_judged_and_told(seed: int, tmp_path: Path) -> None:
+def test_any_history_is_judged_and_gets_all_files(seed: int, tmp_path: Path) -> None:
     history = odd(every_feed.history(PowerCut(probe_every=1000)), random.Random(seed))
     verdicts = judge(history, {name: {} for name in CHECKS})
     write(tmp_path, Stored(history, parse(ASKED, "x.toml"), META), verdicts)
@@ -236,7 +235,7 @@ def test_whatever_a_history_holds_it_is_judged_and_told(seed: int, tmp_path: Pat
     assert "</html>" in (tmp_path / run_directory.REPORT).read_text()
 
 
-def test_a_check_that_breaks_is_unknown_and_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_that_fails_itself_is_unknown_and_does_not_affect_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     def breaks(_: History, settings: object) -> Verdict:
         raise ZeroDivisionError("by nothing")
 
@@ -247,10 +246,10 @@ def test_a_check_that_breaks_is_unknown_and_takes_no_other_with_it(monkeypatch: 
     assert re.search(r"ZeroDivisionError: by nothing \(test_run_files.py, line \d+\)", broken.summary)
 
 
-def test_every_check_can_be_told_in_all_formats() -> None:
-    told = judgement("x", judge(CLEAN, {name: {} for name in CHECKS}))
-    assert len(list(suite(junit.render(CLEAN, told, META)).iter("testcase"))) == len(CHECKS)
-    samples = parsed(prometheus.render(CLEAN, told))
+def test_every_format_has_every_check() -> None:
+    summary = judgement("x", judge(CLEAN, {name: {} for name in CHECKS}))
+    assert len(list(suite(junit.render(CLEAN, summary, META)).iter("testcase"))) == len(CHECKS)
+    samples = parsed(prometheus.render(CLEAN, summary))
     assert {dict(pairs)["check"] for name, pairs in samples if name == "monkeywrench_verdict"} == set(CHECKS)
-    assert told.outcome in Outcome
-    assert all(isinstance(verdict, Verdict) for verdict in told.verdicts)
+    assert summary.outcome in Outcome
+    assert all(isinstance(verdict, Verdict) for verdict in summary.verdicts)

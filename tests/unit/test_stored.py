@@ -1,4 +1,4 @@
-"""A run on disk: found by what people call it, judged again without a lab, and never better than it was."""
+"""Stored runs: found by path or name, judged again without a lab, and never better than the record allows."""
 
 from __future__ import annotations
 
@@ -18,32 +18,23 @@ from harness.history import History
 from harness.verdict import Outcome, Verdict, overall
 from tests.support import histories as h
 from tests.support.histories import PowerCut
+from tests.support.program import DEADLINE_S
+from tests.support.stored import CLEAN, POWER_CUT, make_run
 
-POWER_CUT = Path(__file__).parents[1] / "chaos" / "director-power-cut.toml"
-
-CLEAN = PowerCut().history()
 LATE = PowerCut(taken=29_000, announced=29_050, served=29_100, booting=31_000, running=32_000).history()
 """The takeover was longer than its budget."""
-
-
-def make_run(directory: Path, history: History = CLEAN, asked: Path = POWER_CUT) -> Path:
-    directory.mkdir(parents=True)
-    # histories that are made up have no long answers in them
-    (directory / run_directory.SCENARIO).write_text(asked.read_text().replace("[checks.established]\n", ""))
-    (directory / run_directory.HISTORY).write_text("".join(op.line() + "\n" for op in history))
-    return directory
 
 
 def call(*words: str | Path) -> Result:
     return CliRunner().invoke(main, [str(word) for word in words])
 
 
-def told(result: Result) -> str:
-    """What it said on standard error, however wide the terminal is."""
+def stderr(result: Result) -> str:
+    """Standard error as one line."""
     return " ".join(result.stderr.split())
 
 
-# --- which run is meant
+# --- finding a run
 
 
 def test_a_run_is_found_by_its_path_by_its_history_and_by_its_name(
@@ -56,33 +47,33 @@ def test_a_run_is_found_by_its_path_by_its_history_and_by_its_name(
         assert stored_run.find(name, Path("runs")).resolve() == run / "history.jsonl"
 
 
-def test_a_name_that_is_none_gets_the_names_that_there_are(tmp_path: Path) -> None:
+def test_an_unknown_name_is_answered_with_the_existing_runs(tmp_path: Path) -> None:
     for day in range(1, 6):
         make_run(tmp_path / f"2031020{day}T040506Z-cut")
     (tmp_path / "latest").symlink_to("20310205T040506Z-cut")
-    with pytest.raises(StoredError, match="there is no run 'lates'") as error:
+    with pytest.raises(StoredError, match="run 'lates' not found") as error:
         stored_run.find("lates", tmp_path)
-    assert "20310205T040506Z-cut, 20310204T040506Z-cut, 20310203T040506Z-cut, and 2 older" in error.value.next_step
-    with pytest.raises(StoredError, match="it holds runs"):
+    assert "20310205T040506Z-cut, 20310204T040506Z-cut, 20310203T040506Z-cut and 2 older" in error.value.next_step
+    with pytest.raises(StoredError, match="is a directory of runs, not a run"):
         stored_run.find(str(tmp_path), tmp_path)
 
 
-def test_what_is_no_run_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_run_gets_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "latest").symlink_to("gone")
-    with pytest.raises(StoredError, match="points at gone, which is not there"):
+    with pytest.raises(StoredError, match="points at gone, which does not exist"):
         stored_run.find("latest", tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(StoredError, match="no run directory"):
+    with pytest.raises(StoredError, match="not a run directory"):
         stored_run.find("empty", tmp_path)
     (tmp_path / "empty" / run_directory.SCENARIO).touch()
-    with pytest.raises(StoredError, match="ended before anything was recorded"):
+    with pytest.raises(StoredError, match="ended before it recorded anything"):
         stored_run.find("empty", tmp_path)
-    with pytest.raises(StoredError, match="no run 'x'") as error:
+    with pytest.raises(StoredError, match="run 'x' not found") as error:
         stored_run.find("x", tmp_path / "nowhere")
     assert "monkeywrench run" in error.value.next_step
 
 
-def test_a_run_has_the_load_that_it_had(tmp_path: Path) -> None:
+def test_a_stored_run_keeps_its_load(tmp_path: Path) -> None:
     profile = POWER_CUT.with_name("nfs-power-cut.toml")
     run = make_run(tmp_path / "run")
     own = stored_run.read(run / run_directory.HISTORY)
@@ -93,7 +84,7 @@ def test_a_run_has_the_load_that_it_had(tmp_path: Path) -> None:
     assert found.scenario.load == scenario.load(profile).load != own.scenario.load
     assert (found.scenario.name, found.scenario.steps) == (own.scenario.name, own.scenario.steps)
     assert found.scenario.checks == own.scenario.checks
-    # Who asks with a scenario of his own asks with all of it.
+    # a scenario given by the user counts with its own load
     assert stored_run.read(run / run_directory.HISTORY, POWER_CUT).scenario == scenario.load(POWER_CUT)
     (run / run_directory.LOAD).write_text("[load")
     assert call("check", run).exit_code == 2
@@ -108,7 +99,7 @@ def test_a_run_has_the_load_that_it_had(tmp_path: Path) -> None:
         (CLEAN, 0, "valid: the cluster held"),
         (LATE, 1, "invalid: the cluster did not hold"),
         (h.killed(CLEAN, 58_000), 3, "The run was killed"),
-        (History([]), 3, "nobody can tell"),
+        (History([]), 3, "does not show whether the cluster held"),
     ],
 )
 def test_check_judges_again_and_exits_as_the_run_did(tmp_path: Path, history: History, code: int, says: str) -> None:
@@ -130,28 +121,28 @@ def test_a_torn_last_line_is_a_killed_run(tmp_path: Path) -> None:
     assert (result.exit_code, "The run was killed" in result.stdout) == (3, True)
 
 
-def test_without_a_history_or_with_a_hole_in_it_or_without_a_scenario_nothing_is_judged(tmp_path: Path) -> None:
+def test_a_run_without_a_history_or_a_scenario_or_with_a_gap_is_not_judged(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     lines = (run / run_directory.HISTORY).read_text().splitlines(keepends=True)
     (run / run_directory.HISTORY).write_text("".join([*lines[:6], lines[6][:30] + "\n", *lines[7:]]))
     result = call("check", run)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "line 7 of the history is no JSON" in told(result)
-    assert "Next: Its record has a hole." in told(result)
+    assert "line 7 of the history is not JSON" in stderr(result)
+    assert "Next: The history has a gap." in stderr(result)
     (run / run_directory.HISTORY).write_text("".join([*lines[:6], *lines[7:]]))
-    assert "lines are missing" in told(call("check", run))
+    assert "lines are missing" in stderr(call("check", run))
     (run / run_directory.SCENARIO).unlink()
     result = call("report", run)
     assert result.exit_code == 2
-    assert "nobody knows what to ask" in told(result)
-    assert "--scenario" in told(result)
+    assert "so the checks of this run are unknown" in stderr(result)
+    assert "--scenario" in stderr(result)
     assert call("check", tmp_path / "none").exit_code == 2
 
 
-def test_another_scenario_may_be_asked_and_one_that_asks_nothing_is_unknown(tmp_path: Path) -> None:
+def test_another_scenario_may_be_given_and_one_without_checks_is_unknown(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     other = tmp_path / "other.toml"
-    head = '[scenario]\nname = "x"\ntitle = "t"\npromise = "p"\n[[steps]]\nname = "a"\nhold_s = 1\n'
+    head = '[scenario]\nname = "x"\ntitle = "t"\nexpectation = "p"\n[[steps]]\nname = "a"\nhold_s = 1\n'
     other.write_text(head)
     assert call("check", run, "--scenario", other).exit_code == 3
     other.write_text(f"{head}[checks.recovery]\n")
@@ -159,10 +150,10 @@ def test_another_scenario_may_be_asked_and_one_that_asks_nothing_is_unknown(tmp_
     assert (result.exit_code, "ownership" in result.stdout) == (0, False)
     (run / run_directory.SCENARIO).write_text(f"{head}[checks.recovry]\n")
     result = call("check", run)
-    assert (result.exit_code, "did you mean" in told(result)) == (2, True)
+    assert (result.exit_code, "did you mean" in stderr(result)) == (2, True)
 
 
-def test_a_killed_run_is_never_valid_whatever_its_checks_can_see(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_is_never_valid_whatever_its_checks_find(monkeypatch: pytest.MonkeyPatch) -> None:
     def content(_: History, settings: object) -> Verdict:
         return Verdict(check="content", outcome=Outcome.VALID, summary="All well.", numbers={"seen": 1})
 
@@ -183,7 +174,9 @@ def test_neither_docker_nor_the_cluster_nor_the_load_is_imported(tmp_path: Path,
         "except SystemExit: pass\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'docker', 'topology', 'faults', 'loadtests'}))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=DEADLINE_S, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"
 
 
@@ -193,7 +186,7 @@ def test_neither_docker_nor_the_cluster_nor_the_load_is_imported(tmp_path: Path,
 MADE = ["junit.xml", "logs", "metrics.prom", "report.html", "verdict.json"]
 
 
-def test_report_writes_all_anew_and_the_same_each_time(tmp_path: Path) -> None:
+def test_report_writes_all_derived_files_again_and_always_the_same(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (run / run_directory.REPORT).write_text("old")
     result = call("report", run)
@@ -212,14 +205,14 @@ def test_report_writes_all_anew_and_the_same_each_time(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == first
 
 
-def test_report_writes_elsewhere_and_of_an_invalid_run_too(tmp_path: Path) -> None:
+def test_report_writes_to_another_directory_even_for_an_invalid_run(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", LATE)
     assert call("report", run, "--to", tmp_path / "new" / "place").exit_code == 0
     assert sorted(path.name for path in (tmp_path / "new" / "place").iterdir()) == MADE
     assert not (run / "report.html").exists()
     (tmp_path / "file").touch()
     result = call("report", run, "--to", tmp_path / "file" / "x")
-    assert (result.exit_code, "cannot be written to" in told(result)) == (2, True)
+    assert (result.exit_code, "cannot write to" in stderr(result)) == (2, True)
 
 
 @pytest.mark.parametrize(("of", "key"), [("verdict", "outcome"), ("scenario", "steps")])

@@ -2,13 +2,14 @@ from configparser import ConfigParser
 
 import pytest
 
-from topology import render
-from topology.model import Topology, load, parse, shipped
+from topology.files import files_of, secrets
+from topology.load import load, parse, shipped
+from topology.model import Topology
 
 
 def content(topology: Topology, node: str, path: str) -> str:
     machine = next(machine for machine in topology.machines if machine.name == node)
-    found = next(file for file in render.files(topology, machine, "lab", "secret") if file.path == path)
+    found = next(file for file in files_of(topology, machine, "lab", "secret") if file.path == path)
     return found.data.decode()
 
 
@@ -44,10 +45,10 @@ def test_the_inside_gateway_starts_before_the_vip() -> None:
 
 def test_authkeys_are_for_heartbeat_alone() -> None:
     topology = load("ultramonkey")
-    files = render.files(topology, topology.of_role("director")[0], "lab", "secret")
+    files = files_of(topology, topology.of_role("director")[0], "lab", "secret")
     keys = next(file for file in files if file.path == "/etc/ha.d/authkeys")
     assert keys.mode == 0o600  # heartbeat refuses to start otherwise
-    key = render.secrets("secret").heartbeat.encode()
+    key = secrets("secret").heartbeat.encode()
     assert key in keys.data
     assert all(key not in file.data for file in files if file != keys)
 
@@ -87,13 +88,13 @@ def test_a_node_on_the_hosts_kernel_has_no_vector_nic_to_rename() -> None:
 def test_mac_addresses_differ_between_nodes_interfaces_and_labs_and_stay_the_same() -> None:
     topology = load("ultramonkey")
     macs = {
-        render.mac(lab, machine, interface)
+        machine.mac(lab, interface)
         for lab in ("one", "two")
         for machine in topology.machines
         for interface, _ in topology.interfaces(machine)
     }
     assert len(macs) == 2 * (2 + 2 * 3 + 6 + 1)
-    assert render.mac("one", topology.machines[0], "eth0") == render.mac("one", topology.machines[0], "eth0")
+    assert topology.machines[0].mac("one", "eth0") == topology.machines[0].mac("one", "eth0")
     assert all(int(mac[:2], 16) & 0b11 == 0b10 for mac in macs)  # locally administered, unicast
 
 

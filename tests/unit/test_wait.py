@@ -2,28 +2,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pytest
 
 from harness.records import LabError
 from harness.wait import Clock, NotYet, Timeout, pass_time, until
-
-
-@dataclass
-class Ticks:
-    """A clock whose time passes only by sleeping."""
-
-    time_s: float = 100.0
-    slept: list[float] = field(default_factory=list)
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.time_s += seconds
-
-    @property
-    def clock(self) -> Clock:
-        return Clock(lambda: self.time_s, self.sleep)
+from tests.support.ticks import Ticks
 
 
 def test_returns_the_first_truthy_value_without_sleeping_when_it_holds_at_once() -> None:
@@ -49,7 +33,7 @@ def test_the_last_try_is_at_the_deadline_and_not_after_it() -> None:
 
 def test_a_wait_of_no_time_is_one_try() -> None:
     assert until(lambda: 7, 0, "it") == 7
-    with pytest.raises(Timeout, match=r"waited 0 s for it, in vain; last seen: None"):
+    with pytest.raises(Timeout, match=r"timed out after 0 s waiting for it; last state: None"):
         until(lambda: None, 0, "it")
 
 
@@ -61,7 +45,7 @@ def test_the_sentence_says_what_how_long_and_why_not_yet() -> None:
 
     with pytest.raises(Timeout) as caught:
         until(condition, 0.2, "the takeover", every_s=0.08, clock=Ticks().clock)
-    assert str(caught.value) == "waited 0.2 s for the takeover, in vain; last seen: lb-2 holds 4 of 9"
+    assert str(caught.value) == "timed out after 0.2 s waiting for the takeover; last state: lb-2 holds 4 of 9"
     assert isinstance(caught.value, LabError)
 
 

@@ -18,15 +18,15 @@ from topology.lab.pipe import Pipe
 CONNECT = ["/usr/bin/python3", "-I", "-S", "/usr/lib/monkeywrench/connect.py"]
 
 LOST = 255
-"""The exit code of a program whose node went away; ssh(1) has the same."""
+"""The exit code of a program whose node is gone, as with ssh(1)."""
 
 
 class ChannelClosedError(LabError):
-    """The node's container went away."""
+    """The node's container is gone."""
 
 
 class NodeRefusedError(LabError):
-    """The chassis or the machine answered that it cannot; ``console`` is the end of the machine's console."""
+    """The chassis or the machine refused a request; ``console`` is the end of the machine's console."""
 
     def __init__(self, message: str, console: str = "") -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class NodeRefusedError(LabError):
 
 
 class Channel:
-    """Requests to one chassis, and their answers, from any number of threads."""
+    """Requests to one chassis and their answers, for any number of threads."""
 
     def __init__(self, client: Any, container: Any) -> None:
         self._name = container.name
@@ -78,13 +78,13 @@ class Channel:
             raise NodeRefusedError(f"{self._name} did not answer {do!r} within {timeout_s:g} s") from None
 
     def tell(self, do: str, **values: Any) -> None:
-        """A request whose answer nobody waits for."""
+        """A request without waiting for its answer."""
         with self._lock:
             if not self._closed:
                 self._pipe.send(json.dumps({"id": next(self._numbers), "do": do, **values}).encode() + b"\n")
 
     def close(self) -> None:
-        """End the connection; what it started on the node ends too."""
+        """End the connection, and with it the programs that it started on the node."""
         self._closed = True
         self._pipe.close()
 
@@ -110,12 +110,12 @@ class Channel:
 
 
 class Job:
-    """A program that runs on a node; its lines as they come. Implements ``harness.protocols.Stream``."""
+    """A program that runs on a node, and its lines. Implements ``harness.protocols.Stream``."""
 
     def __init__(self, channel: Channel, number: int) -> None:
         self._channel, self._number = channel, number
         self.exit_code = LOST
-        """The program's, once all that it said was read."""
+        """The program's exit code, once all of its output is read."""
 
     def __iter__(self) -> Iterator[Line]:
         rest, time_ns = "", 0

@@ -1,7 +1,6 @@
-"""Deploying another site onto a lab that is up, as a release does: onto the master, from where it is replicated.
+"""Deploying another site onto a running lab, as a release does: onto the master, which replicates it.
 
-What was there is kept on the node meanwhile, and is put back at the end; so it is after a process that was killed, when
-the next one begins.
+The node keeps the previous site and gets it back at the end. After a killed process the next deployment restores it.
 """
 
 from __future__ import annotations
@@ -16,32 +15,32 @@ from harness.protocols import Node
 from harness.records import LabError
 from harness.wait import NotYet, until
 from topology.lab.docker_lab import DockerLab
-from topology.model import sources
+from topology.load import sources
 from topology.parts.real_servers import SITE
 from topology.parts.web_data import WebData
 
 COMES, KEPT = "/var/tmp/site.tar", "/var/tmp/site-before"
 COPY_S = 60.0
 EVERYWHERE_S = 120.0
-"""Replication waits for quiet (``debounce_ms``) and then takes seconds; a node that is down gets it when it is back."""
+"""Replication waits for a pause in the changes (``debounce_ms``), then takes seconds."""
 EVERY_S = 0.5
 
 KEEP = '[ -d "$2" ] || { rm -rf "$2.new" && cp -a "$1" "$2.new" && mv "$2.new" "$2"; }'
 INTO_PLACE = 'rsync -rlpgoD --checksum --delete --delay-updates "$2/" "$1/"'
-"""A file with the same content is left alone: what differs by its date only is no release. One with another content is
-as of now, whatever its date was: two sites that were checked out in the same second have the same dates, and PHP, which
-goes by them alone (opcache.validate_timestamps), would go on with the script that it knows."""
+"""A file with the same content is left alone, whatever its date. A file with other content gets the current date:
+2 sites that were checked out in the same second have the same dates, and PHP, which compares only dates
+(opcache.validate_timestamps), would keep running the cached script."""
 ARTICLES = '{ [ ! -d "$2/articles" ] || chown www-data "$2/articles"; }'
-"""Apache itself writes in this folder of the site."""
+"""Apache writes to this folder of the site."""
 TAKE = f'mkdir -p "$2" && tar -x -C "$2" -f "$3" && rm "$3" && {ARTICLES} && {INTO_PLACE} && rm -rf "$2"'
 PUT_BACK = f'[ ! -d "$2" ] || {{ {INTO_PLACE} && rm -rf "$2"; }}'
 
 
 @contextmanager
 def sites(lab: DockerLab) -> Iterator[Callable[[Path | None], None]]:
-    """What deploys the content of a folder, or with None the site that the lab had, and waits until it is everywhere.
+    """A function that deploys the content of a folder, or the lab's own site for None, to all real servers.
 
-    At the end the lab has its own again. Raises LabError, also for a folder that cannot be read or has no file in it.
+    The lab gets its own site back at the end. Raises LabError, also for a folder that is unreadable or has no files.
     """
     masters = _masters(lab)
     for node in masters:
@@ -67,16 +66,16 @@ def sites(lab: DockerLab) -> Iterator[Callable[[Path | None], None]]:
 
 
 def pack(folder: Path) -> bytes:
-    """A folder's files with their modes and dates, all root's, as a tar archive. Raises LabError."""
+    """The files of a folder with their modes and dates, owned by root, as a tar archive. Raises LabError."""
     packed = io.BytesIO()
     try:
         with tarfile.open(fileobj=packed, mode="w") as archive:
             for below, path in sources(folder):
                 archive.add(path.resolve(), below.lstrip("/"), filter=_of_root)
             if not archive.getmembers():
-                raise LabError(f"there is no file in {folder}, so it is no site", "Name the folder of a site.")
+                raise LabError(f"the folder {str(folder)!r} has no files", "Give the folder of a site.")
     except OSError as error:
-        raise LabError(f"the site in {folder} cannot be read: {error.strerror}") from error
+        raise LabError(f"cannot read the site in {str(folder)!r}: {error.strerror}") from error
     return packed.getvalue()
 
 
@@ -87,7 +86,7 @@ def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def _masters(lab: DockerLab) -> list[Node]:
-    """Where a site is changed: on the master, or, where nothing is replicated, on each real server."""
+    """The nodes to change the site on: the master, or every real server when nothing is replicated."""
     web_data = lab.topology.web_data
     return [lab.node(web_data.master)] if web_data else lab.nodes("web")
 
@@ -95,11 +94,11 @@ def _masters(lab: DockerLab) -> list[Node]:
 def _do(node: Node, script: str, *paths: str) -> None:
     done = node.exec("sh", "-c", script, "deploy", SITE, *paths, timeout_s=COPY_S)
     if not done.ok:
-        raise LabError(f"{node.name}: the site could not be changed: {done.stderr.strip() or done.stdout.strip()}")
+        raise LabError(f"{node.name}: changing the site failed: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def _everywhere(lab: DockerLab) -> bool:
-    """Whether all real servers have the same; it is what was deployed, for the master has that. Raises NotYet."""
+    """Whether all real servers have the master's site. Raises NotYet."""
     if lab.topology.web_data is None:
         return True
     part = WebData()
@@ -110,5 +109,5 @@ def _everywhere(lab: DockerLab) -> bool:
     }
     behind = [name for name, seen in prints.items() if seen != prints[lab.topology.web_data.master]]
     if behind:
-        raise NotYet(f"{', '.join(behind)}: not as on {lab.topology.web_data.master}")
+        raise NotYet(f"the site on {', '.join(behind)} differs from {lab.topology.web_data.master}")
     return True

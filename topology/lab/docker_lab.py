@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
 from harness.protocols import Capture, Feed, Node
 from harness.records import Cable, Cluster, LabError, LeaseStatus, NodeStatus, Power, Status
-from harness.wait import NotYet, until
-from topology import render
+from harness.wait import REAL, NotYet, Timeout, until
+from topology import status
 from topology.lab import switch
 from topology.lab.node import DockerNode
 from topology.lab.observers import (
-    HEARTBEAT_LOG,
+    CONSOLE_ERROR,
     ArpFeed,
     ClockReference,
     CollectorFeed,
@@ -23,36 +23,35 @@ from topology.lab.observers import (
     CpuFeed,
     LogFeed,
     OwnersFeed,
-    parse_ha_cf,
-    parse_ldirectord_cf,
 )
-from topology.model import Machine, Topology, Vip
+from topology.lab.restore import ProofFeed
+from topology.model import Machine, Topology
 from topology.parts import directors as linux_directors
-from topology.parts.dns import address as resolver_address
-from topology.parts.part import Seen
-from topology.parts.virtual_service import tables
+from topology.parts import heartbeat, parts_of
+from topology.parts.part import Log, Observations
 
 HEALTHY_S = 180
 STATUS_EVERY_S = 0.5
 ANSWER_S = 15
-"""Longer than the slowest question: each bounds itself."""
-RESOURCE_S = 30
+"""Longer than the slowest probe command; each has its own timeout."""
 AUDIT_S = 60
 CLOCK_OFF_S = 3
-RESOURCE_FACTOR = 12
-"""A resource's status while nothing is wrong, times this, is what starting one may take. In takeovers under load it was
-6.5 to 8 times as long (a status, a longer start, heartbeat's own scripts around them); half as much again is left."""
-RESOURCE_LEAST_MS = 15_000
-"""But never less than this: a machine that is fast for the moment of the question may be slow in the takeover. Where a
-status took 0.5 s the starts in the next minutes took 7.5 and 8.4 s each; here is nearly twice that."""
-LAST_WORDS = 20
-"""Lines of heartbeat's log: what it did in its start after it was configured."""
+LAST_WORDS = 5
+"""Lines of heartbeat's log on each director that an error shows."""
+SAY_EVERY_S = 10
+"""How often a wait for health reports the problems."""
 SWITCH = "switch"
 NODE_LABEL, ROLE_LABEL, KERNEL_LABEL, WHY_LABEL = (f"monkeywrench.{key}" for key in ("node", "role", "kernel", "why"))
 
 
+def _silent(_: str) -> None:
+    """No progress."""
+
+
 class DockerLab:
     """A booted lab, whoever booted it."""
+
+    clock = REAL
 
     def __init__(self, client: Any, name: str, topology: Topology, containers: Iterable[Any]) -> None:
         self._client, self.name, self.topology = client, name, topology
@@ -82,7 +81,7 @@ class DockerLab:
         """The node of that name."""
         if name not in self._nodes:
             known = ", ".join(machine.name for machine in self.topology.machines)
-            raise LabError(f"there is no node {name!r} in lab {self.name}", f"There are: {known}.")
+            raise LabError(f"unknown node {name!r}; nodes: {known}")
         return self._nodes[name]
 
     def directors(self) -> list[DockerNode]:
@@ -90,7 +89,7 @@ class DockerLab:
         return [self._nodes[machine.name] for machine in self.topology.of_role("director")]
 
     def close(self) -> None:
-        """Close all control channels; the lab goes on."""
+        """Close all control channels; the lab keeps running."""
         for node in self._nodes.values():
             node.close()
 
@@ -101,47 +100,31 @@ class DockerLab:
             before = time.perf_counter_ns()
             there = client.state()["t"]
             after = time.perf_counter_ns()
-            # within the round trip it is the same clock; then its own reading is the most exact one
+            # a reading within the round trip means the same clock, and then no offset is the most exact answer
             self._offset_ns = 0 if before <= there <= after else there - (before + after) // 2
         return time.perf_counter_ns() + self._offset_ns
 
     @cached_property
     def cluster(self) -> Cluster:
-        """The facts, with the timings as the directors' own ha.cf and ldirectord.cf have them."""
+        """The facts: from the topology, and from what its parts read back from the running directors."""
         topology = self.topology
-        director = next(node for node in self.directors() if node.power() is Power.RUNNING)
-        timings = parse_ha_cf(director.exec("cat", "/etc/ha.d/ha.cf").stdout)
         on_internet = [machine for machine in topology.machines if "internet" in machine.addresses]
+        running: dict[str, Node] = {node.name: node for node in self.directors() if node.power() is Power.RUNNING}
+        if not running:
+            raise LabError(f"no director of lab {self.name} is running, so its settings cannot be read")
+        logs = [log for part in parts_of(topology) for m in topology.machines for log in part.logs(topology, m)]
+        facts: dict[str, Any] = {}
+        for part in parts_of(topology):
+            facts |= part.cluster_facts(topology, running)
         return Cluster(
             site=topology.site,
             vips={str(vip.address): vip.home for vip in topology.vips},
             directors=tuple(machine.name for machine in topology.of_role("director")),
             web=tuple(machine.name for machine in topology.of_role("web")),
-            macs={render.mac(self.name, m, topology.interface(m, "internet")): m.name for m in on_internet},
-            keepalive_ms=timings["keepalive"],
-            deadtime_ms=timings["deadtime"],
-            resource_start_ms=self._resource_start_ms(),
-            resolver=resolver_address(topology),
-            auto_failback=topology.directors.auto_failback,
-            resources_per_vip=1 if topology.answers_directly else 2,
-            connection_sync=topology.directors.connection_sync,
-            **parse_ldirectord_cf(director.exec("cat", "/etc/ha.d/ldirectord.cf").stdout),
+            macs={m.mac(self.name, topology.interface(m, "internet")): m.name for m in on_internet},
+            error_lines={"console": CONSOLE_ERROR} | {log.service: log.error for log in logs if log.error},
+            **facts,
         )
-
-    def _resource_start_ms(self) -> int:
-        """What one resource of haresources may take on this machine, from what one of its scripts takes now."""
-
-        def status_s(vip: Vip) -> float:
-            home = self._nodes[vip.home]
-            outside = self.topology.interface(home_of(self.topology, vip), "internet")
-            resource = f"{vip.address}/{self.topology.segments['internet'].prefixlen}/{outside}"
-            began = time.perf_counter()
-            home.exec("/etc/ha.d/resource.d/IPaddr2", resource, "status", timeout_s=RESOURCE_S)
-            return time.perf_counter() - began
-
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            slowest_s = max(pool.map(status_s, self.topology.vips))
-        return max(round(RESOURCE_FACTOR * 1000 * slowest_s), RESOURCE_LEAST_MS)
 
     @cached_property
     def cables(self) -> tuple[Cable, ...]:
@@ -153,20 +136,20 @@ class DockerLab:
                 interface,
                 segment,
                 tuple(str(address) for address in machine.addresses.get(segment, ())),
-                render.mac(self.name, machine, interface),
+                machine.mac(self.name, interface),
             )
             for machine in self.topology.machines
             for interface, segment in self.topology.interfaces(machine)
         )
 
     def leases(self) -> list[LeaseStatus]:
-        """What is injected now, on any node or in the switch; the oldest first."""
+        """All active faults, on any node and in the switch, oldest first."""
         with ThreadPoolExecutor(max_workers=len(self._nodes)) as pool:
             found = [lease for held in pool.map(DockerNode.leases, self._nodes.values()) for lease in held]
         return sorted(found, key=lambda lease: -lease.age_ms)
 
     def heal(self) -> list[LeaseStatus]:
-        """Undo all that is injected, the newest first. One that sticks does not keep the others."""
+        """Undo all active faults, newest first. One that cannot be undone does not keep the others from it."""
         found, stuck = self.leases(), list[str]()
         for lease in reversed(found):
             try:
@@ -174,21 +157,21 @@ class DockerLab:
             except LabError as error:
                 stuck.append(str(error))
         if stuck and self.leases():
-            raise LabError("; ".join(stuck), "`monkeywrench down`, then `up`, makes a lab anew.")
+            raise LabError("; ".join(stuck), "Run `monkeywrench down`, then `monkeywrench up`, for a new lab.")
         return found
 
     def audit(self) -> dict[str, tuple[str, ...]]:
-        """Each node's state that a fault could leave changed, and the switch's."""
+        """The state that a fault could leave changed, on each node and in the switch."""
         with ThreadPoolExecutor(max_workers=len(self._nodes)) as pool:
             return dict(zip(self._nodes, pool.map(_audit, self._nodes.values()), strict=True))
 
     def owners(self) -> dict[str, tuple[str, ...]]:
-        """Each VIP -> the directors that hold it, as their kernels say."""
+        """Each VIP -> the directors that hold it, from their kernels."""
         held = {director.name: self._addresses(director.name) for director in self.directors()}
         return linux_directors.owners_of(self.topology, held)
 
     def status(self) -> Status:
-        """The cluster at this moment: every node is asked all its parts' questions at once."""
+        """The cluster now: every node runs the probe commands of all parts, all nodes in parallel."""
         with ThreadPoolExecutor(max_workers=len(self.topology.machines)) as pool:
             nodes = list(pool.map(self._node_status, self.topology.machines))
             power = {node.name: node.power for node in nodes}
@@ -197,10 +180,10 @@ class DockerLab:
             held = dict(zip(directors, pool.map(self._addresses, directors), strict=True))
             answers = dict(zip([m.name for m in running], pool.map(self._answers, running), strict=True))
         by_part = {
-            part.name: {node: said[part.name] for node, said in answers.items() if part.name in said}
-            for part in render.parts(self.topology)
+            part.name: {node: printed[part.name] for node, printed in answers.items() if part.name in printed}
+            for part in parts_of(self.topology)
         }
-        return judge(Seen(self.topology, power, held, by_part), nodes)
+        return status.judge(Observations(self.topology, power, held, by_part), nodes)
 
     def _node_status(self, machine: Machine) -> NodeStatus:
         node = self._nodes[machine.name]
@@ -217,86 +200,111 @@ class DockerLab:
         return tuple(self._nodes[director].addresses())
 
     def _answers(self, machine: Machine) -> dict[str, str]:
-        """What each part's question printed on a node; nothing when the node does not answer."""
-        asked = questions(self.topology, machine)
+        """What each part's question printed on a node; empty when the node does not answer."""
+        asked = status.questions(self.topology, machine)
         if not asked:
             return {}
         try:
-            said = self._nodes[machine.name].exec("sh", "-c", script(asked), timeout_s=ANSWER_S).stdout
+            printed = self._nodes[machine.name].exec("sh", "-c", status.script(asked), timeout_s=ANSWER_S).stdout
         except LabError:
-            return {}  # it went down just now, or hangs; the next status says so
-        return parse_answers(said)
+            return {}  # it just went down, or hangs: the next status shows which
+        return status.answers(printed)
 
     def observers(self) -> list[Feed]:
-        """VIP owners, ARP, heartbeat's log, all consoles, nodes' processor time, and what their witnesses see."""
-        directors = self.directors()
-        owners = [OwnersFeed(node, self.cluster.vips) for node in directors]
-        logs = [LogFeed(node, "heartbeat", HEARTBEAT_LOG) for node in directors]
-        own_kernel = [node for node in self._nodes.values() if node.kernel == "uml"]
-        consoles = [ConsoleFeed(node) for node in own_kernel]
-        reference = self._clock_reference()
-        collectors = [CollectorFeed(self._nodes[m.name], self._watched(m), reference) for m in self.topology.machines]
-        processors = [CpuFeed(node) for node in self._nodes.values()]
+        """VIP owners, ARP, logs, consoles, processor time, and what the collector of each node samples."""
+        machines = self.topology.machines
+        owners = [OwnersFeed(node, self.cluster.vips) for node in self.directors()]
+        logs = [LogFeed(self._nodes[m.name], log.service, log.path) for m in machines for log in self._logs(m, True)]
         arp = ArpFeed(self.switch, "internet", self.cluster.macs)
+        consoles = [ConsoleFeed(node) for node in self._nodes.values() if node.kernel == "uml"]
+        reference = self._clock_reference()
+        collectors = [CollectorFeed(self._nodes[m.name], self._samples(m), reference) for m in machines]
+        processors = [CpuFeed(node) for node in self._nodes.values()]
         return [*owners, *logs, arp, *consoles, *collectors, *processors]
 
-    def _watched(self, machine: Machine) -> list[Mapping[str, Any]]:
-        """What the witness of a node looks at."""
-        found = [each for part in render.parts(self.topology) for each in part.collectors(self.topology, machine)]
-        return [{"what": "clock", "every_s": 2}, *found]
+    def _logs(self, machine: Machine, is_exact: bool) -> list[Log]:
+        found = [log for part in parts_of(self.topology) for log in part.logs(self.topology, machine)]
+        return [log for log in found if log.is_exact == is_exact]
+
+    def _samples(self, machine: Machine) -> list[Mapping[str, Any]]:
+        """What the collector of a node samples: its clock, what its parts declare, and their logs."""
+        declared = [each for part in parts_of(self.topology) for each in part.collectors(self.topology, machine)]
+        logs = [log.collector for log in self._logs(machine, False)]
+        return [{"what": "clock", "every_s": 2}, *declared, *logs]
 
     def _clock_reference(self) -> ClockReference:
-        """The time of day that the switch shows, whose kernel's clock is the lab's."""
+        """The time of day in the switch, whose kernel clock is the lab's clock."""
         before = self.now_ns()
         wall_ns = int(self.switch.exec("date", "+%s%N").stdout)
         after = self.now_ns()
         return ClockReference(wall_ns, (before + after) // 2, after - before)
+
+    def restore_proofs(self) -> list[Feed]:
+        """One feed, which restores the current backup of the database in its own container."""
+        return [ProofFeed(self._client, self)]
 
     def capture(self, path: str, segments: tuple[str, ...], packet_filter: str) -> Capture:
         """Capture whole segments, or cables named ``node.interface``, to a local pcapng file."""
         known = [*self.topology.segments, *switch.cables(self.topology)]
         for wanted in segments:
             if wanted not in known:
-                raise LabError(f"there is no segment or cable {wanted!r} to capture", f"There are: {', '.join(known)}.")
+                raise LabError(f"unknown segment or cable {wanted!r} for a capture", f"Known: {', '.join(known)}.")
         interfaces = [switch.bridge(name) if name in self.topology.segments else name for name in segments]
         return switch.WireCapture(self.switch, path, interfaces, packet_filter)
 
-    def _vips_served(self) -> None:
-        if misplaced := "; ".join(linux_directors.misplaced(self.topology, self.owners())):
-            raise NotYet(misplaced)
-
     def last_words(self) -> str:
-        """What the directors' heartbeats said last, a line each with the node's name before it."""
-        said = []
+        """The last lines of heartbeat's log on each director, with the director's name before each line."""
+        lines = []
         for director in self.directors():
             try:
-                log = director.exec("tail", "-n", str(LAST_WORDS), HEARTBEAT_LOG, timeout_s=ANSWER_S).stdout
+                log = director.exec("tail", "-n", str(LAST_WORDS), heartbeat.LOG, timeout_s=ANSWER_S).stdout
             except LabError as error:
                 log = str(error)
-            said += [f"{director.name}: {line}" for line in log.splitlines()]
-        return "\n".join(said)
+            lines += [f"{director.name}: {line}" for line in log.splitlines()]
+        return "\n".join(lines)
 
-    def wait_healthy(self, within_s: float = HEALTHY_S, watch: Callable[[Status], None] | None = None) -> Status:
-        """Wait until nothing is wrong. Raises Timeout, with what is.
+    def wait_healthy(self, within_s: float = HEALTHY_S, say: Callable[[str], None] = _silent) -> Status:
+        """Wait until the lab has no problems. Raises Unhealthy with the problems.
 
-        Looks at the VIPs alone until they are where they belong: a whole status costs the directors CPU time that a
-        takeover needs. With ``watch``, every look is a whole one, and is shown to it.
+        ``say`` gets the current problems every 10 s. Until the VIPs are where they belong only they are looked at: a
+        whole status costs the directors CPU time that a takeover needs.
         """
+        began_s = self.clock.now()
+        reported_s, concerns = began_s, frozenset[str]()
 
         def healthy() -> Status:
-            try:
-                if watch is None:
-                    self._vips_served()
-                status = self.status()
-            except LabError as error:  # a node that does not answer now may do so in a moment
-                raise NotYet(str(error)) from error
-            if watch is not None:
-                watch(status)
-            if status.problems:
-                raise NotYet("; ".join(status.problems))
-            return status
+            nonlocal reported_s, concerns
+            problems, concerns, status = self._problems()
+            if status is not None and not problems:
+                return status
+            if self.clock.now() - reported_s >= SAY_EVERY_S:
+                reported_s = self.clock.now()
+                say(f"not healthy after {reported_s - began_s:.0f} s: {problems}")
+            raise NotYet(problems)
 
-        return until(healthy, within_s, "the cluster to be healthy", STATUS_EVERY_S)
+        try:
+            return until(healthy, within_s, "the cluster to be healthy", STATUS_EVERY_S, self.clock)
+        except Timeout as timeout:
+            raise Unhealthy(str(timeout), concerns) from None
+
+    def _problems(self) -> tuple[str, frozenset[str], Status | None]:
+        """The problems in one line, the parts that have them, and the status unless a VIP is misplaced."""
+        try:
+            if misplaced := "; ".join(linux_directors.misplaced(self.topology, self.owners())):
+                return misplaced, frozenset({linux_directors.Directors.name}), None
+            seen = self.status()
+        except LabError as error:  # a node that does not answer now may do so in a moment
+            return str(error), frozenset(), None
+        return "; ".join(seen.problems), frozenset(part.name for part in seen.parts if not part.healthy), seen
+
+
+class Unhealthy(Timeout):
+    """The lab did not become healthy in time."""
+
+    def __init__(self, problems: str, parts: frozenset[str]) -> None:
+        super().__init__(problems)
+        self.parts = parts
+        """The names of the parts with problems at the end."""
 
 
 def _audit(node: DockerNode) -> tuple[str, ...]:
@@ -313,46 +321,6 @@ def _host_s(node: DockerNode) -> int:
 
 
 def clock_line(now_s: int, earliest_s: int, latest_s: int) -> str:
-    """What an audit says of a clock that was read between two readings of the host's, in s. Pure."""
+    """The audit's line for a clock that was read between 2 readings of the host's clock, all in s. Pure."""
     off_s = min(0, now_s - earliest_s) or max(0, now_s - latest_s)
     return "clock: right" if abs(off_s) <= CLOCK_OFF_S else f"clock: off by {off_s} s"
-
-
-def home_of(topology: Topology, vip: Vip) -> Machine:
-    """The director that a VIP belongs to."""
-    return next(machine for machine in topology.machines if machine.name == vip.home)
-
-
-MARK = "\x1e"
-"""ASCII's record separator: before each part's name in what a node prints."""
-
-
-def questions(topology: Topology, machine: Machine) -> dict[str, str]:
-    """Each part's question for a node. Pure."""
-    asked = {part.name: part.probe_command(topology, machine) for part in render.parts(topology)}
-    return {name: question for name, question in asked.items() if question}
-
-
-def script(asked: Mapping[str, str]) -> str:
-    """All questions in one, so that a node is asked once. Pure."""
-    path = "PATH=$PATH:/usr/lib/monkeywrench"
-    return "\n".join([path, *(f"printf '{MARK}%s\\n' '{name}'\n{question}" for name, question in asked.items())])
-
-
-def parse_answers(said: str) -> dict[str, str]:
-    """What came of the questions, by part. Pure."""
-    found = {}
-    for piece in said.split(MARK)[1:]:
-        name, _, answer = piece.partition("\n")
-        found[name] = answer
-    return found
-
-
-def judge(seen: Seen, nodes: Sequence[NodeStatus]) -> Status:
-    """A status from what was seen. Pure."""
-    parts = tuple(part.status(seen) for part in render.parts(seen.topology))
-    off = [f"{node.name} is {node.power}" for node in nodes if node.power is not Power.RUNNING]
-    problems = [*off, *(line for part in parts for line in part.problems)]
-    owners = linux_directors.owners_of(seen.topology, seen.addresses)
-    stale_neighbours = tuple(linux_directors.stale_neighbours(seen))
-    return Status(tuple(nodes), owners, tables(seen), tuple(problems), parts, stale_neighbours)

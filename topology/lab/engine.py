@@ -1,4 +1,4 @@
-"""The Docker Engine (or rootful Podman's socket) that labs run on. Only this package talks to it."""
+"""The Docker Engine (or the socket of rootful Podman) that labs run on. Only this package talks to it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from harness.interrupts import deferring_signals
 from harness.records import LabError
 
 LABEL = "monkeywrench.lab"
-"""On everything a lab makes; its value is the lab's name."""
+"""On everything that belongs to a lab; its value is the lab's name."""
 
 SOCKETS = ("/var/run/docker.sock", "/run/podman/podman.sock")
 TIMEOUT_S = 120
 POOL = 64
-"""Connections kept at once: one for each control channel, and some for commands beside them."""
+"""Open connections: one per control channel, and some for other commands."""
 
 
 class EngineError(LabError):
@@ -28,20 +28,20 @@ class EngineError(LabError):
 
 
 def address() -> str:
-    """Where the engine is: ``DOCKER_HOST``, else the first socket there is."""
+    """The engine's address: ``DOCKER_HOST``, or the first socket that exists."""
     if host := os.environ.get("DOCKER_HOST"):
         return host
     for path in SOCKETS:
         if Path(path).is_socket():
             return f"unix://{path}"
     raise EngineError(
-        "there is no Docker Engine here: neither DOCKER_HOST nor a socket at " + " or ".join(SOCKETS),
+        f"no Docker Engine found: DOCKER_HOST is not set, and there is no socket at {' or '.join(SOCKETS)}",
         "Run `make setup` to install and start one, or set DOCKER_HOST.",
     )
 
 
 def connect() -> Any:
-    """A client of the engine. Raises EngineError, in a sentence, when none answers."""
+    """A client of the engine. Raises EngineError when none answers."""
     where = address()
     try:
         client = docker.DockerClient(base_url=where, timeout=TIMEOUT_S, max_pool_size=POOL)
@@ -49,23 +49,24 @@ def connect() -> Any:
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
         if isinstance(error, PermissionError) or "Permission denied" in str(error):
             raise EngineError(
-                f"you may not use the Docker Engine at {where}",
-                "Run as root, or as a member of the engine's group (often `docker`).",
+                f"permission denied for the Docker Engine at {where}",
+                "Run as root, or as a member of the engine's group (usually `docker`).",
             ) from None
         raise EngineError(
-            f"no Docker Engine answers at {where}", "Run `make setup` to install and start one, or set DOCKER_HOST."
+            f"the Docker Engine at {where} does not answer",
+            "Run `make setup` to install and start one, or set DOCKER_HOST.",
         ) from None
     return client
 
 
 def explain(error: Exception) -> LabError:
-    """An engine's refusal as a sentence with a next step."""
+    """An error of the engine as a sentence with a next step."""
     text = str(getattr(error, "explanation", None) or error)
     if "no space left" in text:
         return LabError(
-            "the engine's disk is full", "Free some space (`docker system df` shows who has it), then try again."
+            "the engine's disk is full", "Free some space (`docker system df` shows what uses it), then try again."
         )
-    return LabError(f"the Docker Engine refused: {text}")
+    return LabError(f"the Docker Engine reported an error: {text}")
 
 
 def containers(client: Any, lab: str | None = None) -> list[Any]:
@@ -75,10 +76,10 @@ def containers(client: Any, lab: str | None = None) -> list[Any]:
 
 
 def run_to_end(client: Any, image: str, command: Sequence[str], labels: dict[str, str], **options: Any) -> None:
-    """Run a short-lived container to its end and remove it; an interruption waits for that.
+    """Run a short-lived container to its end and remove it. An interruption waits for that.
 
-    The engine makes a container that it was asked for, whether or not anybody still waits for the answer; so a request
-    that Ctrl-C breaks off leaves one behind, made after all others were removed.
+    The engine creates a requested container even if the client no longer waits for the answer. If Ctrl-C broke off the
+    request, the new container would be left behind.
     """
     with deferring_signals():
         client.containers.run(image, list(command), labels=labels, remove=True, **options)

@@ -1,4 +1,4 @@
-"""Images, built from Debian's packages by the lab itself, one for each role, cached by their content."""
+"""The images of the roles, built from Debian's packages and cached by their content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUITE = "bookworm"
 REGISTRY_IMAGE = f"debian:{SUITE}-slim"
 BASE = f"monkeywrench-base:{SUITE}"
 PYTHON = "3.11"
-"""The Python of the suite, for which wheels are brought along."""
+"""The Python version of the suite, for which wheels are fetched."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 LOG_LINES = 15
 LABEL = "monkeywrench.image"
@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 def ensure(client: Any, say: Say) -> dict[str, str]:
-    """Build what is missing. Returns each role's image."""
+    """Build the missing images. Returns the image of each role."""
     node, images = tag("node", BASE), names()
     missing = [role for role in ROLES if not exists(client, images[role])]
     if not missing:
@@ -52,13 +52,13 @@ def ensure(client: Any, say: Say) -> dict[str, str]:
 
 
 def names() -> dict[str, str]:
-    """The image of each role, built or not."""
+    """The name of each role's image, built or not."""
     node = tag("node", BASE)
     return {role: tag(role, node) for role in ROLES}
 
 
 def exists(client: Any, image: str) -> bool:
-    """True when the engine has it."""
+    """Whether the engine has the image."""
     try:
         client.images.get(image)
     except docker.errors.ImageNotFound:
@@ -67,7 +67,7 @@ def exists(client: Any, image: str) -> bool:
 
 
 def tag(role: str, parent: str) -> str:
-    """An image's name: its role, and a digest of everything it is made from."""
+    """An image's name: its role, and a digest of everything it is built from."""
     digest = hashlib.sha256(parent.encode())
     for path, content in sorted(_content(role).items()):
         digest.update(f"{path}\0{len(content)}\0".encode() + content)
@@ -82,7 +82,7 @@ def _content(role: str) -> dict[str, bytes]:
 
 def build(client: Any, role: str, name: str, arguments: dict[str, str], say: Say) -> None:
     """Build one image. Raises LabError with the end of the log."""
-    say(f"building the image for {role} from Debian's packages")
+    say(f"building the {role} image from Debian packages")
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as wheels:
         if (IMAGES / role / "requirements.lock").exists():
@@ -102,8 +102,8 @@ def build(client: Any, role: str, name: str, arguments: dict[str, str], say: Say
             lines += str(event.get("stream", "")).splitlines()
             if "error" in event:
                 raise LabError(
-                    f"the image for {role} could not be built: {event['error']}\n" + "\n".join(lines[-LOG_LINES:]),
-                    "Building needs Debian's package mirror, as apt-get on this machine does.",
+                    f"building the {role} image failed: {event['error']}\n" + "\n".join(lines[-LOG_LINES:]),
+                    "The build needs access to Debian's package mirror, like apt-get on this machine.",
                 )
 
 
@@ -122,7 +122,7 @@ def _context(role: str, wheels: Path) -> io.BytesIO:
 def _root_owned(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = "root"
-    # a checkout made under a strict umask must not make files that services cannot read
+    # a checkout under a strict umask must not lead to files that services cannot read
     entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
     return entry
 
@@ -133,9 +133,9 @@ def _proxies() -> dict[str, str]:
 
 
 def fetch_wheels(lock: Path, target: Path) -> None:
-    """Bring the wheels of a lock file with this machine's own pip.
+    """Fetch the wheels of a lock file with this machine's pip.
 
-    It knows how to reach an index from here (proxies, certificates); an image being built does not.
+    It is configured to reach a package index (proxies, certificates); an image that is being built is not.
     """
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", "--only-binary=:all:"]
     command += [
@@ -155,13 +155,13 @@ def fetch_wheels(lock: Path, target: Path) -> None:
     done = subprocess.run([*command, "-d", str(target), "-r", str(lock)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LabError(
-            f"the wheels for {lock.parent.name} could not be fetched:\n{done.stderr.strip()}",
-            "pip must work on this machine (proxy, certificates); the image is built from what it downloads.",
+            f"fetching the Python wheels for the {lock.parent.name} image failed:\n{done.stderr.strip()}",
+            "Make `pip download` work on this machine (proxy, certificates), then try again.",
         )
 
 
 def base(client: Any, say: Say) -> None:
-    """The base image: a registry's when one answers, else bootstrapped here."""
+    """Make the base image: pulled from a registry if one answers, otherwise bootstrapped on this machine."""
     if exists(client, BASE):
         return
     say(f"fetching {REGISTRY_IMAGE}")
@@ -169,7 +169,7 @@ def base(client: Any, say: Say) -> None:
         client.images.pull(*REGISTRY_IMAGE.split(":"))
         client.images.get(REGISTRY_IMAGE).tag(*BASE.split(":"))
     except (docker.errors.APIError, requests.exceptions.RequestException):
-        say(f"no registry answers; bootstrapping Debian {SUITE} here with mmdebstrap")
+        say(f"no registry answers; bootstrapping Debian {SUITE} on this machine with mmdebstrap")
         bootstrap(client, say)
 
 
@@ -186,14 +186,14 @@ def bootstrap(client: Any, say: Say) -> None:
         done = subprocess.run([*command, SUITE, str(archive)], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise LabError(
-                f"Debian {SUITE} could not be bootstrapped:\n{done.stderr.strip()[-2000:]}",
-                "It needs root and Debian's package mirror; or pull the image yourself: " + REGISTRY_IMAGE,
+                f"bootstrapping Debian {SUITE} failed:\n{done.stderr.strip()[-2000:]}",
+                f"It needs root and access to Debian's package mirror. Or run `docker pull {REGISTRY_IMAGE}` first.",
             )
         client.api.import_image_from_file(str(archive), repository=BASE.partition(":")[0], tag=SUITE)
 
 
 def install(packages: list[str], say: Say) -> None:
-    """Install Debian packages on this machine, saying so first."""
+    """Install Debian packages on this machine, and announce it."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         raise LabError(
             f"{' and '.join(packages)} must be installed on this machine",
@@ -208,5 +208,6 @@ def install(packages: list[str], say: Say) -> None:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         if done.returncode != 0:
             raise LabError(
-                f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-2000:]}", "Install it by hand, then try again."
+                f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-2000:]}",
+                f"Install {' '.join(packages)} by hand, then try again.",
             )

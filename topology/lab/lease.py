@@ -1,4 +1,4 @@
-"""The harness's end of a lease: kept alive by a thread of its own, until it is released. See the chassis' lease.py."""
+"""The harness's end of a lease: a thread renews it until it is released. See lease.py of the chassis."""
 
 from __future__ import annotations
 
@@ -11,21 +11,29 @@ from harness.records import LabError, Undo
 from topology.lab.channel import Channel, NodeRefusedError
 
 LEASE_S = 10.0
-"""How long a fault outlives a harness that is gone. A machine that is short of processor delays renewals by seconds."""
+"""How long a fault stays after its harness is gone. A busy machine can delay renewals by seconds."""
 
-RENEW_S = LEASE_S / 5
+RENEWALS = 5
+"""In the time that a lease lasts."""
 ANSWER_S = 5.0
 RELEASE_S = 120.0
-"""An undo may have to boot the machine, and its services with it."""
+"""An undo may have to boot the machine and its services."""
 
 
 class DockerLease:
-    """Something done to a node that undoes itself when nobody renews it. Implements ``harness.protocols.Lease``."""
+    """A change of a node that the node undoes when the lease expires. Implements ``harness.protocols.Lease``."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - one record of the wire's protocol
-        self, channel: Channel, node: str, fault: str, claim: str, undo: Sequence[Undo], again: Sequence[Undo]
+        self,
+        channel: Channel,
+        node: str,
+        fault: str,
+        claim: str,
+        undo: Sequence[Undo],
+        again: Sequence[Undo],
+        lease_s: float = LEASE_S,
     ) -> None:
-        self._channel, self._node, self._fault = channel, node, fault
+        self._channel, self._node, self._fault, self._renew_s = channel, node, fault, lease_s / RENEWALS
         self._name = str(uuid.uuid4())
         self._over = threading.Event()
         try:
@@ -35,32 +43,32 @@ class DockerLease:
                 name=self._name,
                 fault=fault,
                 claim=claim,
-                ttl_ms=round(LEASE_S * 1000),
+                ttl_ms=round(lease_s * 1000),
                 undo=[_step(each) for each in undo],
                 again=[_step(each) for each in again],
             )
         except NodeRefusedError as refusal:
             raise LabError(
                 f"{node}: {fault} cannot be injected: {refusal}",
-                "Heal the other one first: `monkeywrench heal` undoes all that is injected.",
+                "Undo the other fault first: `monkeywrench heal` undoes all faults.",
             ) from None
         threading.Thread(target=self._renew, name=f"lease of {fault} on {node}", daemon=True).start()
 
     def _renew(self) -> None:
-        while not self._over.wait(RENEW_S):
-            with suppress(LabError):  # no answer now: the next one may come before it runs out
+        while not self._over.wait(self._renew_s):
+            with suppress(LabError):  # without an answer the next renewal may still come in time
                 if self._name not in self._channel.ask("renew", ANSWER_S, names=[self._name])["held"]:
                     return
 
     def release(self) -> None:
-        """Undo it, and wait until that is done. Raises LabError when it cannot be, or was undone before."""
+        """Undo it and wait until that is done. Raises LabError when that fails, or when it was undone before."""
         self._over.set()
         try:
             self._channel.ask("release", RELEASE_S, name=self._name)
         except NodeRefusedError as refusal:
             raise LabError(
                 f"{self._node}: {self._fault}: {refusal}",
-                "`monkeywrench faults --active` shows what is still in; `monkeywrench heal` tries again.",
+                "`monkeywrench faults --active` shows the active faults; `monkeywrench heal` tries again.",
             ) from None
 
 

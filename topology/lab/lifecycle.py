@@ -1,6 +1,6 @@
-"""Making and removing labs.
+"""Creating and removing labs.
 
-Everything that a lab makes carries its label, so ``remove`` finds all of it, whoever made it and however that ended.
+Everything that belongs to a lab carries the lab's label, so ``remove`` finds all of it, whoever created it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import docker.errors
 from harness.interrupts import deferring_signals
 from harness.records import LabError
 from harness.wait import Timeout
-from topology import render
+from topology.files import files_of
 from topology.lab import engine, image, kernel, switch
 from topology.lab.docker_lab import (
     KERNEL_LABEL,
@@ -30,19 +30,25 @@ from topology.lab.docker_lab import (
     SWITCH,
     WHY_LABEL,
     DockerLab,
+    Unhealthy,
 )
 from topology.lab.node import put_files
-from topology.model import Machine, Topology, load, needs_own_kernel
+from topology.model import Machine, Topology, needs_own_kernel
+from topology.parts.directors import Directors
+from topology.parts.heartbeat import Heartbeat
 
 CAPABILITIES = ["NET_ADMIN", "NET_RAW", "SYS_PTRACE"]
-"""What a kernel of its own needs of its container: its NICs, and tracing its own processes."""
+"""What a node's own kernel needs from its container: its NICs, and tracing its own processes."""
 
 CPU_SHARES_DEFAULT = 1024
 CPU_SHARES = {"director": 8192, "client": 8192, "db": 4096}
-"""Docker's relative weights, felt only when the processor is short. In the original each director is a machine of its
-own: here it must not wait for the servers that it balances, or the lab's crowding would look like a slow takeover. So
-it is with the client: what it waits for a processor it would take for the site's latency. Nor must the database wait
-for those that ask it: while it waits, so do all that wait for its locks."""
+"""Docker's relative weights; they matter only when the processor is busy. A real cluster has dedicated directors: here
+they must not wait for the servers they balance, or a busy machine would look like a slow takeover. A client that waits
+for a processor would measure that as latency of the site. A database that waits makes everyone who waits for its locks
+wait, too."""
+
+HEARTBEAT_EXPLAINS = {Heartbeat.name, Directors.name}
+"""The parts whose problems show in heartbeat's log."""
 
 TOPOLOGY_LABEL, OWNER_LABEL = "monkeywrench.topology", "monkeywrench.owner"
 
@@ -50,18 +56,18 @@ Say = Callable[[str], None]
 
 
 def boot(client: Any, topology: Topology, name: str, say: Say, keep: bool = False) -> DockerLab:
-    """Boot a lab from nothing and wait until it is healthy. What an earlier lab of the name left is removed first.
+    """Boot a lab and wait until it is healthy. Removes what an earlier lab of that name left behind.
 
-    ``keep`` says that the lab shall outlive this process. On failure nothing is left behind; but a lab to keep that has
-    booted with files of the user's in it stays up, healthy or not (UnhealthyError): the point is to see what happens.
+    With ``keep`` the lab outlives this process. A failed boot leaves nothing behind, with one exception: a lab to keep
+    that runs files of the user's stays up, healthy or not (UnhealthyError), so that its user can look at it.
     """
     lab = power_on(client, topology, name, say, keep)
     try:
         say("waiting for all parts to be healthy")
-        _wait_healthy(lab)
-    except Timeout as problems:
+        _wait_healthy(lab, say)
+    except Timeout as unhealthy:
         if keep and topology.overlays:
-            raise UnhealthyError(f"the lab booted, with your files in it, but not all is well: {problems}") from None
+            raise UnhealthyError(f"the lab booted with your files, but it is not healthy: {unhealthy}") from None
         remove(client, name)
         raise
     except BaseException:
@@ -70,16 +76,18 @@ def boot(client: Any, topology: Topology, name: str, say: Say, keep: bool = Fals
     return lab
 
 
-def _wait_healthy(lab: DockerLab) -> None:
-    """Raises Timeout, with what heartbeat said last: of a lab that is removed nobody can look it up."""
+def _wait_healthy(lab: DockerLab, say: Say) -> None:
+    """Raises Timeout, with heartbeat's last log lines where they can explain the problems: the lab may be gone soon."""
     try:
-        lab.wait_healthy()
-    except Timeout as problems:
-        raise Timeout(f"{problems}\nWhat heartbeat said last:\n{lab.last_words()}") from None
+        lab.wait_healthy(say=say)
+    except Unhealthy as unhealthy:
+        if not unhealthy.parts & HEARTBEAT_EXPLAINS:
+            raise
+        raise Timeout(f"{unhealthy}\nheartbeat's last log lines:\n{lab.last_words()}") from None
 
 
 def power_on(client: Any, topology: Topology, name: str, say: Say, keep: bool = False) -> DockerLab:
-    """Make a lab from nothing and power on all its machines, without waiting for what they will do."""
+    """Create a lab and power on all its machines, without waiting for health."""
     remove_orphans(client)
     _refuse_if_in_use(client, name)
     remove(client, name)
@@ -91,18 +99,18 @@ def power_on(client: Any, topology: Topology, name: str, say: Say, keep: bool = 
         for machine in topology.machines
     }
     try:
-        return _raise(_Plan(client, topology, name, images, choices, labels, secrets.token_hex(16)), say)
+        return _create(_Plan(client, topology, name, images, choices, labels, secrets.token_hex(16)), say)
     except BaseException:
         remove(client, name)
         raise
 
 
 class UnhealthyError(LabError):
-    """A lab with the user's own files is up, and left up, but it is not healthy."""
+    """A lab with files of the user's is not healthy, and stays up."""
 
 
 def _refuse_if_in_use(client: Any, name: str) -> None:
-    """A lab of a run that still goes on is not ours to remove; after ``remove_orphans`` all owners live."""
+    """Refuse to remove the lab of another running process; after ``remove_orphans`` every owner is alive."""
     for container in engine.containers(client, name):
         if (owned := container.labels.get(OWNER_LABEL)) and owned != owner():
             raise LabError(
@@ -132,7 +140,7 @@ def _host_has(client: Any, images: dict[str, str], labels: dict[str, str]) -> Ca
 
 @dataclass(frozen=True)
 class _Plan:
-    """What all parts of a lab that is being made share."""
+    """What all steps of creating a lab share."""
 
     client: Any
     topology: Topology
@@ -143,8 +151,8 @@ class _Plan:
     key: str
 
 
-def _raise(plan: _Plan, say: Say) -> DockerLab:
-    """Create, wire and power on: the directors before all else, because heartbeat's own start takes longest."""
+def _create(plan: _Plan, say: Say) -> DockerLab:
+    """Create, wire and power on; the directors first, because heartbeat takes longest to start."""
     topology = plan.topology
     directors = topology.of_role("director")
     others = tuple(machine for machine in topology.machines if machine not in directors)
@@ -183,7 +191,7 @@ def _pids(containers: Iterable[Any]) -> dict[str, int]:
 
 def _machine_container(plan: _Plan, machine: Machine) -> Any:
     choice, topology = plan.choices[machine.name], plan.topology
-    files = [(file.path, file.data, file.mode) for file in render.files(topology, machine, plan.lab, plan.key)]
+    files = [(file.path, file.data, file.mode) for file in files_of(topology, machine, plan.lab, plan.key)]
     marks = {NODE_LABEL: machine.name, ROLE_LABEL: machine.role, KERNEL_LABEL: choice.kernel, WHY_LABEL: choice.why}
     resolver = str(topology.of_role("resolver")[0].addresses["internet"][0])
     options = _machine_options(machine, choice) | {"dns": [resolver]}
@@ -195,7 +203,7 @@ def _switch_container(plan: _Plan) -> Any:
         NODE_LABEL: SWITCH,
         ROLE_LABEL: SWITCH,
         KERNEL_LABEL: "host",
-        WHY_LABEL: "the switch is the lab's own part",
+        WHY_LABEL: "the switch always uses the host's kernel",
     }
     marks[TOPOLOGY_LABEL] = plan.topology.model_dump_json(exclude_defaults=True)
     spec = json.dumps({"name": SWITCH, "kernel": "host", "interfaces": [], "disks": []})
@@ -217,18 +225,18 @@ def _kernel_options(machine: Machine, choice: kernel.Choice) -> dict[str, Any]:
         return {"cap_add": ["NET_ADMIN", "NET_RAW"]}
     return {
         "cap_add": CAPABILITIES,
-        "security_opt": ["seccomp=unconfined"],  # the default filter forbids what a kernel does with its processes
-        # Docker's /dev/shm is noexec; a kernel's memory holds code that runs
+        "security_opt": ["seccomp=unconfined"],  # the default filter forbids what a kernel does to its processes
+        # Docker's /dev/shm is noexec, but a kernel runs code from its memory
         "tmpfs": {"/uml": f"exec,size={machine.memory_mib + kernel.OVERHEAD_MIB}m"},
     }
 
 
 def _container(plan: _Plan, marks: dict[str, str], files: list[tuple[str, bytes, int]], options: dict[str, Any]) -> Any:
-    """A chassis, started. ``marks`` are its own labels, which name the node and its role."""
+    """A started chassis. ``marks`` are its own labels: the node's name, its role, its kernel."""
     node = marks[NODE_LABEL]
     sysctls = {"net.ipv4.ip_forward": "0"}
     if Path("/proc/sys/net/ipv6").exists():
-        # the host's kernel must say nothing of its own on a node's cable
+        # the host's kernel must not send anything of its own on a node's cable
         sysctls |= {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv6.conf.default.disable_ipv6": "1"}
     try:
         container = plan.client.containers.create(
@@ -249,7 +257,7 @@ def _container(plan: _Plan, marks: dict[str, str], files: list[tuple[str, bytes,
 
 
 def attach(client: Any, name: str) -> DockerLab | None:
-    """The lab of that name, if there is a whole one."""
+    """The lab of that name; None when it does not exist or is incomplete."""
     containers = engine.containers(client, name)
     center = [container for container in containers if container.labels.get(NODE_LABEL) == SWITCH]
     if not center or any(container.status != "running" for container in containers):
@@ -262,12 +270,12 @@ def attach(client: Any, name: str) -> DockerLab | None:
 
 
 def names(client: Any) -> list[str]:
-    """The names of all labs that there is anything of."""
+    """The names of all labs, incomplete ones included."""
     return sorted({container.labels[engine.LABEL] for container in engine.containers(client)})
 
 
 def remove(client: Any, name: str) -> int:
-    """Remove all of a lab; how many containers that were. Safe to call at any time, and twice."""
+    """Remove everything that belongs to a lab. Returns the number of containers. Safe to call at any time."""
     containers = engine.containers(client, name)
     with ThreadPoolExecutor(max_workers=16) as pool:
         list(pool.map(_remove_container, containers))
@@ -285,12 +293,12 @@ def _remove_container(container: Any) -> None:
 
 
 def owner() -> str:
-    """This process, so that a later one can tell whether it still lives: machine, pid, and when it began."""
+    """This process as machine, pid and start time, so that a later process can tell whether it is still running."""
     return f"{platform.node()} {os.getpid()} {_started(os.getpid())}"
 
 
 def _started(pid: int) -> str:
-    """A process's start in clock ticks since boot (proc(5), field 22); empty when there is none."""
+    """The start of a process in clock ticks since boot (proc(5), field 22); empty when it does not run."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:
@@ -298,7 +306,7 @@ def _started(pid: int) -> str:
 
 
 def remove_orphans(client: Any) -> None:
-    """Remove the labs of runs that were killed: their owner was a process of this machine and is gone."""
+    """Remove the labs of killed runs: their owner was a process of this machine that no longer runs."""
     for container in engine.containers(client):
         machine, _, rest = container.labels.get(OWNER_LABEL, "").partition(" ")
         pid, _, started = rest.partition(" ")
@@ -307,10 +315,10 @@ def remove_orphans(client: Any) -> None:
 
 
 @contextmanager
-def booted(topology: str, name: str, say: Say) -> Iterator[DockerLab]:
-    """A lab for as long as the block runs; nothing of it is left afterwards, however the block ends."""
+def booted(topology: Topology, name: str, say: Say) -> Iterator[DockerLab]:
+    """A lab for the duration of the block. Nothing of it is left afterwards, however the block ends."""
     client = engine.connect()
-    lab = boot(client, load(topology), name, say)
+    lab = boot(client, topology, name, say)
     try:
         yield lab
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.records import LabError, LeaseStatus, Output, Power, Undo
 from topology.lab.channel import Channel, Job, NodeRefusedError, Watch
-from topology.lab.lease import RELEASE_S, DockerLease
+from topology.lab.lease import LEASE_S, RELEASE_S, DockerLease
 
 BOOT_S = 60
 POWER_S = 30
@@ -25,6 +25,9 @@ SERVICES = "/etc/monkeywrench/services"
 
 class DockerNode:
     """One machine of a lab."""
+
+    lease_s = LEASE_S
+    """How long a fault outlives a harness that is gone."""
 
     def __init__(self, client: Any, container: Any, role: str, kernel: str) -> None:
         self._client, self.container = client, container
@@ -47,7 +50,7 @@ class DockerNode:
             self._channel.close()
 
     def services(self) -> tuple[str, ...]:
-        """What its init supervises: read beside the machine, which answers ten times as fast as the machine itself."""
+        """The services that its init supervises, read in the chassis, which is 10 times as fast as on the machine."""
         return tuple(self.chassis_exec("cat", SERVICES).stdout.split())
 
     def exec(self, *argv: str, timeout_s: float = 10.0) -> Output:
@@ -55,7 +58,7 @@ class DockerNode:
         return self._run(argv, timeout_s, "machine")
 
     def chassis_exec(self, *argv: str, timeout_s: float = 10.0) -> Output:
-        """Run a command beside the machine, in its container, whatever the machine is doing."""
+        """Run a command in the chassis, whatever state the machine is in."""
         return self._run(argv, timeout_s, "chassis")
 
     def _run(self, argv: tuple[str, ...], timeout_s: float, where: str) -> Output:
@@ -71,7 +74,7 @@ class DockerNode:
                     return Output(message["done"], texts["out"], texts["err"])
         except TimeoutError:
             self.channel.tell("stop", job=number)
-            raise LabError(f"{self.name}: `{' '.join(argv)}` did not end within {timeout_s:g} s") from None
+            raise LabError(f"{self.name}: `{' '.join(argv)}` timed out after {timeout_s:g} s") from None
         except NodeRefusedError as refusal:
             raise LabError(f"{self.name}: {refusal}") from None
 
@@ -80,18 +83,18 @@ class DockerNode:
         return Job(self.channel, self.channel.start("exec", argv=list(argv)))
 
     def chassis_stream(self, *argv: str) -> Job:
-        """Start a program beside the machine, which goes on when the machine ends, and follow its lines."""
+        """Start a program in the chassis, where it outlives the machine, and follow its lines."""
         return Job(self.channel, self.channel.start("exec", argv=list(argv), where="chassis"))
 
     def watch(self) -> Watch:
-        """Follow power and addresses, on a connection of its own."""
+        """Follow power and addresses, on a separate connection."""
         return Watch(Channel(self._client, self.container))
 
     def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
-        """Write a file on the node, in one rename.
+        """Write a file on the node with one rename.
 
-        A machine with a kernel of its own moves it into place itself: what is changed behind its back, it may not see,
-        and nothing that watches the file (inotify) would be told.
+        A machine with its own kernel moves the file into place itself: it might not see a change made from outside,
+        and inotify would not report it.
         """
         if self.kernel != "uml" or self.power() is not Power.RUNNING:
             put_files(self.container, [(path, content, mode)])
@@ -102,18 +105,18 @@ class DockerNode:
             "sh", "-c", 'mkdir -p "$1" && mv "$2" "$3"', "put", str(PurePosixPath(path).parent), arrived, path
         )
         if not moved.ok:
-            raise LabError(f"{self.name}: {path} could not be written: {moved.stderr.strip()}")
+            raise LabError(f"{self.name}: cannot write {path}: {moved.stderr.strip()}")
 
     def state(self) -> dict[str, Any]:
-        """The chassis' view: ``state``, ``since`` (ns), ``release`` (of the running kernel), ``t`` (now, ns)."""
+        """From the chassis: ``state``, ``since`` (ns), ``release`` (of the running kernel), ``t`` (now, ns)."""
         return self.channel.ask("state", POWER_S)
 
     def power(self) -> Power:
-        """What the machine is doing."""
+        """The power state of the machine."""
         return Power(self.state()["state"])
 
     def addresses(self) -> list[str]:
-        """The machine's IPv4 addresses; none when it is not running."""
+        """The machine's IPv4 addresses; empty when it is not running."""
         try:
             return list(self.channel.ask("addresses", POWER_S)["addresses"])
         except NodeRefusedError:
@@ -124,7 +127,7 @@ class DockerNode:
         self._power("boot", BOOT_S)
 
     def power_off(self) -> int:
-        """Cut the power; the lab's time of the cut."""
+        """Cut the power. Returns the lab's time of the cut."""
         return int(self._power("power_off", POWER_S)["since"])
 
     def shutdown(self) -> None:
@@ -136,7 +139,7 @@ class DockerNode:
         self._power("freeze", POWER_S)
 
     def thaw(self) -> None:
-        """Let the machine go on."""
+        """Let the machine continue."""
         self._power("thaw", POWER_S)
 
     def panic(self) -> None:
@@ -144,12 +147,12 @@ class DockerNode:
         self._power("panic", POWER_S)
 
     def throttle(self, share: float) -> None:
-        """Let the machine run a share of the time only."""
+        """Give the machine only this share of processor time."""
         self.channel.ask("throttle", POWER_S, share=share)
 
     def lease(self, fault: str, claim: str, undo: Sequence[Undo], again: Sequence[Undo] = ()) -> DockerLease:
         """Arm the undo of a fault in the chassis."""
-        return DockerLease(self.channel, self.name, fault, claim, undo, again)
+        return DockerLease(self.channel, self.name, fault, claim, undo, again, self.lease_s)
 
     def leases(self) -> list[LeaseStatus]:
         """All leases of this node."""
@@ -167,17 +170,16 @@ class DockerNode:
         try:
             return self.channel.ask(verb, timeout_s)
         except NodeRefusedError as refusal:
-            tail = "\n".join(telling(refusal.console)[-CONSOLE_LINES:])
+            tail = "\n".join(without_stack_traces(refusal.console)[-CONSOLE_LINES:])
             console = f"\nThe last lines of its console:\n{tail}" if tail else ""
             raise LabError(
                 f"{self.name}: {verb.replace('_', ' ')} failed: {refusal}{console}",
-                "`monkeywrench doctor` checks what a lab needs; "
-                "more memory_mib in the topology can help a node that dies at boot.",
+                "Run `monkeywrench doctor`. A node that dies at boot may need more memory_mib in the topology.",
             ) from None
 
 
-def telling(console: str) -> list[str]:
-    """A console's lines without the addresses of a stack trace, which would push out the sentence above them. Pure."""
+def without_stack_traces(console: str) -> list[str]:
+    """A console's lines without stack traces, which would push out the sentence above them. Pure."""
     lines = [line.rstrip() for line in console.splitlines()]
     return [line for line in lines if line and not re.match(r"\s*(\[<|[0-9a-f]{8}|\?|Stack:|Call Trace:)", line)]
 

@@ -1,15 +1,12 @@
-"""A program in a container, and both ends of what goes through it: one ``docker exec``, which needs no network."""
+"""A program in a container with its standard input and output: one ``docker exec``, which needs no network."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-STDOUT = 1
-FRAME_HEADER_BYTES = 8
-"""Docker's attach protocol: one byte for the stream, three empty, four for the length (big endian)."""
+from docker.utils.socket import STDOUT, frames_iter
 
 
 class Pipe:
@@ -23,14 +20,12 @@ class Pipe:
         self._socket.settimeout(None)
 
     def send(self, data: bytes) -> None:
-        """All of it. Raises OSError when the program is gone."""
+        """Write all of it. Raises OSError when the program has ended."""
         self._socket.sendall(data)
 
     def pieces(self) -> Iterator[bytes]:
         """What the program writes, as it comes, until it ends. Raises OSError when the connection breaks."""
-        while header := self._exactly(FRAME_HEADER_BYTES):
-            kind, length = struct.unpack(">BxxxL", header)
-            data = self._exactly(length)
+        for kind, data in frames_iter(self._socket, tty=False):  # type: ignore[no-untyped-call]
             if kind == STDOUT:
                 yield data
 
@@ -38,12 +33,3 @@ class Pipe:
         """End the connection; the program reads the end of its input."""
         with suppress(OSError):  # already gone
             self._socket.shutdown(2)
-
-    def _exactly(self, length: int) -> bytes:
-        data = b""
-        while len(data) < length:
-            piece = self._socket.recv(length - len(data))
-            if not piece:
-                return b""
-            data += piece
-        return data

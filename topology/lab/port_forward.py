@@ -1,7 +1,7 @@
-"""A port of this machine's loopback that leads to a port of a node's: how a page of the lab is looked at from here.
+"""Forwarding a port of this machine's loopback to a port of a node, to open a page of the lab in a browser.
 
-No network of the lab is joined: each connection is carried by a ``docker exec`` of its own. Only nodes that share the
-host's kernel have their ports where that can reach them.
+This machine does not join a network of the lab: each connection goes through its own ``docker exec``. That reaches only
+nodes that share the host's kernel.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ PIECE_BYTES = 65536
 
 @contextmanager
 def doorway(client: Any, node: DockerNode, node_port: int, port: int) -> Iterator[int]:
-    """Open it; yields its own port, which is ``port``, or a free one for 0. Raises LabError when it is taken."""
+    """Open it; yields the local port: ``port``, or a free one for 0. Raises LabError when the port is taken."""
     if node.kernel != "host":
-        raise LabError(f"{node.name} has a kernel of its own, so its ports cannot be reached from here")
+        raise LabError(f"{node.name} has its own kernel, so its ports cannot be reached from this machine")
     try:
         listener = socket.create_server((LOOPBACK, port))
     except OSError as error:
-        raise LabError(f"port {port} of {LOOPBACK} cannot be used: {error.strerror}", "Give another one.") from error
+        raise LabError(f"cannot use port {port} of {LOOPBACK}: {error.strerror}", "Choose another port.") from error
     threading.Thread(target=_serve, args=(listener, client, node, node_port), name="doorway", daemon=True).start()
     try:
         yield listener.getsockname()[1]
     finally:
         with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)  # or accept() would go on waiting
+            listener.shutdown(socket.SHUT_RDWR)  # otherwise accept() keeps waiting
         listener.close()
 
 
@@ -47,7 +47,7 @@ def _serve(listener: socket.socket, client: Any, node: DockerNode, node_port: in
 
 
 def _carry(visitor: socket.socket, client: Any, node: DockerNode, node_port: int) -> None:
-    """One connection, to its end on either side."""
+    """Carry one connection until either side closes it."""
     with visitor, suppress(OSError):
         pipe = Pipe(client, node.container, [*CONNECT, str(node_port)])
         threading.Thread(target=_bring, args=(pipe, visitor), daemon=True).start()

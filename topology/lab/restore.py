@@ -1,7 +1,7 @@
-"""Proving that a backup of the database restores: a throwaway server starts on it, and its rows are compared.
+"""Proof that a backup of the database restores: a throwaway server starts on a copy of it, and the rows are compared.
 
-The server runs in a container of its own beside the lab, without any network, on a copy; so the cluster is not touched,
-and the proof works while the database itself is down.
+The server runs in its own container beside the lab, without a network. The cluster is not touched, and the proof works
+even while the database is down.
 """
 
 from __future__ import annotations
@@ -11,39 +11,42 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from harness.history.timeline import count_of
 from harness.interrupts import deferring_signals
-from harness.protocols import Feed, Stream
+from harness.protocols import Stream
 from harness.records import Entry, LabError, Line, Power
 from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknown
 from harness.wait import REAL, Clock, NotYet, Timeout, until
 from topology.lab import engine, image
-from topology.lab.docker_lab import DockerLab
 from topology.lab.node import DockerNode
-from topology.model import Database
+from topology.model import DatabaseTable
 from topology.parts.database import BACKUP
 from topology.parts.variable_data import backup_question, parse_backup
+
+if TYPE_CHECKING:
+    from topology.lab.docker_lab import DockerLab
 
 FRESH_S = 180
 START_S = 90
 QUERY_S = 60
 MADE_S = 60
-"""Longer than a backup takes to be made, sent and kept."""
+"""Longer than it takes to make, send and store a backup."""
 FOLDER, SOCKET, LOG = "/restore", "/run/mysqld/restore.sock", "/var/log/restore.log"
 LEDGER = "SELECT op, player, points FROM site.ledger ORDER BY entry"
 COINS = "SELECT COALESCE(SUM(coins), 0), COUNT(*) FROM site.players"
 TABLES = "CHECK TABLE site.players, site.ledger, site.transfers EXTENDED"
 COINS_EACH = 1000
-"""What each player starts out with (schema.sql); transfers move coins and never make or lose any."""
+"""The coins that each player starts with (schema.sql); transfers move coins and never create or lose any."""
 
 Rows = Mapping[str, tuple[str, ...]]
-"""The ledger: operation's id -> the rest of its row."""
+"""The ledger: the id of an operation -> the rest of its row."""
 
 
 @dataclass(frozen=True)
 class Restored:
-    """What a throwaway server found in a backup; ``error`` when it did not start or could not read."""
+    """What the throwaway server found in a backup; ``error`` when it did not start or could not read it."""
 
     ledger: Rows
     coins: int = 0
@@ -57,10 +60,10 @@ class Known:
     """What a backup is compared with."""
 
     before: Rows | None
-    """What was committed before the backup began, row by row; None when only its number is known."""
+    """The rows committed before the backup began; None when only their number is known."""
     entries_before: int
     now: Rows | None
-    """The living database's ledger; None while that is down."""
+    """The ledger of the running database; None while it is down."""
 
 
 def prove(client: Any, lab: DockerLab, fresh: bool = False) -> Verdict:
@@ -71,11 +74,11 @@ def prove(client: Any, lab: DockerLab, fresh: bool = False) -> Verdict:
         before = ledger(database.exec("mariadb", "-NBe", LEDGER, timeout_s=QUERY_S).stdout)
         taken = database.exec("/usr/lib/monkeywrench/database-backup", "once", timeout_s=FRESH_S)
         if not taken.ok:
-            raise LabError(f"no backup could be taken: {taken.stdout.strip() or taken.stderr.strip()}")
+            raise LabError(f"taking a backup failed: {taken.stdout.strip() or taken.stderr.strip()}")
     backup = _current(keeper)
     if "age_s" not in backup:
         raise LabError(
-            f"{keeper.name} has no backup of the database yet", "Wait for the first one, or take one: --fresh."
+            f"{keeper.name} has no backup of the database yet", "Wait for the first one, or take one with --fresh."
         )
     folder = keeper.exec("readlink", "-f", f"{BACKUP}/current").stdout.strip()
     pieces, _ = keeper.container.get_archive(f"{folder}/.")
@@ -88,24 +91,24 @@ def prove(client: Any, lab: DockerLab, fresh: bool = False) -> Verdict:
     return compare(Known(before, _scores_before(backup), now), restored, backup["age_s"])
 
 
-def await_telling(lab: DockerLab, clock: Clock = REAL) -> None:
-    """Wait until there were scores before the current backup began, so that restoring it can tell anything.
+def await_scores(lab: DockerLab, clock: Clock = REAL) -> None:
+    """Wait for a backup that has scores, so that restoring it proves something.
 
-    The cluster makes its backups in its own time, and the current one may be older than the first score. A proof that
-    nothing can be said by then is left to :func:`prove`: this gives up without an error after two intervals of the
-    backup and what it takes to make one, and at once where the database itself has no score.
+    The cluster makes backups on its own schedule, so the current one may be older than the first score. Gives up
+    without an error after 2 backup intervals plus the time to make one, and at once if the database has no score;
+    :func:`prove` then reports that nothing was compared.
     """
     keeper, database = _places(lab)
     within_s = 2 * _wanted(lab).backup_every_s + MADE_S
 
-    def telling() -> bool:
+    def has_scores() -> bool:
         try:
             return _scores_before(_current(keeper)) > 0 or _has_no_score(database)
         except LabError as error:  # a machine may be off
             raise NotYet(str(error)) from error
 
     with suppress(Timeout):
-        until(telling, within_s, "a backup with scores in it", 1, clock)
+        until(has_scores, within_s, "a backup with scores", 1, clock)
 
 
 def _places(lab: DockerLab) -> tuple[DockerNode, DockerNode]:
@@ -113,9 +116,9 @@ def _places(lab: DockerLab) -> tuple[DockerNode, DockerNode]:
     return lab.node(_wanted(lab).backup_on), lab.node(lab.topology.of_role("db")[0].name)
 
 
-def _wanted(lab: DockerLab) -> Database:
+def _wanted(lab: DockerLab) -> DatabaseTable:
     if lab.topology.database is None:
-        raise LabError("this lab has no database", "Boot a topology with the table [database].")
+        raise LabError("this lab has no database", "Boot a topology that has a [database] table.")
     return lab.topology.database
 
 
@@ -124,24 +127,19 @@ def _current(keeper: DockerNode) -> dict[str, Any]:
 
 
 def _scores_before(backup: Mapping[str, Any]) -> int:
-    """How many scores were certainly committed before a backup began, as it says of itself."""
+    """How many scores were committed for certain before a backup began, from the backup's own record."""
     return int((backup.get("says") or {}).get("ledger_entries", 0))
 
 
 def _has_no_score(database: DockerNode) -> bool:
-    """Surely none: a database that does not answer may have some."""
+    """False also for a database that does not answer: it may have some."""
     if database.power() is not Power.RUNNING:
         return False
     return database.exec("mariadb", "-NBe", "SELECT COUNT(*) FROM site.ledger", timeout_s=QUERY_S).stdout.strip() == "0"
 
 
-def proofs(lab: DockerLab, checks: Mapping[str, Mapping[str, Any]]) -> list[Feed]:
-    """What a run has to follow at its end, if its checks want a backup to be restored."""
-    return [ProofFeed(engine.connect(), lab)] if checks.get("backup", {}).get("proofs") else []
-
-
 class ProofFeed:
-    """A proof as a feed that ends by itself: one op, from the beginning of a restore to what came of it."""
+    """A proof as a feed that ends on its own: one op, from the start of the restore to its result."""
 
     name = "prove-backup"
 
@@ -158,7 +156,7 @@ class ProofFeed:
         yield Entry(line.time_ns, self.name, op["type"], self.name, op["value"], op.get("error"))
 
     def ready(self) -> bool:
-        """It needs no node to be up: the backup is kept where a container's files can be read in any state."""
+        """Always: the files of a container can be read whatever state its machine is in."""
         return True
 
 
@@ -169,7 +167,7 @@ class _Proof:
     def __iter__(self) -> Iterator[Line]:
         yield self._line("invoke", {"of": "database"})
         try:
-            await_telling(self.lab)
+            await_scores(self.lab)
             verdict = prove(self.client, self.lab)
         except LabError as error:
             yield self._line("info", {"of": "database"}, str(error))
@@ -178,11 +176,11 @@ class _Proof:
         yield self._line(kind, {"of": "database", **verdict.numbers}, None if kind == "ok" else verdict.summary)
 
     def _line(self, kind: str, value: Mapping[str, Any], error: str | None = None) -> Line:
-        said = {"type": kind, "value": value, **({"error": error} if error else {})}
-        return Line(self.lab.now_ns(), json.dumps(said))
+        op = {"type": kind, "value": value, **({"error": error} if error else {})}
+        return Line(self.lab.now_ns(), json.dumps(op))
 
     def stop(self) -> None:
-        """It ends by itself."""
+        """Nothing to do: it ends on its own."""
 
 
 TYPES = {Outcome.VALID: "ok", Outcome.INVALID: "fail", Outcome.UNKNOWN: "info"}
@@ -190,7 +188,7 @@ TYPES = {Outcome.VALID: "ok", Outcome.INVALID: "fail", Outcome.UNKNOWN: "info"}
 
 @contextmanager
 def _server(client: Any, lab: str, archive: bytes) -> Iterator[Any]:
-    """A container with the backup in it; removed afterwards, and by whatever removes the lab."""
+    """A container with the backup in it. It is removed afterwards, or together with the lab."""
     with deferring_signals():
         container = client.containers.run(
             image.names()["db"],
@@ -215,9 +213,9 @@ def _read(container: Any) -> Restored:
 
     def answers() -> bool:
         if container.exec_run(["pgrep", "mariadbd"]).exit_code != 0:
-            raise LabError("the server ended")
+            raise LabError("the throwaway server stopped")
         if _query(container, "SELECT 1") != [("1",)]:
-            raise NotYet("the server does not answer")
+            raise NotYet("the throwaway server does not answer")
         return True
 
     try:
@@ -227,7 +225,7 @@ def _read(container: Any) -> Restored:
         rows = {op: tuple(rest) for op, *rest in _query(container, LEDGER)}
     except (LabError, Timeout, ValueError):
         errors = [line for line in _text(container, ["cat", LOG]).splitlines() if "[ERROR]" in line]
-        return Restored({}, error=errors[0].partition("[ERROR]")[2].strip() if errors else "no reason in its log")
+        return Restored({}, error=errors[0].partition("[ERROR]")[2].strip() if errors else "its log gives no reason")
     return Restored(rows, int(coins), int(players), tuple(damaged))
 
 
@@ -246,50 +244,57 @@ def ledger(printed: str) -> Rows:
 
 
 def compare(known: Known, restored: Restored, age_s: int) -> Verdict:
-    """Whether a backup is what it should be. Pure.
+    """Judge a backup. Pure.
 
-    The ledger only grows, so a good backup has all that was committed before it began, and nothing that the living
-    database has not.
+    The ledger only grows: a good backup has every row committed before it began, and none that the running database
+    lacks.
     """
     if restored.error:
         findings = [invalid(f"The backup does not restore: {restored.error}.")]
     else:
         findings = [*_table_findings(restored), *_ledger_findings(known, restored.ledger)]
-    held = f"The backup, {age_s} s old, restores: {len(restored.ledger)} scores"
-    held += f", among them all {len(known.before)} of before it began." if known.before is not None else "."
+    valid = f"The backup is {age_s} s old and restores {count_of(len(restored.ledger), 'score')}"
+    valid += f", including all {len(known.before)} committed before it began." if known.before is not None else "."
     numbers = {"age_s": age_s, "restored": len(restored.ledger), "before": known.entries_before}
-    return conclude("backup", findings, held, numbers)
+    return conclude("backup", findings, valid, numbers)
 
 
 def _table_findings(restored: Restored) -> Iterator[Finding]:
     if restored.damaged:
-        yield invalid(f"Tables are damaged in the backup: {', '.join(sorted(set(restored.damaged)))}.")
-    right = restored.players * COINS_EACH
-    if restored.coins != right:
-        yield invalid(f"All coins in the backup are {restored.coins}; transfers never change that they are {right}.")
+        yield invalid(f"The backup has damaged tables: {', '.join(sorted(set(restored.damaged)))}.")
+    expected = restored.players * COINS_EACH
+    if restored.coins != expected:
+        yield invalid(
+            f"The players in the backup have {restored.coins:,} coins in total instead of {expected:,}; "
+            "transfers never change the total."
+        )
 
 
 def _ledger_findings(known: Known, rows: Rows) -> Iterator[Finding]:
     if known.before is not None:
-        yield from _lost(known.before, rows, "that were committed before it began")
-        if not known.before:
-            yield unknown("There was no score before the backup began, so nothing was compared.")
+        if lost := _missing(known.before, rows):
+            scores = count_of(len(lost), "score")
+            yield invalid(f"The backup lacks {scores} committed before it began: {_some(lost)}.")
+        yield from _changed(known.before, rows)
     elif len(rows) < known.entries_before:
-        yield invalid(f"The backup has {len(rows)} scores; {known.entries_before} were committed before it began.")
-    elif not known.entries_before:
+        scores = count_of(len(rows), "score")
+        yield invalid(f"The backup has {scores}, although {known.entries_before} were committed before it began.")
+    if not (known.entries_before if known.before is None else known.before):
         yield unknown("There was no score before the backup began, so nothing was compared.")
     if known.now is not None:
-        yield from _lost(rows, known.now, "that the living database does not have")
+        if extra := _missing(rows, known.now):
+            scores = count_of(len(extra), "score")
+            yield invalid(f"The backup has {scores} that the running database lacks: {_some(extra)}.")
+        yield from _changed(rows, known.now)
 
 
-def _lost(wanted: Rows, rows: Rows, which: str) -> Iterator[Finding]:
-    missing = [op for op in wanted if op not in rows]
-    other = [op for op in wanted if op in rows and rows[op] != wanted[op]]
-    if missing:
-        where = "is without" if which.startswith("that were") else "has"
-        yield invalid(f"The backup {where} {len(missing)} scores {which}: {_some(missing)}.")
-    if other:
-        yield invalid(f"The backup has {len(other)} scores with other values: {_some(other)}.")
+def _missing(wanted: Rows, rows: Rows) -> list[str]:
+    return [op for op in wanted if op not in rows]
+
+
+def _changed(wanted: Rows, rows: Rows) -> Iterator[Finding]:
+    if changed := [op for op in wanted if op in rows and rows[op] != wanted[op]]:
+        yield invalid(f"The backup has {count_of(len(changed), 'score')} with other values: {_some(changed)}.")
 
 
 def _some(ops: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
-"""The switch: one container whose network namespace holds the lab's bridges and a named end of every cable.
+"""The switch: one container whose network namespace has the lab's bridges and one end of every cable.
 
-A cable is named after the node's interface: ``lb-1.eth0``. No bridge has an address and the namespace has no route, so
-nothing can leave the lab. Offloads are off on every cable, because a kernel of its own sees each frame as it is on the
-wire (no segmentation, full checksums).
+A cable has the name of the node's interface: ``lb-1.eth0``. No bridge has an address and the namespace has no route, so
+no packet leaves the lab. Offloads are off on every cable, because a node's own kernel receives each frame as it is on
+the wire (no segmentation, full checksums).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from harness.wait import until
 from topology.lab import engine
 from topology.lab.node import DockerNode
 from topology.model import Topology
-from topology.render import mac
 
 SNAPLEN_BYTES = 65535
 
@@ -30,7 +29,7 @@ def bridge(segment: str) -> str:
 
 
 def bridge_commands(topology: Topology) -> list[str]:
-    """``ip -batch`` lines that make the bridges. Pure."""
+    """``ip -batch`` lines that create the bridges. Pure."""
     lines = ["link set lo up"]
     for segment in topology.segments:
         # no snooping: multicast (connection sync, Ganglia) must reach every port of the segment
@@ -42,13 +41,13 @@ def bridge_commands(topology: Topology) -> list[str]:
 
 
 def cable_commands(topology: Topology, lab: str, pids: dict[str, int]) -> list[str]:
-    """``ip -batch`` lines that plug in the nodes of ``pids``, which name each one's namespace. Pure."""
+    """``ip -batch`` lines that plug in the nodes of ``pids``, whose values name their namespaces. Pure."""
     lines = []
     for machine in topology.machines:
         for interface, segment in topology.interfaces(machine) if machine.name in pids else ():
             cable = f"{machine.name}.{interface}"
             lines += [
-                f"link add {cable} type veth peer name {interface} address {mac(lab, machine, interface)} "
+                f"link add {cable} type veth peer name {interface} address {machine.mac(lab, interface)} "
                 f"netns {pids[machine.name]}",
                 f"link set {cable} master {bridge(segment)} up",
             ]
@@ -63,9 +62,9 @@ def cables(topology: Topology) -> list[str]:
 
 
 def wire(client: Any, image: str, switch: Any, commands: list[str], labels: dict[str, str]) -> None:
-    """Carry out ``ip -batch`` lines in the switch's namespace.
+    """Run ``ip -batch`` lines in the switch's namespace.
 
-    Needs to see the nodes' processes to name their namespaces; so it is done by a short-lived container, and the switch
+    Naming the nodes' namespaces takes access to their processes. A short-lived container has it, so that the switch
     itself never sees the host's processes.
     """
     script = (
@@ -85,11 +84,11 @@ def wire(client: Any, image: str, switch: Any, commands: list[str], labels: dict
             cap_add=["NET_ADMIN"],
         )
     except Exception as error:
-        raise LabError(f"the switch could not be wired: {error}") from error
+        raise LabError(f"wiring the switch failed: {error}") from error
 
 
 class WireCapture:
-    """A capture that runs in the switch; the file arrives when it stops. Implements ``harness.protocols.Capture``."""
+    """A capture in the switch; its file is fetched when it stops. Implements ``harness.protocols.Capture``."""
 
     def __init__(self, switch: DockerNode, path: str, interfaces: list[str], packet_filter: str) -> None:
         self._switch, self._path = switch, Path(path)
@@ -103,20 +102,20 @@ class WireCapture:
         self._job = switch.stream(*argv)
         self._ended = threading.Event()
         threading.Thread(target=self._follow, name="capture", daemon=True).start()
-        until(self._begun, 10, "the capture to begin")
+        until(self._has_begun, 10, "the capture to begin")
 
     def _follow(self) -> None:
         for _ in self._job:
             pass
         self._ended.set()
 
-    def _begun(self) -> bool:
+    def _has_begun(self) -> bool:
         if self._ended.is_set():
-            raise LabError("the capture did not begin: dumpcap refused its filter or its interfaces")
+            raise LabError("the capture did not begin: dumpcap rejected the filter or the interfaces")
         return self._switch.exec("test", "-s", self._inside).ok
 
     def stop(self) -> None:
-        """Flush, fetch the file, and leave none in the switch."""
+        """Flush and fetch the file, and remove it from the switch."""
         if self._stopped:
             return
         self._stopped = True
@@ -129,7 +128,7 @@ class WireCapture:
 
 
 def fetch(container: Any, path: str) -> Iterator[bytes]:
-    """A file's content out of a container."""
+    """The content of a file in a container, in pieces."""
     pieces, _ = container.get_archive(path)
     with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
         member = archive.extractfile(archive.getmembers()[0])

@@ -1,4 +1,4 @@
-"""``/etc/ha.d/authkeys``: the key that heartbeats are signed with. No reason ever repeats a secret."""
+"""``/etc/ha.d/authkeys``: the key that signs heartbeat's messages. No finding ever contains a secret."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from topology.lint.model import Cluster, Config, Finding, Remark, cited, numbered, others, per_node
+from harness.formats.lines import numbered
+from topology.lint.model import ClusterFiles, Config, Hit, Remark, cited, others, per_node
 
 PATH = "/etc/ha.d/authkeys"
 
@@ -16,7 +17,7 @@ METHODS = {"crc": False, "md5": True, "sha1": True}
 MAXAUTH = 16
 """Ids are below it (include/heartbeat.h)."""
 READABLE = 0o044
-"""What heartbeat looks at (heartbeat/auth.c)."""
+"""The permission bits that heartbeat checks (heartbeat/auth.c)."""
 WRITABLE = 0o022
 
 
@@ -56,7 +57,12 @@ def parse(text: str) -> Authkeys:
             if match:
                 auth = (number, int(match[1]))
             else:
-                problems.append((number, "This is no auth line: heartbeat refuses to start [heartbeat/auth.c]"))
+                problems.append(
+                    (
+                        number,
+                        "This auth line has no key id: heartbeat refuses to start. Write auth 1 [heartbeat/auth.c]",
+                    )
+                )
             continue
         key, complaint = _key(number, words)
         if complaint:
@@ -68,10 +74,13 @@ def parse(text: str) -> Authkeys:
 
 
 def _key(number: int, words: str) -> tuple[Key | None, str]:
-    """A key line, and what is wrong with it."""
+    """A key line, and the problem with it."""
     match = re.match(r"([+-]?[0-9]{1,9})\s*(\S+)\s*(\S*)\s*(.*)", words)
     if match is None:
-        return None, "This is neither an auth line nor a key line: heartbeat refuses to start [heartbeat/auth.c]"
+        return (
+            None,
+            "This is neither an auth line nor a key line: heartbeat refuses to start. Remove it [heartbeat/auth.c]",
+        )
     identity, method, secret, rest = int(match[1]), match[2], match[3], match[4]
     refused = "heartbeat refuses to start [heartbeat/auth.c]"
     if not 0 <= identity < MAXAUTH:
@@ -84,12 +93,13 @@ def _key(number: int, words: str) -> tuple[Key | None, str]:
     if not METHODS[method] and secret:
         return None, f"{method} takes no secret: {refused}"
     extra = rest and not rest.startswith("#")
-    complaint = "Only the first word is the secret, the rest of the line is dropped [heartbeat/auth.c]" if extra else ""
+    problem = "Only the first word is the secret; heartbeat ignores the rest of the line [heartbeat/auth.c]"
+    complaint = problem if extra else ""
     return Key(number, identity, method, secret), complaint
 
 
 def refused_lines(authkeys: Authkeys) -> Iterator[Remark]:
-    """Lines that heartbeat does not take, or does not take whole."""
+    """Lines that heartbeat rejects, or reads only in part."""
     yield from authkeys.problems
 
 
@@ -97,62 +107,62 @@ def no_key(authkeys: Authkeys) -> Iterator[Remark]:
     """Refused at start."""
     refused = "heartbeat refuses to start [authkeys(5), heartbeat/auth.c]"
     if authkeys.auth is None:
-        yield 0, f"There is no auth line to say which key is used: {refused}"
+        yield 0, f"There is no auth line, which selects the key: {refused}"
     elif authkeys.signing is None:
         line, identity = authkeys.auth
         early = any(key.id == identity for key in authkeys.keys)
-        what = "must stand after this line" if early else "is missing"
+        what = "must come after this line" if early else "is missing"
         yield line, f"auth {identity}: the line of key {identity} {what}; {refused}"
 
 
 def insecure_method(authkeys: Authkeys) -> Iterator[Remark]:
-    """Accepted: anybody on the wire can speak for a director."""
+    """Accepted: any machine on the network can impersonate a director."""
     if authkeys.signing and authkeys.signing.method == "crc":
         yield (
             authkeys.signing.line,
-            "crc is a checksum without a secret: any machine on the wire can speak for a director. Use sha1 "
+            "crc is a checksum without a secret: any machine on the network can impersonate a director. Use sha1 "
             "[authkeys(5)]",
         )
 
 
-def permissions(config: Config, _: Cluster) -> Iterator[Finding]:
+def permissions(config: Config, _: ClusterFiles) -> Iterator[Hit]:
     """Refused at start when others can read it."""
     if config.mode & READABLE:
-        yield Finding(
+        yield Hit(
             config,
             0,
-            f"Its mode is {config.mode & 0o777:o}, so that others can read it: heartbeat refuses to start. "
-            "It must be 600 [authkeys(5), heartbeat/auth.c]",
+            f"Its mode is {config.mode & 0o777:o}, so others can read it: heartbeat refuses to start. "
+            "Set it to 600 [authkeys(5), heartbeat/auth.c]",
         )
     elif config.mode & WRITABLE:
-        yield Finding(
+        yield Hit(
             config,
             0,
-            f"Its mode is {config.mode & 0o777:o}: heartbeat does not mind, but whoever can write it can speak for "
-            "a director. It must be 600 [authkeys(5)]",
+            f"Its mode is {config.mode & 0o777:o}: heartbeat accepts it, but anyone who can write it can impersonate "
+            "a director. Set it to 600 [authkeys(5)]",
         )
 
 
-def keys_differ(configs: Sequence[Config], _: Cluster) -> Iterator[Finding]:
-    """Accepted: each director takes the other for dead."""
+def keys_differ(configs: Sequence[Config], _: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: each director considers the other dead."""
     keys = {config: key for config in configs if (key := parse(config.text).signing)}
-    both = "each director takes the other for dead, and both take both VIPs after initdead"
+    both = "each director considers the other dead, and both take both VIPs after initdead"
     if len({key.id for key in keys.values()}) > 1:
         here = cited(keys)
         auth = parse(here.text).auth
         values = per_node((config.node, f"auth {key.id}") for config, key in keys.items())
-        yield Finding(
+        yield Hit(
             here,
             auth[0] if auth else 0,
-            f"The directors sign with different keys ({values}): {both}. That is so even while both files know both "
-            "keys, so a key cannot be changed on one director after the other.",
+            f"The directors sign with different keys ({values}): {both}, even if both files have both keys. Change "
+            "the auth line on both directors at the same time.",
             others(here, keys),
         )
     elif len({(key.method, key.secret) for key in keys.values()}) > 1:
         here = cited(keys)
-        yield Finding(
+        yield Hit(
             here,
             keys[here].line,
-            f"Key {keys[here].id} is not the same on all directors: {both}.",
+            f"Key {keys[here].id} differs between the directors: {both}. Use the same key on both.",
             others(here, keys),
         )

@@ -73,13 +73,13 @@ def never_forgets(sections: tuple[Section, ...]) -> Iterator[Remark]:
     if found and found[1].strip("0") == "":
         yield (
             found[0],
-            "host_dmax=0: a host that is dead or renamed is listed for ever. Give the seconds after which it is "
-            "forgotten, 86400 for a day [gmond.conf(5)]",
+            "host_dmax=0: a dead or renamed host stays in the list forever. Set the number of seconds after which to "
+            "remove it, for example 86400 for a day [gmond.conf(5)]",
         )
 
 
 def unicast_metadata(sections: tuple[Section, ...]) -> Iterator[Remark]:
-    """Accepted: a collector that restarts does not know what the numbers mean."""
+    """Accepted: a collector that restarts drops metrics without their metadata."""
     hosts = [
         section.settings["host"]
         for section in sections
@@ -87,9 +87,9 @@ def unicast_metadata(sections: tuple[Section, ...]) -> Iterator[Remark]:
     ]
     interval = _globals(sections, "send_metadata_interval")
     if hosts and (interval is None or interval[1].strip("0") == ""):
-        said = "is 0" if interval else "is not set, which means 0"
+        value = "is 0" if interval else "is not set, which means 0"
         yield (
             interval[0] if interval else hosts[0][0],
-            f"send_metadata_interval {said}, and udp_send_channel sends to one host: a collector that restarts "
-            "drops all metrics until their senders restart too. Give some seconds, such as 30 [gmond.conf(5)]",
+            f"send_metadata_interval {value}, and udp_send_channel sends to one host: a collector that restarts "
+            "drops all metrics until their senders restart too. Set it to 30, for example [gmond.conf(5)]",
         )

@@ -1,31 +1,16 @@
-"""``/etc/ha.d/ha.cf``: what heartbeat refuses, and what it accepts and does otherwise than meant."""
+"""``/etc/ha.d/ha.cf``: settings that heartbeat refuses, or accepts with an unexpected effect."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
-from topology.lint.ha_cf_syntax import (
-    DIRECTIVES,
-    LEAST_MS,
-    MEDIA,
-    NETWORK,
-    PACEMAKER,
-    PINGS,
-    UDP_MEDIA,
-    HaCf,
-    duration,
-    last,
-    milliseconds,
-    node_names,
-    parse,
-    seconds,
-    uses_haresources,
-)
-from topology.lint.model import Cluster, Config, Finding, Remark, cited, nearest, others, per_node, quoted
+from harness.formats.ha_cf import DIRECTIVES, LEAST_MS, MEDIA, PACEMAKER, PINGS, UDP_MEDIA, HaCf, milliseconds, parse
+from harness.formats.lines import nearest, quoted
+from topology.lint.model import NETWORK, ClusterFiles, Config, Hit, Remark, cited, others, per_node
 
 PROGRAMS = "/usr/libexec/heartbeat/"
-"""Where Debian has ipfail and its like."""
+"""Where Debian installs ipfail and similar programs."""
 LONGEST_MS = {
     "keepalive": 30_000,
     "warntime": 180_000,
@@ -33,11 +18,16 @@ LONGEST_MS = {
     "deadping": 180_000,
     "initdead": 900_000,
 }
-"""Beyond it a duration more likely lacks its unit, ms, than is meant so. A judgement, no limit of heartbeat."""
+"""Above this, a duration probably lacks its unit, ms. A judgement of ours, not a limit of heartbeat."""
 SHORTEST_KEEPALIVE_MS = 20
-"""Below this, one delayed timer tick of a busy machine is longer. A judgement, no limit of heartbeat."""
+"""Below this, one delayed timer tick of a busy machine is longer. A judgement of ours, not a limit of heartbeat."""
 INITDEAD_WARNED_MS = 10_000
-"""heartbeat itself says "may be too small" below it (heartbeat/config.c)."""
+"""Below this, heartbeat itself logs "may be too small" (heartbeat/config.c)."""
+
+
+def seconds(ms: int) -> str:
+    """A duration in a sentence."""
+    return f"{ms / 60_000:g} minutes" if ms >= 120_000 else f"{ms / 1000:g} s"
 
 
 def unknown_directive(cf: HaCf) -> Iterator[Remark]:
@@ -47,7 +37,7 @@ def unknown_directive(cf: HaCf) -> Iterator[Remark]:
             hint = nearest(directive.name.partition("=")[0], DIRECTIVES)
             yield (
                 directive.line,
-                f"heartbeat does not know {quoted(directive.name)} and refuses to start{hint} [heartbeat/config.c]",
+                f"unknown directive {quoted(directive.name)}: heartbeat refuses to start{hint} [heartbeat/config.c]",
             )
 
 
@@ -57,21 +47,21 @@ def unreadable_duration(cf: HaCf) -> Iterator[Remark]:
         if directive.name not in LEAST_MS:
             continue
         if not directive.words:
-            yield directive.line, f"{directive.name} has no value: heartbeat skips the line and keeps its default."
+            yield directive.line, f"{directive.name} has no value: heartbeat ignores the line and uses its default."
         for word in directive.words:
             ms = milliseconds(word)
             if ms is None or ms < LEAST_MS[directive.name]:
                 yield (
                     directive.line,
-                    f"heartbeat cannot take {quoted(word)} for {directive.name} and refuses to start: "
-                    "a bare number is seconds, ms and us are the only units [cl_get_msec of cluster-glue]",
+                    f"invalid duration {quoted(word)} for {directive.name}: heartbeat refuses to start. "
+                    "A bare number is seconds; ms and us are the only units [cl_get_msec of cluster-glue]",
                 )
 
 
 def implausible_duration(cf: HaCf) -> Iterator[Remark]:
-    """Accepted: a number of milliseconds that lacks its unit."""
+    """Accepted: a number of milliseconds without its unit."""
     for name, longest_ms in LONGEST_MS.items():
-        value, found = last(cf, name), duration(cf, name)
+        value, found = cf.last(name), cf.duration(name)
         if value is None or found is None:
             continue
         if found.ms > longest_ms:
@@ -82,13 +72,14 @@ def implausible_duration(cf: HaCf) -> Iterator[Remark]:
         elif name == "keepalive" and found.ms < SHORTEST_KEEPALIVE_MS:
             yield (
                 found.line,
-                f"keepalive is {found.ms} ms: a busy director misses such beats, and its peer takes over.",
+                f"keepalive is {found.ms} ms: a busy director cannot send that often, and its peer takes over. "
+                "Use 100ms or more.",
             )
 
 
 def deadtime_against_keepalive(cf: HaCf) -> Iterator[Remark]:
     """Refused at start."""
-    keepalive, deadtime = duration(cf, "keepalive"), duration(cf, "deadtime")
+    keepalive, deadtime = cf.duration("keepalive"), cf.duration("deadtime")
     if keepalive and deadtime and deadtime.ms <= 2 * keepalive.ms:
         yield (
             deadtime.line or keepalive.line,
@@ -99,7 +90,7 @@ def deadtime_against_keepalive(cf: HaCf) -> Iterator[Remark]:
 
 def deadping_against_keepalive(cf: HaCf) -> Iterator[Remark]:
     """Refused at start."""
-    keepalive, deadping = duration(cf, "keepalive"), duration(cf, "deadping")
+    keepalive, deadping = cf.duration("keepalive"), cf.duration("deadping")
     if keepalive and deadping and deadping.ms <= 2 * keepalive.ms:
         yield (
             deadping.line,
@@ -110,7 +101,7 @@ def deadping_against_keepalive(cf: HaCf) -> Iterator[Remark]:
 
 def initdead_against_deadtime(cf: HaCf) -> Iterator[Remark]:
     """Refused at start when shorter than deadtime; accepted, with a warning in the log, when merely short."""
-    initdead, deadtime = duration(cf, "initdead"), duration(cf, "deadtime")
+    initdead, deadtime = cf.duration("initdead"), cf.duration("deadtime")
     if initdead is None or deadtime is None:
         return
     if initdead.ms < deadtime.ms:
@@ -122,128 +113,128 @@ def initdead_against_deadtime(cf: HaCf) -> Iterator[Remark]:
     elif initdead.ms < INITDEAD_WARNED_MS:
         yield (
             initdead.line,
-            f"initdead is {seconds(initdead.ms)}: while networks still come up, each director declares the other dead "
-            "and takes its VIPs; 10 s and more are right [ha.cf(5), heartbeat/config.c]",
+            f"initdead is {seconds(initdead.ms)}: while networks come up, each director declares the other dead "
+            "and takes its VIPs. Use 10 s or more [ha.cf(5), heartbeat/config.c]",
         )
 
 
 def warntime_against_deadtime(cf: HaCf) -> Iterator[Remark]:
-    """Accepted: the warning can never come."""
-    warntime, deadtime = duration(cf, "warntime"), duration(cf, "deadtime")
+    """Accepted: heartbeat never warns."""
+    warntime, deadtime = cf.duration("warntime"), cf.duration("deadtime")
     if warntime and deadtime and warntime.ms >= deadtime.ms:
         yield (
             warntime.line,
-            f"warntime ({seconds(warntime.ms)}) is not below deadtime ({seconds(deadtime.ms)}): heartbeat takes it "
-            "without a word and never warns of late heartbeats, for the node is dead first [ha.cf(5)]",
+            f"warntime ({seconds(warntime.ms)}) is not below deadtime ({seconds(deadtime.ms)}): heartbeat accepts it "
+            "but never warns of late heartbeats, because the peer counts as dead first. Lower it [ha.cf(5)]",
         )
 
 
 def udpport_after_media(cf: HaCf) -> Iterator[Remark]:
-    """Accepted: media that stand before it have the default port."""
+    """Accepted: media before this line use the default port."""
     media = [directive.line for directive in cf if directive.name in UDP_MEDIA]
     late = [directive.line for directive in cf if directive.name == "udpport" and directive.words]
     if media and late and late[-1] > media[0]:
         yield (
             late[-1],
-            f"udpport stands after a medium that uses it (line {media[0]}): that one keeps the default port, 694; "
-            "udpport must come first [ha.cf(5)]",
+            f"udpport comes after a medium that uses it (line {media[0]}), which keeps the default port, 694. "
+            "Move udpport before all media [ha.cf(5)]",
         )
 
 
 def heartbeat_paths(cf: HaCf) -> Iterator[Remark]:
-    """Refused at start without a medium; a split brain waiting to happen with one path."""
+    """Refused at start without a medium; at risk of a split brain with a single path."""
     media = [directive for directive in cf if directive.name in MEDIA and directive.words]
     every_word = {"bcast", "serial"}
     paths = {word for medium in media for word in (medium.words if medium.name in every_word else medium.words[:1])}
     if not media:
-        yield 0, "There is no medium (ucast, bcast, mcast ...): heartbeat refuses to start [heartbeat/config.c]"
+        yield 0, "There is no medium: heartbeat refuses to start. Add ucast, bcast or mcast [heartbeat/config.c]"
     elif len(paths) == 1:
         yield (
             media[0].line,
-            f"Heartbeats have one path only ({quoted(*paths)}): when it fails, both directors live on and both take "
-            "both VIPs. Add a medium on a second network.",
+            f"Heartbeats have only one path ({quoted(*paths)}): if it fails, both directors take both VIPs (split "
+            "brain). Add a medium on a second network.",
         )
 
 
 def failback(cf: HaCf) -> Iterator[Remark]:
     """Accepted: the default is the deprecated mode ``legacy``."""
-    value = last(cf, "auto_failback")
-    if uses_haresources(cf) and (value is None or value[1].lower() == "legacy"):
-        said = "is legacy" if value else "is absent, which means legacy"
+    value = cf.last("auto_failback")
+    if cf.uses_haresources and (value is None or value[1].lower() == "legacy"):
+        mode = "is legacy" if value else "is not set, which means legacy"
         yield (
             value[0] if value else 0,
-            f"auto_failback {said}: a deprecated mode in which ipfail and hb_standby do not work; say on or off "
+            f"auto_failback {mode}: a deprecated mode in which ipfail and hb_standby do not work. Set it to on or off "
             "[heartbeat/config.c]",
         )
 
 
 def pacemaker(cf: HaCf) -> Iterator[Remark]:
-    """Accepted: haresources is not read."""
-    if uses_haresources(cf):
+    """Accepted: heartbeat does not read haresources."""
+    if cf.uses_haresources:
         return
     for name in ("crm", "pacemaker"):
-        value = last(cf, name)
+        value = cf.last(name)
         if value and value[1].lower() in PACEMAKER:
             yield (
                 value[0],
-                f"{name} {value[1]} gives the resources to Pacemaker: haresources is not used, and nobody has a VIP. "
-                "For haresources it must be no [ha.cf(5), heartbeat/config.c]",
+                f"{name} {value[1]} hands the resources to Pacemaker: haresources is not used, and no director takes "
+                "a VIP. To use haresources, set it to no [ha.cf(5), heartbeat/config.c]",
             )
 
 
 def autojoin(cf: HaCf) -> Iterator[Remark]:
     """Refused at start together with haresources."""
-    value = last(cf, "autojoin")
-    if value and value[1].lower() in {"any", "other"} and uses_haresources(cf):
+    value = cf.last("autojoin")
+    if value and value[1].lower() in {"any", "other"} and cf.uses_haresources:
         yield (
             value[0],
-            f"autojoin {value[1]} conflicts with haresources: heartbeat refuses to start; list the directors with "
+            f"autojoin {value[1]} conflicts with haresources: heartbeat refuses to start. List the directors with "
             "node instead [heartbeat/config.c]",
         )
 
 
 def ipfail(cf: HaCf) -> Iterator[Remark]:
-    """Accepted: ipfail compares how many ping nodes each director reaches, here none."""
+    """Accepted: ipfail compares how many ping nodes each director reaches, and there are none."""
     if any(directive.name in PINGS and directive.words for directive in cf):
         return
     for directive in cf:
         if directive.name in {"respawn", "failfast"} and any(word.endswith("/ipfail") for word in directive.words):
             yield (
                 directive.line,
-                "ipfail has no ping or ping_group to judge by: it runs and never moves anything [ha.cf(5)]",
+                "ipfail has no ping nodes to compare, so it never moves a resource. Add ping or ping_group [ha.cf(5)]",
             )
 
 
 def stonith(cf: HaCf) -> Iterator[Remark]:
-    """Accepted: a takeover that waits for a reset which may never succeed."""
+    """Accepted: a takeover waits for a reset that may never succeed."""
     for directive in cf:
         if directive.name in {"stonith", "stonith_host"}:
             yield (
                 directive.line,
-                f"With {directive.name} a takeover waits until the device has reset the peer: while that fails "
-                "heartbeat tries again every 5 s and takes nothing over. Make sure that the device answers "
+                f"With {directive.name} a takeover waits until the device has reset the peer. While that fails, "
+                "heartbeat retries every 5 s and takes nothing over. Make sure that the device works "
                 "[heartbeat/hb_resource.c]",
             )
 
 
-def own_name(config: Config, _: Cluster) -> Iterator[Finding]:
+def own_name(config: Config, _: ClusterFiles) -> Iterator[Hit]:
     """Refused at start."""
     cf = parse(config.text)
-    joins = last(cf, "autojoin")
-    if config.node.lower() in node_names(cf) or (joins and joins[1].lower() == "any"):
+    joins = cf.last("autojoin")
+    if config.node.lower() in cf.node_names or (joins and joins[1].lower() == "any"):
         return
     line = max((directive.line for directive in cf if directive.name == "node"), default=0)
-    names = ", ".join(node_names(cf)) or "nobody"
-    yield Finding(
+    names = ", ".join(cf.node_names) or "no node"
+    yield Hit(
         config,
         line,
-        f"node lists {names} but not {config.node}, as `uname -n` says there: heartbeat refuses to start "
-        "[ha.cf(5), heartbeat/config.c]",
+        f"node lists {names} but not {config.node}, the output of `uname -n` there: heartbeat refuses to start. "
+        "Add it [ha.cf(5), heartbeat/config.c]",
     )
 
 
-def ucast_to_itself(config: Config, cluster: Cluster) -> Iterator[Finding]:
-    """Accepted: the own address is skipped, so that both directors can have the same file, which needs both."""
+def ucast_to_itself(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: heartbeat skips the node's own address, so that both directors can share a file with both addresses."""
     own = {
         address
         for network in cluster.on(config.node, NETWORK)
@@ -253,71 +244,71 @@ def ucast_to_itself(config: Config, cluster: Cluster) -> Iterator[Finding]:
     for interface in sorted({medium.words[0] for medium in media}):
         lines = [medium for medium in media if medium.words[0] == interface]
         if all(medium.words[1] in own for medium in lines):
-            yield Finding(
+            yield Hit(
                 config,
                 lines[0].line,
                 f"{lines[0].name} {' '.join(lines[0].words[:2])[:60]} is {config.node}'s own address, which heartbeat "
-                "skips: it sends no heartbeats by this interface. A file for both directors needs a line for each "
-                "[ha.cf(5)]",
+                "skips: it sends no heartbeats through this interface. A file for both directors needs a line for "
+                "each of them [ha.cf(5)]",
             )
 
 
-def respawned_program(config: Config, cluster: Cluster) -> Iterator[Finding]:
-    """Refused at start: a program that is not there."""
+def respawned_program(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
+    """Refused at start: the program does not exist."""
     for directive in parse(config.text):
         program = directive.words[1] if directive.name in {"respawn", "failfast"} and directive.words[1:] else ""
         if program.startswith(("/usr/lib/heartbeat/", "/usr/lib64/heartbeat/")) and not cluster.on(
             config.node, program
         ):
-            yield Finding(
+            yield Hit(
                 config,
                 directive.line,
-                f"There is no {program} on Debian 12: heartbeat refuses to start; it is "
+                f"{program} does not exist on Debian 12: heartbeat refuses to start. Use "
                 f"{PROGRAMS}{program.rpartition('/')[2]} [heartbeat/config.c]",
             )
 
 
-def deadtimes_differ(configs: Sequence[Config], _: Cluster) -> Iterator[Finding]:
-    """Accepted: each node is judged by its own."""
-    deadtimes = {config: deadtime for config in configs if (deadtime := duration(parse(config.text), "deadtime"))}
+def deadtimes_differ(configs: Sequence[Config], _: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: the peer uses the deadtime that a director advertises."""
+    deadtimes = {config: deadtime for config in configs if (deadtime := parse(config.text).duration("deadtime"))}
     if len({deadtime.ms for deadtime in deadtimes.values()}) > 1:
         here = cited(deadtimes)
         values = per_node((config.node, seconds(deadtime.ms)) for config, deadtime in deadtimes.items())
-        yield Finding(
+        yield Hit(
             here,
             deadtimes[here].line,
-            f"deadtime differs ({values}): a director is judged by the deadtime that it advertises itself, so its own "
-            "file decides how late its death is noticed. Both need the same.",
+            f"deadtime differs ({values}): the peer uses the deadtime that a director advertises, so a director's own "
+            "file decides how late its failure is noticed. Use the same value on both.",
             others(here, deadtimes),
         )
 
 
-def node_lists_differ(configs: Sequence[Config], _: Cluster) -> Iterator[Finding]:
-    """Accepted: a node that is not listed is not listened to."""
-    names = {config: frozenset(node_names(parse(config.text))) for config in configs}
+def node_lists_differ(configs: Sequence[Config], _: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: a director ignores heartbeats of nodes that it does not list."""
+    names = {config: frozenset(parse(config.text).node_names) for config in configs}
     if len(set(names.values())) > 1:
         here = cited(names)
         lines = [directive.line for directive in parse(here.text) if directive.name == "node"]
         values = per_node((config.node, " ".join(sorted(listed)) or "none") for config, listed in names.items())
-        yield Finding(
+        yield Hit(
             here,
             max(lines, default=0),
-            f"The node lists differ ({values}): a director does not listen to one that it does not list, and takes "
-            "what the other holds. Both need the same.",
+            f"The node lists differ ({values}): a director ignores a peer that it does not list, and takes its "
+            "resources. Use the same list on both.",
             others(here, names),
         )
 
 
-def ports_differ(configs: Sequence[Config], _: Cluster) -> Iterator[Finding]:
+def ports_differ(configs: Sequence[Config], _: ClusterFiles) -> Iterator[Hit]:
     """Accepted: the directors do not hear each other."""
-    ports = {config: last(parse(config.text), "udpport") or (0, "694") for config in configs}
+    ports = {config: parse(config.text).last("udpport") or (0, "694") for config in configs}
     if len({port for _, port in ports.values()}) > 1:
         here = cited(ports)
         values = per_node((config.node, port) for config, (_, port) in ports.items())
-        yield Finding(
+        yield Hit(
             here,
             ports[here][0],
             f"udpport differs ({values}): the directors do not hear each other, and both take both VIPs "
-            "after initdead. Both need the same.",
+            "after initdead. Use the same port on both.",
             others(here, ports),
         )

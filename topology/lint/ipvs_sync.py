@@ -1,4 +1,4 @@
-"""``/etc/monkeywrench/ipvs-sync``: the connection sync daemons that a director starts at boot."""
+"""``/etc/monkeywrench/ipvs-sync``: a director starts these connection sync daemons at boot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from topology.lint import shell
-from topology.lint.model import Cluster, Config, Finding, Remark, cited, others
+from topology.lint.model import ClusterFiles, Config, Hit, Remark, cited, others
 
 PATH = "/etc/monkeywrench/ipvs-sync"
 
@@ -15,7 +15,7 @@ ROLES = ("master", "backup")
 
 @dataclass(frozen=True)
 class Daemon:
-    """A sync daemon; sync id 0 is ipvsadm's default, with which a backup takes everything (ipvsadm(8))."""
+    """A sync daemon; a backup with ipvsadm's default sync id, 0, accepts everything (ipvsadm(8))."""
 
     line: int
     role: str
@@ -41,17 +41,17 @@ def _after(words: tuple[str, ...], option: str) -> str:
 
 
 def both_roles(daemons: tuple[Daemon, ...]) -> Iterator[Remark]:
-    """Accepted: connections of one direction are not known to the peer."""
+    """Accepted: the peer does not learn the connections of one direction."""
     missing = [role for role in ROLES if role not in {daemon.role for daemon in daemons}]
     if missing:
         yield (
             daemons[0].line if daemons else 0,
-            f"No {' and no '.join(missing)} sync daemon is started: with a VIP on each director, both need both, or "
-            "established masq connections break at a takeover [ipvsadm(8)]",
+            f"No {' and no '.join(missing)} sync daemon is started: established masq connections break at a takeover. "
+            "With a VIP on each director, start both daemons on both directors [ipvsadm(8)]",
         )
 
 
-def ids_cross(configs: Sequence[Config], _: Cluster) -> Iterator[Finding]:
+def ids_cross(configs: Sequence[Config], _: ClusterFiles) -> Iterator[Hit]:
     """Accepted: a backup filters out what its peer sends."""
     for config in configs:
         for daemon in parse(config.text):
@@ -66,10 +66,10 @@ def ids_cross(configs: Sequence[Config], _: Cluster) -> Iterator[Finding]:
                 here = config if config.source else cited((*peers, config))
                 line = daemon.line if here == config else 0
                 ids = ", ".join(sorted({identity for _, identity in sent}))
-                yield Finding(
+                yield Hit(
                     here,
                     line,
-                    f"The backup sync daemon of {config.node} takes sync id {daemon.syncid} and its peer sends {ids}: "
-                    "it learns no connection, and all break at a takeover [ipvsadm(8)]",
+                    f"The backup sync daemon of {config.node} accepts sync id {daemon.syncid}, but its peer sends "
+                    f"{ids}: it learns no connections, and all break at a takeover. Use the peer's id [ipvsadm(8)]",
                     others(here, (config, *peers)),
                 )

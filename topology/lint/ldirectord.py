@@ -1,19 +1,20 @@
-"""ldirectord's configuration: what it refuses, and what it accepts and does otherwise than meant."""
+"""ldirectord's configuration: settings that ldirectord refuses, or accepts with an unexpected effect."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from harness.formats.ldirectord_cf import LdirectordCf, Real, Service, Setting, parse
+from harness.formats.lines import nearest, quoted
 from topology.lint import sysctl
-from topology.lint.ldirectord_syntax import LdirectordCf, Real, Service, Setting, parse
-from topology.lint.model import Cluster, Config, Finding, Remark, cited, nearest, others, per_node, quoted
+from topology.lint.model import ClusterFiles, Config, Hit, Remark, cited, others, per_node
 
 DEFAULT_INTERVAL_S = 10
 DEFAULT_CHECK_S = 5
 DEFAULT_NEGOTIATE_S = 30
 """set_defaults of ldirectord 4.12; the two timeouts are also defaults for each other (ld_setup)."""
 NOTICE_LIMIT_S = 60
-"""A failure that can go unnoticed for longer is reported. A judgement, no limit of ldirectord."""
+"""A failure that can go unnoticed for longer is reported. A judgement of ours, not a limit of ldirectord."""
 
 SQL = frozenset({"mysql", "oracle", "pgsql"})
 """All go through check_sql, which sets no alarm."""
@@ -23,12 +24,12 @@ FETCHES = frozenset({"http", "http_proxy", "https"})
 SCHEDULERS = frozenset({"rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh"})
 """ipvsadm(8); ldirectord takes any lower case word."""
 BLIND = {
-    "on": "no real server is ever checked, and a dead one is never taken out; use negotiate",
-    "off": "no real server is ever put in; use negotiate",
-    "connect": "a real server whose kernel still accepts connections stays in, whatever it answers; use negotiate",
-    "ping": "a real server whose kernel answers pings stays in, with no web server at all; use negotiate",
+    "on": "no real server is ever checked, and a dead one stays in service. Use negotiate",
+    "off": "no real server is ever put into service. Use negotiate",
+    "connect": "a real server whose kernel accepts connections stays in service, whatever it answers. Use negotiate",
+    "ping": "a real server whose kernel answers pings stays in service, even without a web server. Use negotiate",
 }
-"""Check types that look at no content."""
+"""Check types that do not look at content."""
 
 
 def refused(cf: LdirectordCf) -> Iterator[Remark]:
@@ -42,20 +43,19 @@ def quiescent_unset(cf: LdirectordCf) -> Iterator[Remark]:
     if cf.get("quiescent") is None and not covered:
         yield (
             0,
-            "quiescent is not set: the manual says that it is yes then, the code says no, and a failed real server is "
-            "deleted instead of getting weight 0. Say which [ldirectord(8), set_defaults of "
-            "ldirectord]",
+            "quiescent is not set: the default is yes in the manual but no in the code, so a failed real server is "
+            "deleted instead of getting weight 0. Set it to yes or no [ldirectord(8), set_defaults of ldirectord]",
         )
 
 
 def checkinterval_unset(cf: LdirectordCf) -> Iterator[Remark]:
-    """Accepted: ten seconds between the rounds of checks."""
+    """Accepted: 10 s between the rounds of checks."""
     covered = cf.forks and cf.services and all(service.get("checkinterval") for service in cf.services)
     if cf.get("checkinterval") is None and not covered:
         yield (
             0,
-            f"checkinterval is not set: {DEFAULT_INTERVAL_S} s pass between rounds of checks, and clients are sent to "
-            "a dead real server meanwhile. Say how many seconds are right [ldirectord(8)]",
+            f"checkinterval is not set: {DEFAULT_INTERVAL_S} s pass between rounds of checks, and clients still go to "
+            "a dead real server in that time. Set the number of seconds [ldirectord(8)]",
         )
 
 
@@ -67,13 +67,13 @@ def timeouts_unset(cf: LdirectordCf) -> Iterator[Remark]:
         if timed and not any(cf.of(service, name) for name in names):
             yield (
                 service.line,
-                f"Neither negotiatetimeout nor checktimeout is set: a real server that hangs is noticed after "
-                f"{DEFAULT_NEGOTIATE_S} s, and holds up all other checks meanwhile [ldirectord(8)]",
+                f"Neither negotiatetimeout nor checktimeout is set: ldirectord notices a real server that hangs after "
+                f"{DEFAULT_NEGOTIATE_S} s, and all other checks wait for that. Set one of them [ldirectord(8)]",
             )
 
 
 def blind_checktype(cf: LdirectordCf) -> Iterator[Remark]:
-    """Accepted: nobody looks at what the real servers answer."""
+    """Accepted: no check looks at what the real servers answer."""
     for service in cf.services:
         if service.checktype in BLIND:
             setting = service.get("checktype")
@@ -85,8 +85,8 @@ def blind_checktype(cf: LdirectordCf) -> Iterator[Remark]:
             setting = service.get("service")
             yield (
                 setting.line if setting else service.line,
-                "The service is none, which its port implies unless service says otherwise: no real server is checked, "
-                "and a dead one is never taken out [ldirectord(8), check_none of ldirectord]",
+                "The service is none, the default for this port: no real server is checked, and a dead one stays in "
+                "service. Set service [ldirectord(8), check_none of ldirectord]",
             )
 
 
@@ -100,9 +100,9 @@ def no_receive(cf: LdirectordCf) -> Iterator[Remark]:
     for service in cf.services:
         asked = service.negotiates and service.service in RECEIVES
         if asked and service.get("receive") is None and (_bare(service, "receive") or not service.reals):
-            any_page = ": any page with a 2xx status keeps a real server in, an error page too"
-            what = any_page if service.service in FETCHES else ": any answer keeps a real server in"
-            yield service.line, f"There is no receive to compare the answer with{what} [ldirectord(8)]"
+            any_page = "any page with a 2xx status, even an error page, keeps a real server in service"
+            what = any_page if service.service in FETCHES else "any answer keeps a real server in service"
+            yield service.line, f"There is no receive to compare the answer with: {what}. Set receive [ldirectord(8)]"
 
 
 def no_request(cf: LdirectordCf) -> Iterator[Remark]:
@@ -113,7 +113,7 @@ def no_request(cf: LdirectordCf) -> Iterator[Remark]:
             yield (
                 service.line,
                 "There is no request, so the check fetches the front page: it may come from a cache, or redirect to a "
-                "healthy peer, which counts as up. Ask for a page that is made for the check [ldirectord(8)]",
+                "healthy peer, which counts as up. Request a page made for the check [ldirectord(8)]",
             )
 
 
@@ -124,7 +124,7 @@ def head_with_receive(cf: LdirectordCf) -> Iterator[Remark]:
         if method and method.word.upper() == "HEAD" and receive and service.service in FETCHES:
             yield (
                 method.line,
-                "httpmethod=HEAD brings no content, so receive never matches and every real server is out. Use GET "
+                "httpmethod=HEAD returns no content: receive never matches, and no real server is in service. Use GET "
                 "[ldirectord(8)]",
             )
 
@@ -138,20 +138,20 @@ def sql_check(cf: LdirectordCf) -> Iterator[Remark]:
         line = setting.line if setting else service.line
         yield (
             line,
-            f"The {service.service} check has no timeout: one database that hangs stops the checks of all real servers "
-            "for as long as it does. Use checktype=external, which checktimeout ends [check_sql of ldirectord]",
+            f"The {service.service} check has no timeout: while one database hangs, no real server is checked. "
+            "Use checktype=external, which checktimeout limits [check_sql of ldirectord]",
         )
         missing = [name for name in ("login", "request") if service.get(name) is None]
         if missing and (missing != ["request"] or _bare(service, "request") or not service.reals):
             yield (
                 line,
-                f"The {service.service} check lacks {' and '.join(missing)}: without it no real server is ever put in "
-                "[check_sql of ldirectord]",
+                f"The {service.service} check lacks {' and '.join(missing)}: no real server is ever put into service. "
+                "Add it [check_sql of ldirectord]",
             )
 
 
 def port_cannot_change(cf: LdirectordCf) -> Iterator[Remark]:
-    """Accepted: the real server is sent the virtual service's port."""
+    """Accepted: the real server receives packets for the virtual service's port."""
     for service in cf.services:
         for real in service.reals:
             if service.port and real.port and real.forward != "masq" and real.port != service.port:
@@ -163,22 +163,22 @@ def port_cannot_change(cf: LdirectordCf) -> Iterator[Remark]:
 
 
 def mixed_forwarding(cf: LdirectordCf) -> Iterator[Remark]:
-    """Accepted: real servers of one service that need different networks."""
+    """Accepted: real servers of one service need different network setups."""
     for service in cf.services:
         first = service.reals[0].forward if service.reals else ""
         for real in service.reals:
             if real.forward != first:
                 yield (
                     real.line,
-                    f"This real server is forwarded to by {real.forward}, others of the same virtual service by "
-                    f"{first}: they need the VIP and their way back set up differently, and what is right for one "
-                    "loses the replies of the other.",
+                    f"This real server uses {real.forward}, others of the same virtual service use {first}: they need "
+                    "a different setup of the VIP and of the return route, so replies of one kind get lost. Use one "
+                    "method for all.",
                 )
                 break
 
 
 def address_without_port(cf: LdirectordCf) -> Iterator[Remark]:
-    """Accepted: an address that is read as a firewall mark."""
+    """Accepted: ldirectord reads the address as a firewall mark."""
     for service in cf.services:
         if service.fwmark and "." in service.address:
             mark = service.address.partition(".")[0]
@@ -190,13 +190,13 @@ def address_without_port(cf: LdirectordCf) -> Iterator[Remark]:
 
 
 def unknown_scheduler(cf: LdirectordCf) -> Iterator[Remark]:
-    """Accepted: ipvsadm fails, and the virtual service is not there."""
+    """Accepted: ipvsadm fails, and the virtual service does not exist."""
     for service in cf.services:
         scheduler = service.get("scheduler")
         if scheduler and scheduler.word not in SCHEDULERS:
             yield (
                 scheduler.line,
-                f"There is no scheduler {quoted(scheduler.word)}: ldirectord takes any word, then ipvsadm fails and "
+                f"unknown scheduler {quoted(scheduler.word)}: ldirectord accepts any word, then ipvsadm fails and "
                 f"the virtual service does not exist{nearest(scheduler.word, SCHEDULERS)} [ipvsadm(8)]",
             )
 
@@ -206,7 +206,7 @@ def _number(settings: Sequence[Setting | None], default: int) -> int:
 
 
 def hung_check_s(cf: LdirectordCf, service: Service) -> int:
-    """How long one check of a real server that hangs takes; 0 where nothing is checked, or without any limit."""
+    """How long one check of a hanging real server takes; 0 where nothing is checked, or without a limit."""
     check, negotiate = service.get("checktimeout"), service.get("negotiatetimeout")
     all_check, all_negotiate = cf.get("checktimeout"), cf.get("negotiatetimeout")
     if service.negotiates:
@@ -236,14 +236,14 @@ def _checks(cf: LdirectordCf, services: Sequence[Service]) -> list[int]:
     return [check_s for check_s, count in seen.values() for _ in range(min(count, 1000))]
 
 
-def slow_rounds(config: Config, cluster: Cluster) -> Iterator[Finding]:
-    """Accepted: checks run one after another, so real servers that hang delay the notice of the next."""
+def slow_rounds(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: checks run one after another, so hanging real servers delay the check of the next."""
     cf = parse(config.text)
     rounds = [[service] for service in cf.services] if cf.forks else [list(cf.services)]
     worst_s = 0
     for services in rounds:
         checks = _checks(cf, services)
-        # a real server may have an address for each VIP: all checks of one machine hang together
+        # a real server can have an address for each VIP: all checks of one machine hang together
         machines = min(max(1, cluster.web), len(checks))
         if services and machines:
             pause_s = interval_s(cf, services[0])
@@ -251,17 +251,17 @@ def slow_rounds(config: Config, cluster: Cluster) -> Iterator[Finding]:
     if worst_s > NOTICE_LIMIT_S:
         fork = cf.get("fork")
         how = "of a virtual service" if cf.forks else "of all virtual services, as fork is not yes,"
-        better = "shorter timeouts help" if cf.forks else "fork=yes and shorter timeouts help"
-        yield Finding(
+        better = "Shorter timeouts help" if cf.forks else "fork=yes and shorter timeouts help"
+        yield Hit(
             config,
             fork.line if fork else 0,
             f"The checks {how} run one after another: when all real servers but one hang, {worst_s} s pass until the "
-            f"failure of the last is noticed; {better} [ldirectord(8)]",
+            f"failure of the last is noticed. {better} [ldirectord(8)]",
         )
 
 
 def slow_notice(cf: LdirectordCf) -> Iterator[Remark]:
-    """Accepted: many failures in a row before a real server is taken out."""
+    """Accepted: many consecutive failures before a real server is taken out of service."""
     for service in cf.services:
         failures = cf.of(service, "failurecount")
         if failures and failures.number > 1:
@@ -270,12 +270,12 @@ def slow_notice(cf: LdirectordCf) -> Iterator[Remark]:
                 yield (
                     failures.line,
                     f"failurecount={failures.number}: a real server that hangs gets clients for up to {notice_s} s, "
-                    "as every failure takes an interval and a timeout [ldirectord(8)]",
+                    "because every failure takes an interval and a timeout. Lower one of the three [ldirectord(8)]",
                 )
 
 
-def expiry(config: Config, cluster: Cluster) -> Iterator[Finding]:
-    """Accepted: what IPVS does with the connections of a failed real server, against what quiescent wants."""
+def expiry(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: sysctls that do not fit quiescent, for the connections of a failed real server."""
     cf = parse(config.text)
     template, template_files = sysctl.value(cluster, config.node, sysctl.EXPIRE_TEMPLATE)
     nodest, nodest_files = sysctl.value(cluster, config.node, sysctl.EXPIRE_NODEST)
@@ -283,54 +283,52 @@ def expiry(config: Config, cluster: Cluster) -> Iterator[Finding]:
         quiescent, persistent = cf.of(service, "quiescent"), service.get("persistent")
         stays = bool(quiescent and quiescent.value == "yes")
         if stays and persistent and template in {None, "0"}:
-            yield Finding(
+            yield Hit(
                 config,
                 persistent.line,
-                "quiescent=yes with persistent: a failed real server has weight 0 and still gets the new connections "
-                f"of clients that it had before, unless the sysctl {sysctl.EXPIRE_TEMPLATE} is 1, which it is not "
-                "[ldirectord(8)]",
+                "quiescent=yes with persistent: a failed real server with weight 0 still gets new connections of its "
+                f"earlier clients. Set the sysctl {sysctl.EXPIRE_TEMPLATE} to 1 [ldirectord(8)]",
                 template_files,
             )
         if not stays and nodest in {None, "0"}:
-            yield Finding(
+            yield Hit(
                 config,
                 quiescent.line if quiescent else 0,
-                "Without quiescent a failed real server is deleted: the packets of its connections are dropped and "
-                f"clients wait, unless the sysctl {sysctl.EXPIRE_NODEST} is 1, which it is not; then the connections "
-                "expire at once [ipvs-sysctl.rst of Linux]",
+                "Without quiescent a failed real server is deleted: packets of its connections are dropped, and "
+                f"clients wait. Set the sysctl {sysctl.EXPIRE_NODEST} to 1 to expire them [ipvs-sysctl.rst of Linux]",
                 nodest_files,
             )
 
 
-def answers_arp(config: Config, cluster: Cluster) -> Iterator[Finding]:
-    """Accepted: with gate and ipip a real server has the VIP too, and unless told otherwise says so."""
+def answers_arp(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: with gate and ipip a real server has the VIP too, and answers ARP for it by default."""
     direct = [real for service in parse(config.text).services for real in service.reals if real.forward != "masq"]
     for node in cluster.real_servers() if direct else ():
         if sysctl.value(cluster, node, sysctl.ARP_IGNORE)[0] is None:
-            yield Finding(
+            yield Hit(
                 config,
                 direct[0].line,
-                f"Forwarding {direct[0].forward} needs the VIP on every real server, and there arp_ignore=1 and "
-                "arp_announce=2: no sysctl file there says so, and real servers would take the VIP from the director "
-                "by ARP [ip-sysctl.rst of Linux]",
+                f"Forwarding {direct[0].forward} needs the VIP on every real server, but no sysctl file there sets "
+                "arp_ignore=1 and arp_announce=2: real servers answer ARP for the VIP and take it from the director. "
+                "Set both [ip-sysctl.rst of Linux]",
                 sysctl.files(cluster, node),
                 (node,),
             )
 
 
-def files_differ(configs: Sequence[Config], cluster: Cluster) -> Iterator[Finding]:
-    """Accepted: a takeover changes what is served."""
+def files_differ(configs: Sequence[Config], cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: a takeover changes the service."""
     for path in sorted({config.path for config in configs}):
         same = [config for config in configs if config.path == path and cluster.is_director(config.node)]
         meanings = {config: repr(parse(config.text).meaning()) for config in same}
         if len(set(meanings.values())) > 1:
             here = cited(same)
             counts = per_node((config.node, f"{_real_count(config)} real servers") for config in same)
-            yield Finding(
+            yield Hit(
                 here,
                 0,
-                f"{path} is not the same on all directors ({counts}): after a takeover the same VIP is served "
-                "otherwise. Both need the same.",
+                f"{path} differs between the directors ({counts}): after a takeover the same VIP is served "
+                "differently. Use the same file on both.",
                 others(here, same),
             )
 

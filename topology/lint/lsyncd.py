@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from topology.lint import my_cnf
-from topology.lint.model import Cluster, Config, Finding, Remark
+from topology.lint.model import ClusterFiles, Config, Hit, Remark
 
 PATHS = ("/etc/lsyncd/*", "/etc/lsyncd.conf", "/etc/lsyncd.conf.lua")
 
@@ -55,7 +55,7 @@ def _assigned(tokens: Tokens, name: str) -> Iterator[Token]:
 
 
 def _syncs(tokens: Tokens) -> Iterator[tuple[Token, Tokens]]:
-    """Each ``sync { ... }``: its first word, and what is between its braces."""
+    """Each ``sync { ... }``: its first word, and the tokens between its braces."""
     for place, token in enumerate(tokens):
         if token.text != "sync" or token.is_string or [next_.text for next_ in tokens[place + 1 : place + 2]] != ["{"]:
             continue
@@ -76,30 +76,30 @@ def deletes_despite_errors(tokens: Tokens) -> Iterator[Remark]:
         if by_rsync and (delete is None or delete.text in {"true", "startup", "running"}):
             yield (
                 (delete or start).line,
-                "lsyncd deletes at the target unless delete is false, and calls rsync with --ignore-errors: after an "
-                "I/O error at the source it deletes what it could not read [default-rsync.lua of lsyncd]",
+                "lsyncd deletes files at the target and calls rsync with --ignore-errors: after an I/O error at the "
+                "source it deletes what it could not read. Set delete = false [default-rsync.lua of lsyncd]",
             )
 
 
 def inplace(tokens: Tokens) -> Iterator[Remark]:
-    """Accepted: half-written files are served."""
+    """Accepted: clients get half-written files."""
     lines = [value.line for value in _assigned(tokens, "inplace") if value.text == "true"]
     lines += [token.line for token in tokens if token.is_string and token.text == "--inplace"]
     for line in lines:
         yield (
             line,
-            "inplace writes into the file that is being served: clients get half-written pages. Without it rsync "
-            "renames a finished copy [rsync(1)]",
+            "inplace writes into files that are being served: clients get half-written pages. Remove it, so that "
+            "rsync renames a finished copy [rsync(1)]",
         )
 
 
-def source_is_datadir(config: Config, cluster: Cluster) -> Iterator[Finding]:
+def source_is_datadir(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
     """Accepted: a copy that cannot be restored."""
     for value in _assigned(parse(config.text), "source"):
         if value.is_string and my_cnf.in_datadir(value.text, cluster):
-            yield Finding(
+            yield Hit(
                 config,
                 value.line,
-                "A copy of MariaDB's data folder made while the server writes to it is not a backup: its pages are of "
-                "different moments. Use mariadb-backup or mariadb-dump --single-transaction.",
+                "A copy of MariaDB's data folder made while the server writes to it is not a backup: its pages are "
+                "from different times. Use mariadb-backup or mariadb-dump --single-transaction.",
             )

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from topology.lint.model import Cluster, Config, Finding, by_node, numbered, others
+from harness.formats.lines import numbered
+from topology.lint.model import ClusterFiles, Config, Hit, by_node, others
 
 PATHS = ("/etc/my.cnf", "/etc/mysql/*.cnf")
 
@@ -15,7 +16,7 @@ GROUP = re.compile(r"(?:server|mysqld|mariadb|mariadbd)(?:-[0-9]+(?:\.[0-9]+)?)?
 """The groups that the server reads."""
 OFF = frozenset({"0", "off", "false"})
 DATADIR = "/var/lib/mysql"
-POWER = "a power cut loses transactions that were acknowledged"
+POWER = "a power cut loses acknowledged transactions"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def _options(text: str) -> Iterator[Option]:
 
 
 def _uncommented(line: str) -> str:
-    """Without a comment: ``;`` only starts a line, ``#`` may stand anywhere but in quotes."""
+    """A line without its comment: ``;`` only at the start of a line, ``#`` anywhere except in quotes."""
     if line.lstrip().startswith(";"):
         return ""
     found = re.match(r"""(?:[^#"']|"[^"]*"|'[^']*'|["'])*""", line)
@@ -84,7 +85,7 @@ def effective(configs: Iterable[Config]) -> dict[str, Placed]:
     return {option.name: (config, option) for config in readable for option in parse(config.text)}
 
 
-def datadirs(cluster: Cluster) -> frozenset[str]:
+def datadirs(cluster: ClusterFiles) -> frozenset[str]:
     """Debian's data folder, and those that are set anywhere."""
     options = [option for config in cluster.matching(*PATHS) for option in parse(config.text)]
     return frozenset(
@@ -92,20 +93,20 @@ def datadirs(cluster: Cluster) -> frozenset[str]:
     )
 
 
-def in_datadir(path: str, cluster: Cluster) -> bool:
-    """True for a data folder or what is in it, whichever host is named before it."""
+def in_datadir(path: str, cluster: ClusterFiles) -> bool:
+    """Whether a path, with or without a host, is a data folder or below one."""
     local = path.rpartition(":")[2].rstrip("/")
     return any(folder and (local == folder or local.startswith(folder + "/")) for folder in datadirs(cluster))
 
 
-def world_writable(config: Config, _: Cluster) -> Iterator[Finding]:
+def world_writable(config: Config, _: ClusterFiles) -> Iterator[Hit]:
     """Accepted: the whole file is ignored."""
     if config.mode & 0o002:
-        yield Finding(
+        yield Hit(
             config,
             0,
-            f"Its mode is {config.mode & 0o777:o}: MariaDB ignores a file that anybody can write, with all that it "
-            "sets. 644 is right [my_default.c of MariaDB]",
+            f"Its mode is {config.mode & 0o777:o}: MariaDB ignores a file that everyone can write, and all its "
+            "settings. Set it to 644 [my_default.c of MariaDB]",
         )
 
 
@@ -119,10 +120,10 @@ def _trx_commit(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
     if found and found[1].word == "0":
         yield (
             found,
-            "innodb_flush_log_at_trx_commit=0: a crash of the server alone loses transactions of up to a second",
+            "innodb_flush_log_at_trx_commit=0: even a crash of the server alone loses up to 1 s of transactions. Use 1",
         )
     elif found and found[1].word == "2":
-        yield found, f"innodb_flush_log_at_trx_commit=2: {POWER}, those of up to a second (a kill -9 does not)"
+        yield found, f"innodb_flush_log_at_trx_commit=2: {POWER}, up to 1 s of them (a kill -9 does not). Use 1"
 
 
 def _binlog(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
@@ -132,40 +133,40 @@ def _binlog(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
     if sync is None:
         yield (
             binlog,
-            f"log_bin without sync_binlog, whose default is 0: {POWER}, even with innodb_flush_log_at_trx_commit=1, as "
-            "MariaDB recovers by the binary log",
+            f"log_bin without sync_binlog, whose default is 0: {POWER}, even with innodb_flush_log_at_trx_commit=1, "
+            "because MariaDB recovers from the binary log. Set sync_binlog=1",
         )
     elif sync[1].word.strip("0") == "":
         yield (
             sync,
-            f"sync_binlog=0 with log_bin: {POWER}, even with innodb_flush_log_at_trx_commit=1, as MariaDB recovers by "
-            "the binary log",
+            f"sync_binlog=0 with log_bin: {POWER}, even with innodb_flush_log_at_trx_commit=1, because MariaDB "
+            "recovers from the binary log. Set sync_binlog=1",
         )
 
 
 def _flush_method(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
     found = options.get("innodb_flush_method")
     if found and found[1].word in {"nosync", "littlesync"}:
-        yield found, f"innodb_flush_method={found[1].value}: InnoDB does not flush, and {POWER}"
+        yield found, f"innodb_flush_method={found[1].value}: InnoDB does not flush, so {POWER}. Remove it"
 
 
 def _doublewrite(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
     found = options.get("innodb_doublewrite")
     if found and found[1].word in OFF:
-        yield found, "innodb_doublewrite is off: a power cut leaves torn pages, which InnoDB cannot recover"
+        yield found, "innodb_doublewrite is off: a power cut leaves torn pages that InnoDB cannot recover. Turn it on"
 
 
 def _engine(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
     found = options.get("default_storage_engine") or options.get("storage_engine")
     if found and found[1].word in {"myisam", "aria"}:
-        yield found, f"New tables are {found[1].value}: {POWER}. Use InnoDB"
+        yield found, f"New tables use {found[1].value}: {POWER}. Use InnoDB"
 
 
-def not_durable(configs: Sequence[Config], _: Cluster) -> Iterator[Finding]:
+def not_durable(configs: Sequence[Config], _: ClusterFiles) -> Iterator[Hit]:
     """Accepted: each of these trades acknowledged transactions for speed."""
     for on_node in by_node(configs).values():
         for (config, option), reason in _judge(effective(on_node)):
-            yield Finding(
+            yield Hit(
                 config,
                 option.line,
                 f"{reason} [Server System Variables of MariaDB]",

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from topology.lint.model import Remark, numbered
+from harness.formats.lines import numbered
+from topology.lint.model import Remark
 
 FSTAB = "/etc/fstab"
 UPLOADS = "/etc/monkeywrench/uploads.mount"
@@ -29,28 +30,28 @@ def parse_fstab(text: str) -> tuple[Mount, ...]:
 
 
 def parse_uploads(text: str) -> tuple[Mount, ...]:
-    """Whatever stands in the file of one NFS mount: all its words count as options."""
+    """The file of one NFS mount: all its words count as options."""
     lines = ((number, line) for number, line in numbered(text) if not line.lstrip().startswith(("#", ";")))
     return tuple(Mount(number, tuple(re.split(r"[\s,]+", line.replace("Options=", " ")))) for number, line in lines)
 
 
 def soft(mounts: tuple[Mount, ...]) -> Iterator[Remark]:
-    """Accepted: a server that is away for long loses writes."""
+    """Accepted: writes are lost when the server is down for long."""
     for mount in mounts:
         if {"soft", "softerr"} & set(mount.options):
             yield (
                 mount.line,
-                "soft: while the NFS server is away writes fail after a while, in programs that do not look, and data "
-                "is silently corrupt. Use hard [nfs(5)]",
+                "soft: while the NFS server is down, writes fail after a timeout, and programs that ignore the error "
+                "corrupt data silently. Use hard [nfs(5)]",
             )
 
 
 def over_udp(mounts: tuple[Mount, ...]) -> Iterator[Remark]:
-    """Accepted, or refused by newer kernels: fragments that are put together wrongly."""
+    """Accepted, or refused by newer kernels: fragments can be reassembled wrongly."""
     for mount in mounts:
         if {"udp", "proto=udp", "proto=udp6"} & set(mount.options):
             yield (
                 mount.line,
-                "udp: fragments of one request can be joined with those of another, and data is silently corrupt; "
-                "newer kernels refuse it. Use proto=tcp [nfs(5)]",
+                "udp: fragments of different requests can be joined, which corrupts data silently; newer kernels "
+                "refuse it. Use proto=tcp [nfs(5)]",
             )

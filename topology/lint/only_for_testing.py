@@ -1,11 +1,12 @@
-"""``/etc/ha.d/OnlyForTesting``: heartbeat's own loss injector."""
+"""``/etc/ha.d/OnlyForTesting``: heartbeat's built-in packet loss."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from topology.lint.model import Remark, numbered
+from harness.formats.lines import numbered
+from topology.lint.model import Remark
 
 PATH = "/etc/ha.d/OnlyForTesting"
 
@@ -19,14 +20,14 @@ def parse(text: str) -> Settings:
 
 
 def loses_packets(settings: Settings) -> Iterator[Remark]:
-    """Its mere presence switches heartbeat's test code on."""
+    """The file alone enables heartbeat's test code."""
     losses = [
         (line, name, value) for line, name, value in settings if name in {"xmitloss", "rcvloss"} and value.strip("0.")
     ]
     what = ", ".join(f"{name}={value}" for _, name, value in losses)
     yield (
         losses[0][0] if losses else 0,
-        f"This file switches heartbeat's test code on{f' ({what})' if what else ''}: it drops heartbeats by chance, "
-        "sent ones by xmitloss and heard ones by rcvloss. Leave it out, unless the loss is what is tested "
+        f"This file enables heartbeat's test code{f' ({what})' if what else ''}: it drops heartbeats at random, sent "
+        "ones with xmitloss and received ones with rcvloss. Remove it unless you test that loss "
         "[heartbeat/heartbeat.c]",
     )

@@ -1,4 +1,4 @@
-"""Shell scripts and cron files: what rsync and ldirectord do when called like that."""
+"""Shell scripts and cron files: calls of rsync and ldirectord that do harm."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
+from harness.formats.lines import numbered
 from topology.lint import my_cnf
-from topology.lint.model import Cluster, Config, Finding, Remark, matches, numbered
+from topology.lint.model import ClusterFiles, Config, Hit, Remark, matches
 
 PATHS = (
     "*.sh",
@@ -22,7 +23,7 @@ PATHS = (
 )
 
 VALUE_LENGTH = 4096
-"""How much of a variable is followed."""
+"""The longest value of a variable that is filled in."""
 SPEAKERS = frozenset({"apt-get", "command", "echo", "killall", "logger", "pgrep", "pkill", "printf", "which"})
 """Commands that name programs without running them."""
 _VALUED = """
@@ -65,14 +66,14 @@ _ASSIGNMENT = re.compile(r"(\w+)=(.*)", re.ASCII | re.DOTALL)
 
 @lru_cache(maxsize=64)
 def parse(text: str) -> Script:
-    """The commands of a shell script or a cron file; nothing for a script in another language."""
+    """The commands of a shell script or a cron file; empty for a script in another language."""
     first = text.partition("\n")[0]
     return () if first.startswith("#!") and not _names_shell(first) else tuple(_commands(text))
 
 
 @lru_cache(maxsize=64)
 def parse_if_script(text: str) -> Script:
-    """The commands of a file that says in its first line that it is a shell script; nothing for any other."""
+    """The commands of a file whose first line names a shell; empty for any other file."""
     return parse(text) if _names_shell(text.partition("\n")[0]) else ()
 
 
@@ -157,7 +158,7 @@ def _arguments(words: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(options), tuple(paths)
 
 
-def rsync_of_datadir(config: Config, cluster: Cluster) -> Iterator[Finding]:
+def rsync_of_datadir(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
     """Accepted: a copy that cannot be restored, or a database that is gone at its next start."""
     script = parse(config.text) if matches(config.path, PATHS) else parse_if_script(config.text)
     stopped_at = [command.line for command in script if STOPS_SERVER.search(" ".join(command.words))]
@@ -165,19 +166,19 @@ def rsync_of_datadir(config: Config, cluster: Cluster) -> Iterator[Finding]:
         if any(line <= rsync.line for line in stopped_at):
             continue
         if any(my_cnf.in_datadir(path, cluster) for path in rsync.sources):
-            yield Finding(
+            yield Hit(
                 config,
                 rsync.line,
-                "rsync of MariaDB's data folder while the server writes to it is not a backup: its pages are of "
-                "different moments, and InnoDB cannot recover from them. Use mariadb-backup or mariadb-dump "
+                "rsync of MariaDB's data folder while the server writes to it is not a backup: its pages are from "
+                "different times, and InnoDB cannot recover from them. Use mariadb-backup or mariadb-dump "
                 "--single-transaction, or stop the server first.",
             )
         if my_cnf.in_datadir(rsync.target, cluster):
-            yield Finding(
+            yield Hit(
                 config,
                 rsync.line,
-                "rsync into MariaDB's data folder under a running server: it goes on with the files that it has open, "
-                "and the data is gone at its next start. Stop the server first [MySQL bug 35641]",
+                "rsync into MariaDB's data folder under a running server: the server keeps using its open files, and "
+                "the copied data is lost at its next start. Stop the server first [MySQL bug 35641]",
             )
 
 
@@ -189,18 +190,18 @@ def delete_despite_errors(script: Script) -> Iterator[Remark]:
             yield (
                 rsync.line,
                 "--delete with --ignore-errors: after an I/O error at the source rsync deletes at the target what it "
-                "could not read. Without --ignore-errors it then deletes nothing [rsync(1)]",
+                "could not read. Remove --ignore-errors [rsync(1)]",
             )
 
 
 def inplace(script: Script) -> Iterator[Remark]:
-    """Accepted: half-written files are served."""
+    """Accepted: clients get half-written files."""
     for rsync in rsyncs(script):
         if "--inplace" in rsync.options:
             yield (
                 rsync.line,
-                "--inplace writes into the file that is being served: clients get half-written pages, and one that is "
-                "interrupted stays so. Without it rsync renames a finished copy [rsync(1)]",
+                "--inplace writes into files that are being served: clients get half-written pages, for good if rsync "
+                "is interrupted. Remove it, so that rsync renames a finished copy [rsync(1)]",
             )
 
 
@@ -217,6 +218,6 @@ def ldirectord_restart(script: Script) -> Iterator[Remark]:
             stopped = False
             yield (
                 command.line,
-                "ldirectord's stop returns at once, so this start finds the old daemon, does nothing and exits 0; the "
-                "old one then leaves an empty table. Use restart, which waits [ld_init of ldirectord]",
+                "ldirectord's stop returns at once: this start finds the old daemon, does nothing and exits 0, and the "
+                "old daemon then leaves an empty table. Use restart, which waits [ld_init of ldirectord]",
             )

@@ -1,11 +1,12 @@
-"""``/etc/ha.d/shellfuncs``: what heartbeat's scripts tell heartbeat."""
+"""``/etc/ha.d/shellfuncs``: the functions with which heartbeat's scripts send messages to heartbeat."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from topology.lint.model import Remark, numbered
+from harness.formats.lines import numbered
+from topology.lint.model import Remark
 
 PATH = "/etc/ha.d/shellfuncs"
 
@@ -13,18 +14,18 @@ Lines = tuple[tuple[int, str], ...]
 
 
 def parse(text: str) -> Lines:
-    """(line, what it says) of each line that says something."""
+    """The lines with their numbers."""
     return tuple(numbered(text))
 
 
 def message_in_pieces(lines: Lines) -> Iterator[Remark]:
-    """cat(1) writes what it has read: of a message that three commands print, parts. The last function counts."""
+    """cat(1) writes what it has read so far: a message that 3 commands print goes out in pieces."""
     writers = [(number, line) for number, line in lines if re.search(r">>?\s*\"?\$\{?HA_FIFO\b", line)]
     if writers and re.search(r"\|\s*cat\b", writers[-1][1]):
         yield (
             writers[-1][0],
-            "A message to heartbeat goes into its FIFO in pieces, as cat reads them. The reader forgets what it has of "
-            "a message when its alarm rings, once a second: now and then an address is taken by nobody. Debian's file "
-            "does so; write it in one piece: printf '>>>\\n%s\\n<<<\\n' \"$(cat)\" >> $HA_FIFO "
+            "cat writes a message to heartbeat's FIFO in pieces, and heartbeat's reader drops an incomplete message "
+            "once per second: sometimes no director takes an address. Debian's file has this defect. Write the message "
+            "in one piece: printf '>>>\\n%s\\n<<<\\n' \"$(cat)\" >> $HA_FIFO "
             "[heartbeat/heartbeat.c, fifo_child]",
         )

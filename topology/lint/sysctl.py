@@ -1,4 +1,4 @@
-"""sysctl settings: what forwarding and IPVS need of a director's kernel, and gate and ipip of a real server's."""
+"""sysctl settings that forwarding and IPVS need on directors, and that gate and ipip need on real servers."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from topology.lint import ldirectord_syntax
-from topology.lint.model import Cluster, Config, Finding, by_node, cited, numbered, others
+from harness.formats import ldirectord_cf
+from harness.formats.lines import numbered
+from topology.lint.model import ClusterFiles, Config, Hit, by_node, cited, others
 
 PATHS = ("/etc/sysctl.d/*", "/etc/sysctl.conf", "/etc/monkeywrench/sysctl.conf")
 """In the order in which they take effect."""
@@ -22,16 +23,16 @@ ARP_ANNOUNCE = "net.ipv4.conf.all.arp_announce"
 
 IPVS_WANTS = {
     EXPIRE_TEMPLATE: (
-        "a persistent client's new connections still go to a real server of weight 0; 1 is right "
+        "a persistent client's new connections still go to a real server of weight 0. Set it to 1 "
         "[ipvs-sysctl.rst of Linux]"
     ),
     EXPIRE_NODEST: (
-        "the packets of connections to a deleted real server are silently dropped; 1 expires the connections instead "
+        "packets of connections to a deleted real server are silently dropped. Set it to 1 to expire them instead "
         "[ipvs-sysctl.rst of Linux]"
     ),
     "net.ipv4.vs.conn_reuse_mode": (
-        "a client that uses a port again is sent to the real server of the old connection, even a failed one; 1 is "
-        "right [ipvs-sysctl.rst of Linux]"
+        "a client that reuses a port goes to the real server of its old connection, even a failed one. Set it to 1 "
+        "[ipvs-sysctl.rst of Linux]"
     ),
 }
 """Sysctls of IPVS that must not be 0, and what happens when they are."""
@@ -63,43 +64,43 @@ def _settings(text: str) -> Iterator[Setting]:
             yield Setting(number, key.strip().removeprefix("-").replace("/", "."), value.strip())
 
 
-def files(cluster: Cluster, node: str) -> tuple[Config, ...]:
+def files(cluster: ClusterFiles, node: str) -> tuple[Config, ...]:
     """A node's sysctl files in the order in which they take effect."""
     return tuple(
         config for pattern in PATHS for config in sorted(cluster.on(node, pattern), key=lambda config: config.path)
     )
 
 
-def setting(cluster: Cluster, node: str, key: str) -> tuple[Config, Setting] | None:
+def setting(cluster: ClusterFiles, node: str, key: str) -> tuple[Config, Setting] | None:
     """The line in force for a key."""
     lines = [(config, line) for config in files(cluster, node) for line in parse(config.text) if line.sets(key)]
     return lines[-1] if lines else None
 
 
-def value(cluster: Cluster, node: str, key: str) -> tuple[str | None, tuple[Config, ...]]:
-    """A key's value on a node, None when no file sets it, and the files that say so."""
+def value(cluster: ClusterFiles, node: str, key: str) -> tuple[str | None, tuple[Config, ...]]:
+    """A key's value on a node (None when no file sets it), and the files that set it."""
     found = setting(cluster, node, key)
     return found[1].value if found else None, files(cluster, node)
 
 
-def forwarding_off(configs: Sequence[Config], cluster: Cluster) -> Iterator[Finding]:
+def forwarding_off(configs: Sequence[Config], cluster: ClusterFiles) -> Iterator[Hit]:
     """Accepted: a director that forwards nothing."""
     for node in by_node(configs):
         found = setting(cluster, node, FORWARD)
         if not cluster.is_director(node) or (found and found[1].value != "0"):
             continue
         here = found[0] if found else cited(files(cluster, node))
-        yield Finding(
+        yield Hit(
             here,
             found[1].line if found else 0,
             f"{FORWARD} is {'0' if found else 'not set, which means 0'}: a director does not forward the replies of "
-            "real servers behind masq. It must be 1 [ip-sysctl.rst of Linux]",
+            "real servers behind masq. Set it to 1 [ip-sysctl.rst of Linux]",
             others(here, files(cluster, node)),
         )
 
 
-def redirects_on(configs: Sequence[Config], cluster: Cluster) -> Iterator[Finding]:
-    """Accepted: a director tells real servers a way past itself. Both ``all`` and the interface must be off."""
+def redirects_on(configs: Sequence[Config], cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: a director redirects real servers past itself. Both ``all`` and the interface must be off."""
     for node in by_node(configs):
         if not cluster.is_director(node):
             continue
@@ -108,42 +109,42 @@ def redirects_on(configs: Sequence[Config], cluster: Cluster) -> Iterator[Findin
             if found and found[1].value == "0":
                 continue
             here = found[0] if found else cited(files(cluster, node))
-            yield Finding(
+            yield Hit(
                 here,
                 found[1].line if found else 0,
                 f"{REDIRECTS.format(name)} is {found[1].value[:10] if found else 'not set, which means 1'}: a director "
-                "may tell real servers of a shorter way, and replies no longer pass it. Both all and default must be "
+                "may redirect real servers to a shorter route, and replies bypass it. Set both all and default to "
                 "0 [ip-sysctl.rst of Linux]",
                 others(here, files(cluster, node)),
             )
             break
 
 
-def ipvs_zeros(configs: Sequence[Config], cluster: Cluster) -> Iterator[Finding]:
+def ipvs_zeros(configs: Sequence[Config], cluster: ClusterFiles) -> Iterator[Hit]:
     """Accepted: how IPVS treats the connections of failed real servers."""
     for node in by_node(configs):
         for key, consequence in IPVS_WANTS.items():
             found = setting(cluster, node, key)
             if found and found[1].value == "0":
-                yield Finding(found[0], found[1].line, f"{key} is 0: {consequence}")
+                yield Hit(found[0], found[1].line, f"{key} is 0: {consequence}")
 
 
-def answers_arp(configs: Sequence[Config], cluster: Cluster) -> Iterator[Finding]:
-    """Accepted: with gate and ipip a real server has the VIP too, and must not say so."""
+def answers_arp(configs: Sequence[Config], cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: with gate and ipip a real server has the VIP too, and must not answer ARP for it."""
     directed = [
         config
-        for config in cluster.matching(*ldirectord_syntax.PATHS)
-        for service in ldirectord_syntax.parse(config.text).services
+        for config in cluster.matching(*ldirectord_cf.PATHS)
+        for service in ldirectord_cf.parse(config.text).services
         if any(real.forward != "masq" for real in service.reals)
     ]
     for node in by_node(configs) if directed else ():
         for key, least in ((ARP_IGNORE, 1), (ARP_ANNOUNCE, 2)):
             found = setting(cluster, node, key)
             if found and not cluster.is_director(node) and found[1].value in {str(number) for number in range(least)}:
-                yield Finding(
+                yield Hit(
                     found[0],
                     found[1].line,
-                    f"{key} is {found[1].value}, and the directors forward by gate or ipip: this real server speaks "
-                    f"for the VIP by ARP and takes it from the director. It must be {least} [ip-sysctl.rst of Linux]",
+                    f"{key} is {found[1].value}, and the directors forward with gate or ipip: this real server answers "
+                    f"ARP for the VIP and takes it from the director. Set it to {least} [ip-sysctl.rst of Linux]",
                     tuple(directed),
                 )

@@ -1,5 +1,6 @@
-"""The parts of the cluster, one a file, in the order in which `status` shows them."""
+"""The parts of the cluster, one per file, in the order that `status` shows them."""
 
+from topology.model import Topology
 from topology.parts.database import Database
 from topology.parts.directors import Directors
 from topology.parts.dns import Dns
@@ -24,3 +25,8 @@ PARTS: tuple[Part, ...] = (
     Database(),
     Ganglia(),
 )
+
+
+def parts_of(topology: Topology) -> tuple[Part, ...]:
+    """The parts that a topology has."""
+    return tuple(part for part in PARTS if part.enabled(topology))

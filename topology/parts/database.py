@@ -1,19 +1,19 @@
-"""MySQL: one dedicated machine (MariaDB), with a disk of its own; a backup that restores is kept on a real server."""
+"""MySQL: MariaDB on a dedicated machine with its own disk; a real server keeps a backup."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Collector, Disk, Part, Report, Secrets, Seen, mounted
+from topology.parts.part import Collector, Disk, Judgement, Observations, Part, Secrets, mounted
 from topology.parts.variable_data import backup_line, backup_problem, backup_question, parse_backup
+from topology.render import File, render
 
 BACKUP = "/srv/backup/database"
 MOUNT = "/srv/database"
 
 STATEMENT = "SELECT COUNT(*) FROM players WHERE player = 1"
-"""What its witness asks for."""
+"""The query of its collector."""
 
 PATIENCE_S = 2
 
@@ -22,14 +22,14 @@ class Database(Part):
     """The server and its backup."""
 
     name = "MySQL"
-    single_point_of_failure = "one database: while it is down nothing is read or written, and nothing takes over"
+    single_point_of_failure = "one database server: if it is down, the site can neither read nor write data"
 
     def enabled(self, topology: Topology) -> bool:
-        """As the topology says."""
+        """Whether the topology has a database."""
         return topology.database is not None
 
     def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
-        """Settings and user of the server, and the place of the backup."""
+        """The server's settings and user, and the rsync module for the backup."""
         wanted = topology.database
         if wanted is None:
             return
@@ -49,19 +49,19 @@ class Database(Part):
             yield File("/etc/rsyncd.d/database-backup.conf", render("rsyncd-module.conf.j2", **values))
 
     def services(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
-        """Server and backup; the daemon that takes it."""
+        """The server and its backup job; the rsync daemon that receives the backup."""
         if topology.database and machine.name == topology.database.backup_on:
             return ("rsyncd",)
         return ("mariadb", "database-backup") if machine.role == "db" else ()
 
     def disk(self, topology: Topology, machine: Machine) -> Disk | None:
-        """The server's, with the data folder that was made with the image."""
+        """The server's disk, with the data folder of the image."""
         if topology.database is None or machine.role != "db":
             return None
         return Disk("database", topology.database.disk_mib, "/usr/share/monkeywrench/database")
 
     def probe_command(self, topology: Topology, machine: Machine) -> str:
-        """A query of the server's own; the backup where it is kept."""
+        """A local query on the server; the age of the backup on the node that keeps it."""
         if topology.database and machine.name == topology.database.backup_on:
             return backup_question(BACKUP)
         if machine.role == "db":
@@ -69,13 +69,13 @@ class Database(Part):
         return ""
 
     def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
-        """A client's round trip, and the age of the backup, both where the backup is kept."""
+        """Round trips of a database client and the age of the backup, both on the node that keeps the backup."""
         if topology.database and machine.name == topology.database.backup_on:
             yield {"what": "database", "every_s": 1, "statement": STATEMENT, "patience_s": PATIENCE_S}
             yield {"what": "backup", "every_s": 5, "of": "database", "folder": BACKUP}
 
-    def judge(self, seen: Seen) -> Report:
-        """It answers, and there is a backup that is not too old."""
+    def judge(self, seen: Observations) -> Judgement:
+        """Healthy: the server answers, and a recent backup exists."""
         wanted = seen.topology.database
         assert wanted is not None
         answers = seen.answers.get(self.name, {})
@@ -86,5 +86,5 @@ class Database(Part):
         backup = parse_backup(answers.get(wanted.backup_on, ""))
         problem = backup_problem(backup, wanted.backup_every_s)
         problems += [f"the backup of the database on {wanted.backup_on} {problem}"] if problem else []
-        line = f"{words[0]} on {node}, {words[1]} scores" if up else f"nothing answers on {node}"
-        return Report(f"{line}; {backup_line(backup)}", tuple(problems), {"backup": backup})
+        line = f"{words[0]} on {node}, {words[1]} scores" if up else f"no answer from {node}"
+        return Judgement(f"{line}; {backup_line(backup)}", tuple(problems), {"backup": backup})

@@ -1,4 +1,4 @@
-"""Linux Directors: two, active/active, each with one VIP of its own; each serves both when the other is gone."""
+"""Linux Directors: 2, active/active, each with its own VIP; one serves both VIPs when the other is down."""
 
 from __future__ import annotations
 
@@ -8,45 +8,48 @@ from dataclasses import asdict
 
 from harness.records import StaleNeighbour
 from topology.model import Machine, Topology
-from topology.parts.part import Part, Report, Seen
+from topology.parts.part import Judgement, Observations, Part
 
 
 class Directors(Part):
-    """Who holds which VIP, and whether everybody else sends there what is for it."""
+    """Which director holds which VIP, and whether all neighbours send packets for the VIP to that director."""
 
     name = "Linux Directors"
 
     def probe_command(self, topology: Topology, machine: Machine) -> str:
-        """The MAC addresses of a director; the neighbours that others know (ip-neighbour(8))."""
+        """The MAC addresses of a director; the neighbour tables of the other nodes (ip-neighbour(8))."""
         if machine.role == "director":
             return "ip -o link"
         return "ip -4 neighbour" if machine.role in ("client", "web") else ""
 
-    def judge(self, seen: Seen) -> Report:
-        """Each VIP has one owner, with auto_failback that is its home, and no neighbour takes another for it.
+    def judge(self, seen: Observations) -> Judgement:
+        """Healthy: each VIP has 1 owner (its home director, with auto_failback), and no neighbour entry is stale.
 
-        A director that held its addresses all the time does not announce them, though its peer may have had them for
-        a while, and announced that: after a freeze, or when heartbeat stood still. Then all goes on through the peer,
-        which forwards it, until the peer's power fails.
+        A director that kept its addresses all along does not announce them again, even if its peer took and announced
+        them in the meantime: after a freeze, or while heartbeat was stalled. Packets then go through the peer, which
+        forwards them, until the peer loses power.
         """
         held = owners_of(seen.topology, seen.addresses)
-        misled = stale_neighbours(seen)
-        problems = [*misplaced(seen.topology, held), *map(str, misled)]
-        line = ", ".join(f"{vip} on {' and '.join(names) or 'nobody'}" for vip, names in held.items())
+        stale = stale_neighbours(seen)
+        problems = [*misplaced(seen.topology, held), *map(str, stale)]
+        line = ", ".join(f"{vip} on {' and '.join(names) or 'no director'}" for vip, names in held.items())
         facts = {
             "owners": {vip: list(names) for vip, names in held.items()},
-            "stale_neighbours": [asdict(each) for each in misled],
+            "stale_neighbours": [asdict(each) for each in stale],
         }
-        return Report(line, tuple(problems), facts)
+        return Judgement(line, tuple(problems), facts)
 
 
 def misplaced(topology: Topology, held: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
-    """A sentence for each VIP without one owner; one that is its home, where VIPs come home by themselves."""
+    """A sentence for each VIP that does not have exactly 1 owner; with auto_failback, its home director."""
     for vip in topology.vips:
         names, failback = held[str(vip.address)], topology.directors.auto_failback
         if names != (vip.home,) if failback else len(names) != 1:
             instead = vip.home if failback else "one director"
-            yield f"{vip.address} is held by {' and '.join(names) or 'nobody'} instead of {instead}"
+            if names:
+                yield f"{vip.address} is held by {' and '.join(names)} instead of {instead}"
+            else:
+                yield f"{vip.address} is held by no director" + (f"; its home is {vip.home}" if failback else "")
 
 
 def owners_of(topology: Topology, addresses: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -62,10 +65,10 @@ _MAC = re.compile(r"link/ether (\S+)")
 _NEIGHBOUR = re.compile(r"^(\S+) dev \S+ lladdr (\S+)", re.MULTILINE)
 
 
-def stale_neighbours(seen: Seen) -> list[StaleNeighbour]:
-    """The nodes that take another machine for the owner of a VIP, or of the inside gateway that moves with it. Pure.
+def stale_neighbours(seen: Observations) -> list[StaleNeighbour]:
+    """The nodes with a wrong neighbour entry for a VIP, or for the inside gateway that moves with it. Pure.
 
-    Of an address that nobody holds, or two, nothing is said: neighbours cannot know better.
+    Addresses without exactly 1 owner are left out: no neighbour entry for them is right or wrong.
     """
     answers = seen.answers.get(Directors.name, {})
     macs = {mac: name for name in seen.addresses for mac in _MAC.findall(answers.get(name, ""))}

@@ -1,23 +1,25 @@
-"""DNS round robin: the site's name has every VIP as an address, and the order rotates from answer to answer."""
+"""DNS round robin: the site's name resolves to every VIP, and the order rotates from answer to answer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from topology.files import File, render
+from harness.protocols import Node
 from topology.model import Machine, Topology
-from topology.parts.part import Collector, Part, Report, Secrets, Seen
+from topology.parts.part import Collector, Judgement, Observations, Part, Secrets
+from topology.render import File, render
 
 
 class Dns(Part):
     """The site's resolver."""
 
     name = "DNS round robin"
-    single_point_of_failure = "one resolver: while it is down nobody finds the site"
+    single_point_of_failure = "one resolver: if it is down, the site's name does not resolve"
 
     def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
-        """The zone, and on the client where to ask."""
+        """The resolver's zone, and the client's resolv.conf."""
         if machine.role == "resolver":
             zone = topology.site.partition(".")[2]
             values = {"zone": zone, "site": topology.site, "ttl_s": topology.ttl_s, "vips": topology.vips}
@@ -30,32 +32,37 @@ class Dns(Part):
         return ("resolver",) if machine.role == "resolver" else ()
 
     def probe_command(self, topology: Topology, machine: Machine) -> str:
-        """The client asks once for each address, to see the order turn."""
+        """The client queries once for each VIP, to see the rotation."""
         if machine.role != "client":
             return ""
         times = len(topology.vips)
         return f"python3 -S /usr/lib/monkeywrench/site.py dns {address(topology)} {topology.site} {times}"
 
     def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
-        """Raw answers, as the client gets them."""
+        """Raw answers, as the client receives them."""
         if machine.role == "client":
             yield {"what": "dns", "every_s": 0.25, "resolver": address(topology), "site": topology.site}
 
-    def judge(self, seen: Seen) -> Report:
-        """Each answer has all addresses. (That the order turns by one is no question for a busy resolver.)"""
+    def cluster_facts(self, topology: Topology, directors: Mapping[str, Node]) -> Mapping[str, Any]:
+        """The resolver's address."""
+        return {"resolver": address(topology)}
+
+    def judge(self, seen: Observations) -> Judgement:
+        """Healthy: each answer has all addresses. (Other queries between ours rotate the order, too.)"""
         wanted = sorted(str(vip.address) for vip in seen.topology.vips)
         client = seen.topology.of_role("client")[0].name
         try:
             answers = json.loads(seen.answers.get(self.name, {}).get(client, "[]"))
         except ValueError:
             answers = []
-        answers = answers if isinstance(answers, list) and all(isinstance(one, list) for one in answers) else []
+        answers = answers if isinstance(answers, list) and all(isinstance(each, list) for each in answers) else []
         wrong = [answer for answer in answers if sorted(map(str, answer)) != wanted]
         facts = {"answers": answers}
         if not answers or wrong:
             got = ", ".join(map(str, wrong[0])) if wrong and wrong[0] else "nothing"
-            return Report("wrong", (f"the resolver answers {got} for {seen.topology.site}",), facts)
-        return Report(f"{seen.topology.site} is at {' and '.join(wanted)}", facts=facts)
+            problem = f"the resolver answers {got} for {seen.topology.site} instead of {' and '.join(wanted)}"
+            return Judgement("wrong answers", (problem,), facts)
+        return Judgement(f"{seen.topology.site} resolves to {' and '.join(wanted)}", facts=facts)
 
 
 def address(topology: Topology) -> str:

@@ -1,22 +1,42 @@
-"""heartbeat: the directors message each other; silence means that the peer is dead, and its VIP is taken over."""
+"""heartbeat: the directors exchange messages; when one is silent for deadtime, the other takes over its VIP."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from topology.files import File, render
-from topology.model import Machine, Topology
-from topology.parts.part import Part, Report, Secrets, Seen
+from harness.formats import ha_cf
+from harness.protocols import Node
+from topology.model import Machine, Topology, Vip
+from topology.parts.part import Judgement, Log, Observations, Part, Secrets
+from topology.render import File, render
+
+LOG = "/var/log/ha-log"
+ERROR = " (?:ERROR|CRIT|ALERT|EMERG): "
+"""cluster-glue's cl_log.c: the priorities above WARN."""
+PEER_DEAD = "node {node}: is dead"
+"""mark_node_dead in heartbeat.c (heartbeat 3)."""
+RESOURCE_S = 30
+"""Timeout for the status of a resource."""
+RESOURCE_FACTOR = 12
+"""Starting a resource may take this many times as long as its status takes while the lab is healthy. In takeovers under
+load it took 6.5 to 8 times as long (a status, a longer start, heartbeat's own scripts around them); half as much again
+is the margin."""
+RESOURCE_LEAST_MS = 15_000
+"""The least of that time: a machine that is fast during the measurement may be slow in the takeover. Where a status
+took 0.5 s, the starts in the next minutes took 7.5 and 8.4 s each; this is nearly twice that."""
 
 
 class Heartbeat(Part):
     """heartbeat 3 with haresources."""
 
     name = "heartbeat"
-    single_point_of_failure = "two nodes without fencing: a partition of all paths makes both serve both VIPs"
+    single_point_of_failure = "no fencing: if all paths between the directors fail, both hold both VIPs"
 
     def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
-        """ha.cf, haresources and authkeys, the same on both directors."""
+        """ha.cf, haresources and authkeys, identical on both directors."""
         if machine.role != "director":
             return
         directors = topology.of_role("director")
@@ -51,25 +71,57 @@ class Heartbeat(Part):
         return ("heartbeat",) if machine.role == "director" else ()
 
     def probe_command(self, topology: Topology, machine: Machine) -> str:
-        """Whether the daemon runs, and what it says of its peer."""
+        """Whether the daemon runs, and how it sees its peer."""
         if machine.role != "director":
             return ""
         peer = next(director.name for director in topology.of_role("director") if director != machine)
         return f"cl_status hbstatus && cl_status nodestatus {peer}"
 
-    def judge(self, seen: Seen) -> Report:
-        """Both run, and each sees the other as active."""
+    def logs(self, topology: Topology, machine: Machine) -> Iterator[Log]:
+        """Its log on both directors; the times of its lines measure how fast it notices a failure."""
+        if machine.role == "director":
+            yield Log("heartbeat", LOG, ERROR, is_exact=True)
+
+    def cluster_facts(self, topology: Topology, directors: Mapping[str, Node]) -> Mapping[str, Any]:
+        """Its timings, from the ha.cf of a running director, and how long its resource scripts may take."""
+        timings = ha_cf.parse(next(iter(directors.values())).exec("cat", ha_cf.PATH).stdout)
+        return {
+            "keepalive_ms": timings.keepalive_ms,
+            "deadtime_ms": timings.deadtime_ms,
+            "auto_failback": topology.directors.auto_failback,
+            "resources_per_vip": 1 if topology.answers_directly else 2,
+            "resource_start_ms": resource_start_ms(topology, directors),
+            "peer_dead": PEER_DEAD,
+        }
+
+    def judge(self, seen: Observations) -> Judgement:
+        """Healthy: both daemons run, and each sees its peer as active."""
         directors = [machine.name for machine in seen.topology.of_role("director")]
         answers = seen.answers.get(self.name, {})
-        says = {name: ([*answers.get(name, "").split("\n"), ""])[:2] for name in seen.running(directors)}
+        states = {name: ([*answers.get(name, "").split("\n"), ""])[:2] for name in seen.running(directors)}
         problems = []
-        for name, (daemon, peer) in says.items():
+        for name, (daemon, peer) in states.items():
             other = next(director for director in directors if director != name)
             if "is running" not in daemon:
-                problems.append(f"heartbeat does not run on {name}")
-            elif peer.strip() != "active" and other in says:
-                problems.append(f"{name} sees {other} as {peer.strip() or 'unknown'}")
-        line = ", ".join(f"{name} sees its peer {peer.strip() or 'not'}" for name, (_, peer) in says.items())
-        return Report(
-            line or "no director runs", tuple(problems), {"peers": {n: p.strip() for n, (_, p) in says.items()}}
-        )
+                problems.append(f"heartbeat is not running on {name}")
+            elif peer.strip() != "active" and other in states:
+                problems.append(f"heartbeat on {name} sees {other} as {peer.strip() or 'unknown'}")
+        line = ", ".join(f"{name} sees its peer as {peer.strip() or 'unknown'}" for name, (_, peer) in states.items())
+        facts = {"peers": {name: peer.strip() for name, (_, peer) in states.items()}}
+        return Judgement(line or "no director is running", tuple(problems), facts)
+
+
+def resource_start_ms(topology: Topology, directors: Mapping[str, Node]) -> int:
+    """How long one resource script of a takeover may take on this machine, from how long one takes now."""
+
+    def status_s(vip: Vip) -> float:
+        outside = topology.interface(topology.machine(vip.home), "internet")
+        resource = f"{vip.address}/{topology.segments['internet'].prefixlen}/{outside}"
+        began_s = time.perf_counter()
+        directors[vip.home].exec("/etc/ha.d/resource.d/IPaddr2", resource, "status", timeout_s=RESOURCE_S)
+        return time.perf_counter() - began_s
+
+    measured = [vip for vip in topology.vips if vip.home in directors]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        slowest_s = max(pool.map(status_s, measured), default=0.0)
+    return max(round(RESOURCE_FACTOR * 1000 * slowest_s), RESOURCE_LEAST_MS)

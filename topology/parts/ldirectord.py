@@ -1,27 +1,32 @@
-"""ldirectord: checks every real server from each director, quiesces what fails, and puts it back when it answers."""
+"""ldirectord: each director checks every real server, quiesces those that fail, and restores them when they answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from topology.files import File, render
+from harness.formats import ldirectord_cf
+from harness.protocols import Node
 from topology.model import Machine, Topology
-from topology.parts.part import Collector, Part, Report, Secrets, Seen, log_of
+from topology.parts.part import Judgement, Log, Observations, Part, Secrets
 from topology.parts.virtual_service import tables
+from topology.render import File, render
+
+PATH = "/etc/ha.d/ldirectord.cf"
 
 
 class Ldirectord(Part):
-    """ldirectord on both directors, all the time, with all virtual services."""
+    """ldirectord, always running on both directors, with all virtual services."""
 
     name = "ldirectord"
 
     def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
-        """ldirectord.cf, the same on both directors."""
+        """ldirectord.cf, identical on both directors."""
         if machine.role == "director":
             position = {vip.address: number for number, vip in enumerate(topology.vips)}
             values = {"timings": topology.timings, "vips": topology.vips, "web": topology.of_role("web")}
             values |= {"position": position, "site": topology.site, "service": topology.service}
-            yield File("/etc/ha.d/ldirectord.cf", render("ldirectord.cf.j2", **values))
+            yield File(PATH, render("ldirectord.cf.j2", **values))
 
     def services(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
         """On the directors."""
@@ -31,25 +36,62 @@ class Ldirectord(Part):
         """Whether the daemon runs."""
         return "pgrep -c -f /usr/sbin/ldirectord" if machine.role == "director" else ""
 
-    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
-        """Its log."""
+    def logs(self, topology: Topology, machine: Machine) -> Iterator[Log]:
+        """Its log on both directors."""
         if machine.role == "director":
-            yield log_of("ldirectord", "/var/log/ldirectord.log")
+            yield Log("ldirectord", "/var/log/ldirectord.log")
 
-    def judge(self, seen: Seen) -> Report:
-        """It runs on both, and has put every real server into every table."""
+    def cluster_facts(self, topology: Topology, directors: Mapping[str, Node]) -> Mapping[str, Any]:
+        """Its settings, from the ldirectord.cf of a running director."""
+        return settings(next(iter(directors.values())).exec("cat", PATH).stdout)
+
+    def judge(self, seen: Observations) -> Judgement:
+        """Healthy: it runs on both directors, and every table has every real server with a weight above 0."""
         answers = seen.answers.get(self.name, {})
         problems, served = [], {}
         web = [machine.name for machine in seen.topology.of_role("web")]
         for director, table in tables(seen).items():
             if not answers.get(director, "").strip().strip("0").isdigit():
-                problems.append(f"ldirectord does not run on {director}")
+                problems.append(f"ldirectord is not running on {director}")
             for vip in seen.topology.vips:
                 weights = {server.node: server.weight for server in table.get(f"{vip.address}:80", ())}
                 missing = [name for name in web if not weights.get(name)]
                 served[director, str(vip.address)] = len(web) - len(missing)
                 if missing:
-                    problems.append(f"{director} sends nothing for {vip.address} to {', '.join(missing)}")
+                    problems.append(f"{director} sends no connections for {vip.address} to {', '.join(missing)}")
         least = min(served.values(), default=0)
-        line = f"{least} of {len(web)} real servers in" + ("" if not problems else " the shortest table")
-        return Report(line, tuple(problems), {"serving": {f"{d} {v}": n for (d, v), n in served.items()}})
+        line = f"{least} of {len(web)} real servers in service" + (" in the shortest table" if problems else "")
+        return Judgement(line, tuple(problems), {"serving": {f"{d} {v}": n for (d, v), n in served.items()}})
+
+
+def settings(text: str) -> dict[str, Any]:
+    """The fields of :class:`Cluster` that an ldirectord.cf sets, as ldirectord 4.12 reads it; times in ms. Pure.
+
+    Of several virtual services the longest times count, and the first one's kind of check, scheduler and persistence.
+    Without a setting in the file the field is missing, and ldirectord's own default applies.
+    """
+    file = ldirectord_cf.parse(text)
+    if not file.services:
+        return {}
+
+    def most(name: str) -> int | None:
+        found = [setting.number for service in file.services if (setting := file.of(service, name))]
+        return max(found, default=None)
+
+    first = file.services[0]
+    timeout_s = most("negotiatetimeout" if first.negotiates else "checktimeout")
+    interval_s = most("checkinterval")
+    quiescent, scheduler, persistent = (file.of(first, name) for name in ("quiescent", "scheduler", "persistent"))
+    found = {
+        "check_interval_ms": None if interval_s is None else 1000 * interval_s,
+        # the default for a check that only connects is 5 s (ldirectord(8), checktimeout)
+        "check_timeout_ms": 1000 * timeout_s if timeout_s is not None else None if first.negotiates else 5000,
+        "check_count": most("checkcount"),
+        "failure_count": most("failurecount"),
+        "checktype": first.checktype,
+        # the defaults of the code, which differ from the manual's
+        "quiescent": bool(quiescent and quiescent.value == "yes"),
+        "scheduler": scheduler.word if scheduler else "wrr",
+        "persistence_s": persistent.number if persistent else None,
+    }
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,6 +1,6 @@
-"""What a part of the cluster is: what it puts on nodes, how it is asked how it does, and how the answers are judged.
+"""A part of the cluster: what it puts on nodes, which command shows its state there, and how to judge the output.
 
-One part is one row of what `status` shows. All of it is pure: the lab carries out the questions.
+One part is one row of `status`. Everything here is pure, except ``cluster_facts``, which runs commands on directors.
 """
 
 from __future__ import annotations
@@ -11,52 +11,53 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.protocols import Node
 from harness.records import PartStatus, Power
-from topology.files import File
 from topology.model import Machine, Topology
+from topology.render import File
 
 DISKS = "/var/lib/monkeywrench/disks"
 
 
 @dataclass(frozen=True)
 class Disk:
-    """A block device of a node's own, with an ext4 file system. A power cut loses what was not flushed to it."""
+    """A node's own block device, with an ext4 file system. A power cut loses what was not flushed to it."""
 
     label: str
     mib: int
     content: str = ""
-    """A folder of the role's image that the file system starts out with."""
+    """The initial content of the file system: a folder of the role's image."""
 
     @property
     def path(self) -> str:
-        """The image in the node's container, outside of what the machine writes to by itself."""
+        """The disk image in the node's container, outside the file system that the machine itself writes to."""
         return f"{DISKS}/{self.label}.img"
 
 
 def mounted(label: str, folder: str, options: str, owner: str) -> File:
-    """The order to mount the disk of that label at boot; a node has one disk at most."""
+    """The file that makes a node mount the disk of that label at boot; a node has at most one disk."""
     return File("/etc/monkeywrench/disk.mount", f"{Disk(label, 0).path} {folder} {options} {owner}\n")
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one look at the lab found."""
+class Observations:
+    """The raw observations behind one status."""
 
     topology: Topology
     power: Mapping[str, Power]
     addresses: Mapping[str, tuple[str, ...]]
-    """Each running director -> its IPv4 addresses, as its kernel says."""
+    """Each running director -> its IPv4 addresses, from its kernel."""
     answers: Mapping[str, Mapping[str, str]]
-    """Each part -> each node that answered -> what its question printed there."""
+    """Each part -> each node that answered -> what the part's probe command printed there."""
 
     def running(self, names: Iterable[str]) -> list[str]:
-        """Those of the nodes that run."""
+        """The nodes that are running, out of these."""
         return [name for name in names if self.power.get(name) is Power.RUNNING]
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """What a lab makes up for itself, and nobody else shall know."""
+    """Random secrets of one lab."""
 
     heartbeat: str
     database: str
@@ -67,8 +68,25 @@ Collector = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a part says of itself: one line, what is wrong, and the facts behind it as JSON could hold them."""
+class Log:
+    """A log of a service on a node."""
+
+    service: str
+    path: str
+    error: str = ""
+    """Regular expression of the lines that the service itself marks as errors; empty: it marks none."""
+    is_exact: bool = False
+    """Its lines need exact times: a separate stream follows it instead of the collector, which polls."""
+
+    @property
+    def collector(self) -> Collector:
+        """The collector's entry for it."""
+        return {"what": "log", "every_s": 0.25, "service": self.service, "path": self.path}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The judgement of one part: a summary line, its problems, and the facts behind them, ready for JSON."""
 
     seen: str
     problems: tuple[str, ...] = ()
@@ -76,15 +94,15 @@ class Report:
 
 
 class Part(ABC):
-    """One part. What a part does not need, it leaves as it is here."""
+    """One part. Methods that a part does not override do nothing."""
 
     name: str
-    """Of its row."""
+    """The name of its row in `status`."""
     single_point_of_failure: str = ""
-    """What the original cannot do by itself here, in one sentence; empty when it has a stand-in for everything."""
+    """What the cluster cannot recover from on its own here, in one sentence; empty when everything is redundant."""
 
     def enabled(self, topology: Topology) -> bool:
-        """False when the topology leaves it out."""
+        """Whether the topology has this part."""
         return True
 
     def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
@@ -92,42 +110,45 @@ class Part(ABC):
         yield from ()
 
     def services(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
-        """Its services on a node, by their names in the image."""
+        """The names of its services on a node, as the image has them."""
         return ()
 
     def modules(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
-        """The kernel modules that it needs on a node."""
+        """The kernel modules it needs on a node."""
         return ()
 
     def disk(self, topology: Topology, machine: Machine) -> Disk | None:
-        """Its disk on a node, if it has one there."""
+        """Its disk on a node, or None."""
         return None
 
     def probe_command(self, topology: Topology, machine: Machine) -> str:
-        """A shell command whose output on a node tells how it does; empty where there is nothing to ask."""
+        """A shell command whose output shows the state of the part on a node; empty where there is nothing to check."""
         return ""
 
     def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
-        """What is watched for it on a node during a run."""
+        """What the collector of a node samples for it during a run."""
         yield from ()
 
-    @abstractmethod
-    def judge(self, seen: Seen) -> Report:
-        """How it does, from what was seen."""
+    def logs(self, topology: Topology, machine: Machine) -> Iterator[Log]:
+        """Its logs on a node, which a run records."""
+        yield from ()
 
-    def status(self, seen: Seen) -> PartStatus:
-        """Its row."""
+    def cluster_facts(self, topology: Topology, directors: Mapping[str, Node]) -> Mapping[str, Any]:
+        """The fields of :class:`harness.records.Cluster` that it knows or reads back from the running directors."""
+        return {}
+
+    @abstractmethod
+    def judge(self, seen: Observations) -> Judgement:
+        """Judge the observations: a summary, problems and facts."""
+
+    def status(self, seen: Observations) -> PartStatus:
+        """Its row in `status`."""
         report = self.judge(seen)
         return PartStatus(self.name, report.seen, report.problems, self.single_point_of_failure, report.facts)
 
 
-def log_of(service: str, path: str) -> Collector:
-    """What a service adds to its log."""
-    return {"what": "log", "every_s": 0.25, "service": service, "path": path}
-
-
 def json_object(text: str) -> dict[str, Any]:
-    """The JSON object that an answer is; an empty one for anything else."""
+    """An answer as a JSON object; empty when it is anything else."""
     try:
         found = json.loads(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Real servers: Apache with PHP, which serve the site."""
+"""Real servers: Apache and PHP serve the site."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Collector, Part, Report, Secrets, Seen, json_object, log_of
+from topology.parts.part import Judgement, Log, Observations, Part, Secrets, json_object
+from topology.render import File, render
 
 SITE = "/srv/site"
 UPLOADS = "/srv/uploads"
+
+ERROR = r"\[\w*:(?:error|crit|alert|emerg)\]"
+"""Apache's ErrorLogFormat: [module:level]; core.html#loglevel."""
 
 
 class RealServers(Part):
@@ -20,10 +23,10 @@ class RealServers(Part):
     name = "real servers"
 
     def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
-        """Apache's configuration, and what the site needs to know of its node."""
+        """Apache's configuration, and the site's settings on this node."""
         if machine.role == "web":
             values = {"site": topology.site, "name": machine.name, "folder": SITE}
-            yield File("/etc/apache2/ports.conf", "# the site's own file says where to listen\n")
+            yield File("/etc/apache2/ports.conf", "# sites-enabled/site.conf has the Listen directive\n")
             yield File("/etc/apache2/sites-enabled/site.conf", render("apache2.conf.j2", **values))
             settings = json.dumps(site_settings(topology, machine, secrets), indent=1) + "\n"
             yield File("/etc/monkeywrench/site.json", settings, 0o644)
@@ -33,10 +36,11 @@ class RealServers(Part):
         return ("apache",) if machine.role == "web" else ()
 
     def probe_command(self, topology: Topology, machine: Machine) -> str:
-        """Each real server asks its own site after its database; the client asks it through each VIP.
+        """Each real server requests its own health page for the database; the client requests it through each VIP.
 
-        Not after its uploads: with their server down the question would stay in an Apache process until that is back,
-        and the looking alone would use up all of them. A site of the user's has no such page; then Apache runs.
+        Not the page for uploads: with the NFS server down each request would block an Apache process until the server
+        is back, and the checks alone would use them all up. A user's own site has no health page: there a running
+        Apache is enough.
         """
         if machine.role == "web":
             asked = f"ask-http 80 '/health.php?of=database' {topology.site}"
@@ -50,36 +54,38 @@ class RealServers(Part):
             return f"python3 -S /usr/lib/monkeywrench/site.py http {topology.site} {vips}"
         return ""
 
-    def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
+    def logs(self, topology: Topology, machine: Machine) -> Iterator[Log]:
         """Apache's errors."""
         if machine.role == "web":
-            yield log_of("apache", "/var/log/apache2/error.log")
+            yield Log("apache", "/var/log/apache2/error.log", ERROR)
 
-    def judge(self, seen: Seen) -> Report:
-        """Every real server answers and reaches its database, and every VIP answers."""
+    def judge(self, seen: Observations) -> Judgement:
+        """Healthy: every real server answers and reaches the database, and every VIP answers."""
         answers = {node: json_object(text) for node, text in seen.answers.get(self.name, {}).items()}
         client = seen.topology.of_role("client")[0].name
         web = [machine.name for machine in seen.topology.of_role("web")]
         problems, fit = [], 0
         for node in seen.running(web):
-            says = answers.get(node, {}).get("database", "no answer")
-            if says in ("ok", "none"):
+            database = answers.get(node, {}).get("database")
+            if database in ("ok", "none"):
                 fit += 1
+            elif database is None:
+                problems.append(f"the site on {node} does not answer (is Apache running?)")
             else:
-                problems.append(f"the site on {node} says of its database: {says}")
+                problems.append(f"the site on {node} cannot use its database: {database}")
         vips = {str(vip.address): answers.get(client, {}).get(str(vip.address)) for vip in seen.topology.vips}
         problems += [f"the site does not answer at {vip}" for vip, node in sorted(vips.items()) if not node]
-        return Report(f"{fit} of {len(web)} serve the site", tuple(problems), {"served by": vips})
+        return Judgement(f"{fit} of {len(web)} serve the site", tuple(problems), {"served by": vips})
 
 
 def own_site(topology: Topology, machine: Machine) -> bool:
-    """False when the user has put a folder of their own in place of the lab's site."""
+    """False when an overlay replaces the lab's site."""
     names = {machine.name, machine.role}
     return not any(names & set(overlay.nodes) and overlay.path.rstrip("/") == SITE for overlay in topology.overlays)
 
 
 def site_settings(topology: Topology, machine: Machine, secrets: Secrets) -> dict[str, Any]:
-    """``site.json``: the node's name, the VIP of each of its addresses, and where the data is."""
+    """``site.json``: the node's name, the VIP for each of its addresses, and where the data is."""
     vips = [str(vip.address) for vip in topology.vips]
     settings: dict[str, Any] = {
         "node": machine.name,

@@ -1,10 +1,10 @@
 """Variable data: folders that users write to, on the master's own disk, mounted by all other real servers over NFS.
 
-NFS version 3, over TCP, ``hard``: a write that cannot be done waits for the server rather than be lost, and version 3
-keeps no state of opens and locks that a rebooted server would have to collect again (version 4 has a grace period for
-that, 90 s by default, in which every open waits). The site uses no locks, hence ``nolock``. ``lookupcache=positive``
-and a short attribute cache: a file that another node has just written is found (nfs(5), "Directory entry caching").
-A backup is pushed to another real server at an interval.
+NFS version 3 over TCP, mounted ``hard``: a write waits for the server rather than being lost. Version 3 keeps no state
+of opens and locks that a rebooted server would have to collect again; version 4 has a grace period for that, 90 s by
+default, in which every open waits. The site uses no locks, hence ``nolock``. ``lookupcache=positive`` and a short
+attribute cache make a file visible that another node has just written (nfs(5), "Directory entry caching"). A backup
+is pushed to another real server at an interval.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Collector, Disk, Part, Report, Secrets, Seen, mounted
+from topology.parts.part import Collector, Disk, Judgement, Observations, Part, Secrets, mounted
 from topology.parts.real_servers import UPLOADS
+from topology.render import File, render
 
 BACKUP = "/srv/backup/uploads"
 MOUNT_OPTIONS = "vers=3,proto=tcp,hard,nolock,lookupcache=positive,actimeo=1,timeo=50,retrans=2,mountport=20048"
-"""nfs(5). ``timeo`` is in tenths of a second: with the default of 60 s a client notices only then that the server lost
-its connections in a power cut. ``mountport`` spares a question to the port mapper."""
+"""nfs(5). ``timeo`` is in tenths of a second: with its default a client needs 60 s to notice that the server lost its
+connections in a power cut. ``mountport`` avoids a query to the port mapper."""
 ANSWER_S = 2
-"""How long a question to a mount may take: a hard mount would wait for ever."""
+"""Timeout for a probe of a mount: a hard mount would wait forever."""
 
 
 class VariableData(Part):
     """NFS server, clients, and the backup."""
 
     name = "variable data"
-    single_point_of_failure = "one NFS server: while it is down, uploads wait"
+    single_point_of_failure = "one NFS server: if it is down, uploads wait until it is back"
 
     def enabled(self, topology: Topology) -> bool:
-        """As the topology says."""
+        """Whether the topology has variable data."""
         return topology.variable_data is not None
 
     def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
-        """The export on the master, the mount on the others, the place of the backup on one of them."""
+        """The export on the master, the mount on the others, the rsync module for the backup on one of them."""
         wanted = topology.variable_data
         if wanted is None or machine.role != "web":
             return
@@ -56,7 +56,7 @@ class VariableData(Part):
             yield File("/etc/rsyncd.d/uploads-backup.conf", render("rsyncd-module.conf.j2", **values))
 
     def services(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
-        """Server, client, backup."""
+        """The NFS server and its backup job, the mounts, and the rsync daemon that receives the backup."""
         wanted = topology.variable_data
         if wanted is None or machine.role != "web":
             return ()
@@ -65,19 +65,19 @@ class VariableData(Part):
         return ("uploads-mount", "rsyncd") if machine.name == wanted.backup_on else ("uploads-mount",)
 
     def modules(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
-        """The kernel's NFS."""
+        """The NFS modules: the server's on the master, the client's on the others."""
         wanted = topology.variable_data
         if wanted is None or machine.role != "web":
             return ()
         return ("nfsd",) if machine.name == wanted.master else ("nfsv3",)
 
     def disk(self, topology: Topology, machine: Machine) -> Disk | None:
-        """The master's: what is exported must be a real file system."""
+        """The master's disk: NFS can only export a real file system."""
         wanted = topology.variable_data
         return Disk("uploads", wanted.disk_mib) if wanted and machine.name == wanted.master else None
 
     def probe_command(self, topology: Topology, machine: Machine) -> str:
-        """statfs, which an NFS client always asks the server; and the age of the backup where it is kept."""
+        """statfs, which an NFS client always asks its server; and the age of the backup on the node that keeps it."""
         wanted = topology.variable_data
         if wanted is None or machine.role != "web":
             return ""
@@ -85,7 +85,7 @@ class VariableData(Part):
         return f"{ask}; {backup_question(BACKUP)}" if machine.name == wanted.backup_on else ask
 
     def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
-        """A round trip on each mount, and the age of the backup where it is kept."""
+        """Round trips on each mount, and the age of the backup on the node that keeps it."""
         wanted = topology.variable_data
         if wanted is None or machine.role != "web":
             return
@@ -94,8 +94,8 @@ class VariableData(Part):
         if machine.name == wanted.backup_on:
             yield {"what": "backup", "every_s": 5, "of": "uploads", "folder": BACKUP}
 
-    def judge(self, seen: Seen) -> Report:
-        """Mounted and answering everywhere, with a backup that is not too old."""
+    def judge(self, seen: Observations) -> Judgement:
+        """Healthy: the mount answers on every node, and a recent backup exists."""
         wanted = seen.topology.variable_data
         answers = seen.answers.get(self.name, {})
         assert wanted is not None
@@ -106,22 +106,28 @@ class VariableData(Part):
             if kind == ("ext2/ext3" if node == wanted.master else "nfs"):
                 mounted.append(node)
             else:
-                problems.append(f"{node}: {UPLOADS} is {kind if kind not in ('', 'silent') else 'not answering'}")
+                problems.append(_mount_problem(node, kind, node == wanted.master))
         backup = parse_backup(answers.get(wanted.backup_on, "").partition("\n")[2])
         problem = backup_problem(backup, wanted.backup_every_s)
         problems += [f"the backup of the uploads on {wanted.backup_on} {problem}"] if problem else []
         line = f"served by {wanted.master}, mounted on {len(mounted)} of {len(web)}; {backup_line(backup)}"
-        return Report(line, tuple(problems), {"mounted": mounted, "backup": backup})
+        return Judgement(line, tuple(problems), {"mounted": mounted, "backup": backup})
+
+
+def _mount_problem(node: str, kind: str, is_master: bool) -> str:
+    if kind in ("", "silent"):
+        return f"{UPLOADS} on {node} does not answer"
+    return f"{UPLOADS} on {node} is {kind} instead of {'its own disk' if is_master else 'an NFS mount'}"
 
 
 LATE = 3
-"""A backup is late when it is older than so many intervals."""
+"""A backup is too old after this many intervals."""
 
 
 def backup_question(folder: str) -> str:
-    """Ages in seconds: of the machine, and of the current backup with what it says of itself, if there is one.
+    """Prints ages in seconds: of the machine, and of the current backup, followed by the backup's own record.
 
-    All on that node's own clocks; the difference of two of its own readings does not depend on their being right.
+    All on the node's own clock: the difference of 2 of its readings is right even when the clock is wrong.
     """
     age = f"$(($(date +%s) - $(stat -L -c %Y {folder}/current/backup.json)))"
     return (
@@ -144,16 +150,16 @@ def parse_backup(answer: str) -> dict[str, Any]:
 
 
 def backup_problem(backup: dict[str, Any], every_s: int) -> str:
-    """What is wrong with a backup, as the rest of a sentence; empty when nothing is."""
+    """What is wrong with a backup, as the end of a sentence; empty when nothing is."""
     if "up_s" not in backup:
-        return "cannot be looked at"
+        return "could not be checked"
     if "age_s" not in backup:
         return "does not exist" if backup["up_s"] > LATE * every_s else ""
     if backup["age_s"] > LATE * every_s:
-        return f"is {backup['age_s']} s old; there should be one every {every_s} s"
+        return f"is {backup['age_s']} s old; a new one is due every {every_s} s"
     return ""
 
 
 def backup_line(backup: dict[str, Any]) -> str:
-    """A backup's age, for a person."""
+    """A backup's age, for the summary line."""
     return f"backup {backup['age_s']} s old" if "age_s" in backup else "no backup yet"

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
+from harness.formats import ipvsadm
+from harness.protocols import Node
 from harness.records import RealServer
-from topology.files import File, render
 from topology.model import Machine, Topology
-from topology.parts.part import Collector, Part, Report, Secrets, Seen
+from topology.parts.part import Collector, Judgement, Observations, Part, Secrets
+from topology.render import File, render
 
-FORWARDS = {"masq": "Masq", "gate": "Route", "ipip": "Tunnel"}
-"""As ``ipvsadm -Ln`` calls them."""
 SYNC = "--"
-"""Between the table and the state of connection sync in an answer."""
+"""Separates the table from the state of connection sync in an answer."""
 
 
 class VirtualService(Part):
-    """The same table on both directors."""
+    """The IPVS tables, equal on both directors."""
 
     name = "virtual service"
 
     def files(self, topology: Topology, machine: Machine, secrets: Secrets) -> Iterator[File]:
-        """Kernel settings: of the directors, and of real servers that answer clients themselves."""
+        """Kernel settings of the directors, and of real servers that answer clients directly."""
         if machine.role == "director":
             yield File("/etc/monkeywrench/sysctl.conf", render("director-sysctl.conf.j2"))
             yield File("/etc/monkeywrench/ipvs-sync", self._sync(topology, machine))
@@ -36,13 +36,13 @@ class VirtualService(Part):
         return render("ipvs-sync.j2", on=on, interface=interface, own=number, peer=3 - number)
 
     def modules(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
-        """IPVS and the scheduler; the tunnel on real servers that requests are tunnelled to."""
+        """IPVS and the scheduler on directors; ipip on real servers when requests are tunnelled."""
         if machine.role == "director":
             return "ip_vs", f"ip_vs_{topology.service.scheduler}", "nf_conntrack"
         return ("ipip",) if machine.role == "web" and topology.service.forwarding == "ipip" else ()
 
     def probe_command(self, topology: Topology, machine: Machine) -> str:
-        """The table and the sync daemons of a director."""
+        """The table and the connection sync daemons of a director."""
         return f"ipvsadm -Ln; echo {SYNC}; ipvsadm -L --daemon" if machine.role == "director" else ""
 
     def collectors(self, topology: Topology, machine: Machine) -> Iterator[Collector]:
@@ -50,8 +50,12 @@ class VirtualService(Part):
         if machine.role == "director":
             yield {"what": "table", "every_s": 0.5, "nodes": real_servers(topology)}
 
-    def judge(self, seen: Seen) -> Report:
-        """Each director has every service with the scheduler, persistence and forwarding of the topology, and syncs."""
+    def cluster_facts(self, topology: Topology, directors: Mapping[str, Node]) -> Mapping[str, Any]:
+        """Whether the directors synchronize connections."""
+        return {"connection_sync": topology.directors.connection_sync}
+
+    def judge(self, seen: Observations) -> Judgement:
+        """Healthy: both directors have every service with the topology's scheduler, persistence and forwarding."""
         topology, answers = seen.topology, seen.answers.get(self.name, {})
         problems = []
         for director in seen.running(machine.name for machine in topology.of_role("director")):
@@ -59,48 +63,49 @@ class VirtualService(Part):
             problems += [f"{director}: {problem}" for problem in _problems(topology, answer)]
         wanted = topology.service
         sticky = f", persistent for {wanted.persistence_s} s" if wanted.persistence_s else ""
-        sync = "connections synced" if topology.directors.connection_sync else "no connection sync"
+        sync = "connection sync on" if topology.directors.connection_sync else "connection sync off"
         line = f"{wanted.forwarding}, {wanted.scheduler}{sticky}; {sync}; {len(topology.vips)} VIPs"
-        return Report(line, tuple(problems), {"tables": answers})
+        return Judgement(line, tuple(problems), {"tables": answers})
 
 
 def _problems(topology: Topology, answer: str) -> Iterator[str]:
-    table, _, sync = answer.partition(SYNC)
-    wanted = topology.service
+    printed, _, sync = answer.partition(SYNC)
+    wanted, services = topology.service, ipvsadm.parse(printed)
+    by_address = {service.address: service for service in services}
     for vip in topology.vips:
-        line = next((line for line in table.splitlines() if line.startswith(f"TCP  {vip.address}:80 ")), "")
-        if not line:
-            yield f"there is no virtual service {vip.address}:80"
+        service = by_address.get(f"{vip.address}:80")
+        if service is None:
+            yield f"virtual service {vip.address}:80 is missing"
             continue
-        words = line.split()[2:]
-        if words[:1] != [wanted.scheduler]:
-            yield f"{vip.address}:80 has the scheduler {words[0] if words else 'none'} instead of {wanted.scheduler}"
-        persistent = ["persistent", str(wanted.persistence_s)] if wanted.persistence_s else []
-        if words[1:3] != persistent:
-            yield f"{vip.address}:80 has {' '.join(words[1:3]) or 'no persistence'}, not as the topology says"
-    other = set(re.findall(r"^\s+-> \S+:\d+\s+(\w+)", table, re.MULTILINE)) - {FORWARDS[wanted.forwarding]}
-    if other:
-        yield f"requests are forwarded by {', '.join(sorted(other))} instead of {FORWARDS[wanted.forwarding]}"
-    syncs = len(re.findall(r"^(?:master|backup) sync daemon", sync, re.MULTILINE))
-    if syncs != (2 if topology.directors.connection_sync else 0):
-        yield f"{syncs} daemons for connection sync run instead of {2 if topology.directors.connection_sync else 0}"
+        if service.scheduler != wanted.scheduler:
+            yield f"{service.address} uses scheduler {service.scheduler or 'none'} instead of {wanted.scheduler}"
+        if service.persistence_s != (wanted.persistence_s or 0):
+            has, needs = _persistence(service.persistence_s), _persistence(wanted.persistence_s or 0)
+            yield f"{service.address} has {has} instead of {needs}"
+    found = {destination.forwarding for service in services for destination in service.destinations}
+    forwarding = ipvsadm.FORWARDING[wanted.forwarding]
+    if other := sorted(found - {forwarding}):
+        yield f"requests are forwarded with {', '.join(other)} instead of {forwarding}"
+    running, is_wanted = len(ipvsadm.parse_daemons(sync)), topology.directors.connection_sync
+    if is_wanted and running != 2:
+        yield f"{running} of 2 connection sync daemons are running"
+    if running and not is_wanted:
+        yield "connection sync is running although the topology turns it off"
 
 
-_SERVICE = re.compile(r"^TCP\s+(\S+:\d+)\s")
-_SERVER = re.compile(r"^\s+->\s+(\S+):\d+\s+\S+\s+(\d+)\s+(\d+)\s+(\d+)")
+def _persistence(seconds: int) -> str:
+    return f"persistence {seconds} s" if seconds else "no persistence"
 
 
 def parse_ipvs(text: str, nodes: Mapping[str, str]) -> dict[str, tuple[RealServer, ...]]:
     """The output of ``ipvsadm -Ln``; ``nodes`` names the node of each real server's address."""
-    table: dict[str, list[RealServer]] = {}
-    service: list[RealServer] = []
-    for line in text.splitlines():
-        if match := _SERVICE.match(line):
-            service = table.setdefault(match[1], [])
-        elif match := _SERVER.match(line):
-            weight, active, inactive = (int(number) for number in match.groups()[1:])
-            service.append(RealServer(match[1], nodes.get(match[1], match[1]), weight, active, inactive))
-    return {name: tuple(servers) for name, servers in table.items()}
+    return {
+        service.address: tuple(
+            RealServer(each.address, nodes.get(each.address, each.address), each.weight, each.active, each.inactive)
+            for each in service.destinations
+        )
+        for service in ipvsadm.parse(text)
+    }
 
 
 def real_servers(topology: Topology) -> dict[str, str]:
@@ -108,7 +113,7 @@ def real_servers(topology: Topology) -> dict[str, str]:
     return {str(address): machine.name for machine in topology.of_role("web") for address in machine.addresses["lan"]}
 
 
-def tables(seen: Seen) -> dict[str, dict[str, tuple[RealServer, ...]]]:
+def tables(seen: Observations) -> dict[str, dict[str, tuple[RealServer, ...]]]:
     """Each running director -> each virtual service -> its real servers."""
     nodes = real_servers(seen.topology)
     answers = seen.answers.get(VirtualService.name, {})

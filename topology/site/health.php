@@ -1,6 +1,6 @@
 <?php
-// Whether this node can do its work: asks the database, and looks at the uploads folder. With "of" it asks after one of
-// them only: a look at a folder whose server is down can take until it is back.
+// Whether this node can serve: checks the database and the uploads folder. With "of" it checks only one of them: the check
+// of a folder whose server is down can hang until the server is back.
 declare(strict_types=1);
 
 require __DIR__ . '/lib/site.php';
@@ -24,7 +24,7 @@ function uploads_health(): string
     if (!isset(site()['uploads'])) {
         return 'none';
     }
-    return is_dir(site()['uploads']) ? 'ok' : 'there is no folder ' . site()['uploads'];
+    return is_dir(site()['uploads']) ? 'ok' : 'missing folder ' . site()['uploads'];
 }
 
 method('GET');

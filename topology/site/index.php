@@ -1,5 +1,5 @@
 <?php
-// The front page: says which node served it, and for which virtual IP.
+// The front page: shows which node served it, and for which virtual IP.
 declare(strict_types=1);
 
 require __DIR__ . '/lib/site.php';

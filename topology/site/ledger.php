@@ -13,7 +13,7 @@ function entry(mysqli $db, string $id): array
         ?? throw new Refusal(404, "the ledger has no entry of the op $id");
 }
 
-/** `last` is where the next page goes on; an empty page stays where it is. */
+/** The next page continues after `last`; after an empty page `last` stays the same. */
 function page(mysqli $db, int $after, int $limit): array
 {
     $select = 'SELECT entry, op, player, points FROM ledger WHERE entry > ? ORDER BY entry LIMIT ?';

@@ -1,5 +1,5 @@
 <?php
-// Begins a session for a player, always under a new id, so that an id from before is of no use to anybody.
+// Begins a session for a player, always under a new id, so that an earlier id is useless to anyone.
 declare(strict_types=1);
 
 require __DIR__ . '/lib/site.php';

@@ -1,5 +1,5 @@
 <?php
-// A player's motto. Each change gives it the next version; a change that expects a version is refused on another.
+// A player's motto. Each change gives it the next version; a change that expects another version is refused.
 declare(strict_types=1);
 
 require __DIR__ . '/lib/site.php';
@@ -22,7 +22,7 @@ function read_profile(mysqli $db, int $player): array
         ?? throw new Refusal(404, "there is no player $player");
 }
 
-/** One UPDATE reads, compares and writes; LAST_INSERT_ID(value) brings the new version back with its answer. */
+/** One UPDATE reads, compares and writes; LAST_INSERT_ID(value) returns the new version with its answer. */
 function change_motto(mysqli $db, int $player, string $motto, ?int $expect): array
 {
     $change = 'UPDATE players SET motto = ?, version = LAST_INSERT_ID(version + 1) WHERE player = ?';

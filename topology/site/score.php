@@ -5,7 +5,7 @@ declare(strict_types=1);
 require __DIR__ . '/lib/site.php';
 require __DIR__ . '/lib/database.php';
 
-/** One SELECT, so both numbers are of one snapshot. */
+/** One SELECT, so that both numbers belong to one snapshot. */
 function read_score(mysqli $db, int $player): array
 {
     $select = 'SELECT player, score AS total,
@@ -15,8 +15,8 @@ function read_score(mysqli $db, int $player): array
 }
 
 /**
- * The player's row first, then the entry: its number is drawn late, so entries of one player are committed in the order
- * of their numbers. LAST_INSERT_ID(value) brings the new total back with the UPDATE's answer.
+ * The player's row first, then the entry: its number is assigned late, so that entries of one player are committed in the
+ * order of their numbers. LAST_INSERT_ID(value) returns the new total with the UPDATE's answer.
  */
 function add_points(mysqli $db, int $player, int $points, string $op): array
 {

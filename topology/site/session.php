@@ -1,5 +1,5 @@
 <?php
-// Who is logged in, and how many pages (requests of this script) the session has seen, this one included.
+// Who is logged in, and the number of requests of this script in the session, this one included.
 declare(strict_types=1);
 
 require __DIR__ . '/lib/site.php';

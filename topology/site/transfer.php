@@ -7,7 +7,7 @@ require __DIR__ . '/lib/database.php';
 
 /**
  * One UPDATE moves the coins. Its scan of the primary key locks the two rows in ascending order, so that transfers wait
- * for each other but never deadlock. The table's check refuses it when the payer has not enough.
+ * for each other but never deadlock. The table's check refuses it when the payer has too few coins.
  */
 function move_coins(mysqli $db, int $payer, int $payee, int $coins, string $op): array
 {
@@ -19,7 +19,7 @@ function move_coins(mysqli $db, int $payer, int $payee, int $coins, string $op):
     return ['from' => $payer, 'to' => $payee, 'coins' => $coins, 'first' => true];
 }
 
-/** The answer to a transfer that was refused: it may have been made before, even if the payer has not enough now. */
+/** The answer to a refused transfer: it may have been made before, even if the payer has too few coins now. */
 function repeated_transfer(mysqli $db, int $payer, int $payee, int $coins, string $op): array
 {
     $made = rows($db, 'SELECT payer AS `from`, payee AS `to`, coins FROM transfers WHERE op = ?', $op)[0] ?? null;

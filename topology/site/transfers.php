@@ -12,5 +12,5 @@ $after = number('after', 0, 999_999_999_999_999_999);
 $limit = number('limit', 1, PAGE);
 $select = 'SELECT entry, op, payer AS `from`, payee AS `to`, coins FROM transfers WHERE entry > ? ORDER BY entry LIMIT ?';
 $entries = rows(database(), $select, $after, $limit);
-// `last` is where the next page goes on; an empty page stays where it is
+// the next page continues after `last`; after an empty page `last` stays the same
 answer(['entries' => $entries, 'last' => $entries === [] ? $after : end($entries)['entry']]);

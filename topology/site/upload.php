@@ -7,7 +7,7 @@ require __DIR__ . '/lib/uploads.php';
 
 const UPLOAD_BYTES = 1_048_576;
 
-/** A file's name: an id that does not hide the file. A leading dot is for drafts. */
+/** A file's name: an id without a leading dot, which drafts have. */
 function name(?string $op, string $parameter): string
 {
     if ($op === null || !preg_match(OP, $op) || $op[0] === '.') {
@@ -16,7 +16,7 @@ function name(?string $op, string $parameter): string
     return $op;
 }
 
-/** The request's body, if all of it arrived: what a client began to send and then broke off is no upload. */
+/** The request's body, if all of it arrived: an interrupted request is not an upload. */
 function body(): string
 {
     $announced = $_SERVER['CONTENT_LENGTH'] ?? '';

@@ -3,7 +3,7 @@
 CREATE DATABASE site CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 USE site;
 
--- One row for each player. The rule that nobody gives away more than they have is the table's own.
+-- One row for each player. The table itself forbids that a player gives away more coins than they have.
 CREATE TABLE players (
     player  SMALLINT UNSIGNED NOT NULL PRIMARY KEY,
     motto   VARCHAR(200) NOT NULL DEFAULT '',
@@ -13,7 +13,7 @@ CREATE TABLE players (
     CONSTRAINT enough_coins CHECK (coins >= 0)
 ) ENGINE = InnoDB;
 
--- Each entry has raised its player's score. There is no foreign key: its check would lock the player's row shared
+-- Each entry raised its player's score. There is no foreign key: its check would lock the player's row shared
 -- before the score's UPDATE locks it exclusively, and two scores of one player would deadlock.
 CREATE TABLE ledger (
     entry  BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
@@ -24,7 +24,7 @@ CREATE TABLE ledger (
     KEY player (player)
 ) ENGINE = InnoDB;
 
--- The transfers made, so that one sent again is recognised.
+-- The transfers made, so that a repeated one is recognised.
 CREATE TABLE transfers (
     entry BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
     op    VARCHAR(64) NOT NULL,

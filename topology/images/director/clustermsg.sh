@@ -1,7 +1,7 @@
 
-# Not of Debian: what heartbeat's scripts tell it goes into its FIFO in one piece. The function above writes a message in
-# up to three, and the reader of the FIFO forgets what it has of a message when its alarm rings, once a second
-# (fifo_child in heartbeat/heartbeat.c): "Message with zero fields" in the log, and an address that nobody takes, for good.
+# Not Debian's: heartbeat's scripts write a message into its FIFO in one piece. The function above writes up to three
+# pieces, and the reader of the FIFO discards an incomplete message when its alarm rings, once a second (fifo_child in
+# heartbeat/heartbeat.c). Then the log has "Message with zero fields", and no director ever takes the address.
 ha_clustermsg() {
 	printf '>>>\n%s\n<<<\n' "$(cat)" >> "$HA_FIFO"
 }

@@ -8,10 +8,10 @@
     ttl_s = 5
     addresses = ["203.0.113.101", "203.0.113.102"]
 
-Every answer with the site's addresses holds all of them, in an order that is one cyclic step on from the answer
+Every answer with the site's addresses has all of them, in an order that is one cyclic step on from the answer
 before. One thread computes and sends every answer, UDP or TCP, so the order on the wire is the order of the rotation;
 threads would need a lock held until the packet is out. ``dnslib.server`` is not used for that reason, and because it
-answers one query a TCP connection and neither malformed packets nor EDNS.
+answers one query per TCP connection and neither malformed packets nor EDNS.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from dnslib.label import DNSBuffer
 HEADER_BYTES = 12
 QUERY = 0
 KEPT_BITS = 0x7910
-"""What a reply copies from the query's flags: opcode, RD and CD (RFC 1035 4.1.1, RFC 4035 3.2.2)."""
+"""The bits that a reply copies from the query's flags: opcode, RD and CD (RFC 1035 4.1.1, RFC 4035 3.2.2)."""
 RESPONSE = 0x8000
 PLAIN_UDP_BYTES = 512
 """RFC 1035 4.2.1: the largest UDP message for a client without EDNS."""
 OWN_UDP_BYTES = 1232
-"""What fits an IPv6 minimum MTU unfragmented; the usual EDNS buffer size since DNS flag day 2020."""
+"""Fits an IPv6 minimum MTU unfragmented; the usual EDNS buffer size since DNS flag day 2020."""
 ZONE_TTL_S = 3600
 MAX_TTL_S = 2**31 - 1
 """RFC 2181 8."""
@@ -48,7 +48,7 @@ MAX_ADDRESSES = 1000
 """A TCP message holds 65,535 bytes, an address takes 16."""
 IDLE_S = 10.0
 BADVERS = 1
-"""The upper 8 bits of BADVERS (16), which stand in the OPT record (RFC 6891 6.1.3)."""
+"""The upper 8 bits of BADVERS (16), which the OPT record has (RFC 6891 6.1.3)."""
 IP_FREEBIND = 15
 """linux/in.h. Python's socket module has no name for it."""
 
@@ -61,7 +61,7 @@ class ZoneError(Exception):
 
 @dataclass(frozen=True)
 class Zone:
-    """What ZONE.toml says."""
+    """The content of ZONE.toml."""
 
     zone: str
     site: str
@@ -70,7 +70,7 @@ class Zone:
 
 
 def zone(table: Mapping[str, Any]) -> Zone:
-    """Check what was read from ZONE.toml. Raises ZoneError."""
+    """Check the content of ZONE.toml. Raises ZoneError."""
     keys = {"zone", "site", "ttl_s", "addresses"}
     if table.keys() != keys:
         wrong = ", ".join(sorted(table.keys() ^ keys))
@@ -125,7 +125,7 @@ class Resolver:
         }
 
     def answer(self, packet: bytes, *, udp: bool) -> bytes | None:
-        """The reply to one packet, or None when none may be sent: no header to reply to, or itself a reply."""
+        """The reply to one packet, or None when none may be sent: it has no header, or is itself a reply."""
         if len(packet) < HEADER_BYTES:
             return None
         header = DNSHeader.parse(DNSBuffer(packet))
@@ -148,7 +148,7 @@ class Resolver:
         packed: bytes = reply.pack()
         if len(packed) > _limit(opt, udp=udp):
             return _truncated(reply)
-        # A truncated reply shows no order, so it takes no step: the client's retry over TCP does.
+        # A truncated reply shows no order, so it does not rotate: the client's retry over TCP does.
         if any(record.rtype == QTYPE.A for record in reply.rr) and self._labels(reply) == self._site:
             self._turn = (self._turn + 1) % len(self._zone.addresses)
         return packed
@@ -158,7 +158,7 @@ class Resolver:
         return tuple(label.lower() for label in reply.q.qname.label)
 
     def _fill(self, reply: DNSRecord) -> None:
-        """Answer the question of ``reply`` as RFC 1034 4.3.2 has it."""
+        """Answer the question of ``reply`` by RFC 1034 4.3.2."""
         name, question = self._labels(reply), reply.q
         if not _within(name, self._apex) or question.qclass != CLASS.IN or question.qtype in (QTYPE.AXFR, QTYPE.IXFR):
             reply.header.rcode = RCODE.REFUSED
@@ -195,7 +195,7 @@ def _parse(packet: bytes) -> DNSRecord | None:
         query = DNSRecord.parse(packet)
         # dnslib reads labels and names that are too long (RFC 1035 2.3.4) and only complains when it has to write them.
         DNSBuffer().encode_name(query.q.qname)
-    except Exception:  # a stranger's packet makes dnslib raise many things: UnicodeError and RecursionError among them
+    except Exception:  # malformed packets make dnslib raise many types, UnicodeError and RecursionError included
         return None
     opts = [record for record in query.ar if record.rtype == QTYPE.OPT]
     if len(query.questions) != 1 or len(opts) > 1 or any(opt.rname.label for opt in opts):
@@ -241,13 +241,13 @@ def _truncated(reply: DNSRecord) -> bytes:
 
 
 class Udp(asyncio.DatagramProtocol):
-    """Answers each datagram where it came from."""
+    """Answers each datagram, to its sender."""
 
     def __init__(self, resolver: Resolver) -> None:
         self._resolver = resolver
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport to answer on."""
+        """Keep the transport, for the answers."""
         # Python 3.11's own datagram transport is no instance of DatagramTransport.
         self._transport = cast(asyncio.DatagramTransport, transport)
 
@@ -272,7 +272,7 @@ async def converse(
                 writer.write(len(reply).to_bytes(2, "big") + reply)
                 await writer.drain()
     except (TimeoutError, asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-        # Cancelled is what an open conversation is at the program's end; Python 3.11 would log that as an error.
+        # An open conversation is cancelled at the program's end, which Python 3.11 would log as an error.
         return
     finally:
         writer.close()
@@ -283,14 +283,14 @@ def _bound(kind: socket.SocketKind, address: str, port: int) -> socket.socket:
     bound.setblocking(False)
     if kind == socket.SOCK_STREAM:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # The program may start before its cable is plugged in, when the address does not exist yet.
+    # The program may start before its cable is plugged in; the address does not exist then.
     bound.setsockopt(socket.IPPROTO_IP, IP_FREEBIND, 1)
     bound.bind((address, port))
     return bound
 
 
 async def serve(served: Zone, address: str, port: int, idle_s: float) -> None:
-    """Serve until SIGTERM or SIGINT. ``port`` 0 takes a free one; the line at the start says which. Raises OSError."""
+    """Serve until SIGTERM or SIGINT. ``port`` 0 takes a free one; the first line printed has it. Raises OSError."""
     resolver = Resolver(served, address)
     tcp = _bound(socket.SOCK_STREAM, address, port)
     port = tcp.getsockname()[1]

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print every ARP frame that crosses an interface, one JSON line a frame: ``arpwatch.py br-internet``.
+"""Print every ARP frame on an interface, one JSON line per frame: ``arpwatch.py br-internet``.
 
 Lines: ``{"t": ns, "op": "request"|"reply", "ip": sender, "mac": sender, "target": ip, "gratuitous": bool}`` and, every
 second, ``{"t": ns, "alive": true}``, so that silence on the wire and a dead watcher are different things. ``t`` is
@@ -34,7 +34,7 @@ IPV4_OVER_ETHERNET = (1, 0x0800, 6, 4)
 OPS = {1: "request", 2: "reply"}
 SECOND_NS = 1_000_000_000
 OLDEST_NS = SECOND_NS
-"""A stamp that seems older than this was made before someone stepped the wall clock."""
+"""A timestamp that seems older than this was made before the wall clock was stepped."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def parse(frame: bytes) -> Arp | None:
 
 
 def monotonic_ns(stamp_ns: int | None, realtime_ns: int, now_ns: int) -> int:
-    """A frame's kernel stamp (wall clock) as CLOCK_MONOTONIC, given both clocks read now.
+    """A frame's kernel timestamp (wall clock) as CLOCK_MONOTONIC, given both clocks read now.
 
-    Without a stamp, or with one that cannot be right because the wall clock was stepped since, it is now.
+    Without a timestamp, or with a wrong one because the wall clock was stepped since, it is now.
     """
     if stamp_ns is None or not 0 <= realtime_ns - stamp_ns <= OLDEST_NS:
         return now_ns
@@ -79,7 +79,7 @@ def clocks() -> tuple[int, int]:
 
 
 def stamp(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    """The kernel's receive stamp in a message's ancillary data, in ns of the wall clock."""
+    """The kernel's receive timestamp in a message's ancillary data, in ns of the wall clock."""
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS) and len(data) >= TIMESPEC.size:
             seconds, nanoseconds = TIMESPEC.unpack_from(data)
@@ -99,14 +99,14 @@ def listen(interface: str) -> socket.socket:
     return wire
 
 
-def tell(line: dict[str, Any]) -> None:
+def emit(line: dict[str, Any]) -> None:
     """Print one line at once."""
-    # straight to the descriptor: what a buffer still holds when nobody reads any more would fail again at exit
+    # straight to the descriptor: a buffer that still holds lines when the reader is gone would fail again at exit
     os.write(sys.stdout.fileno(), json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
 
 def receive(wire: socket.socket, interface: str) -> None:
-    """Print the frame that waits. Raises OSError when the interface is gone."""
+    """Print the next frame. Raises OSError when the interface is gone."""
     try:
         frame, ancillary, _, _ = wire.recvmsg(2048, 256)
     except BlockingIOError:
@@ -119,7 +119,7 @@ def receive(wire: socket.socket, interface: str) -> None:
         return
     arp = parse(frame)
     if arp is not None:
-        tell({"t": monotonic_ns(stamp(ancillary), *clocks()), **vars(arp)})
+        emit({"t": monotonic_ns(stamp(ancillary), *clocks()), **vars(arp)})
 
 
 def watch(interface: str) -> None:
@@ -129,9 +129,9 @@ def watch(interface: str) -> None:
     while True:
         now = time.monotonic_ns()
         if now >= due:
-            # an interface that is removed goes down first, and says so once: it may have been there still
+            # an interface that is removed goes down first, which is reported once: it may still have existed then
             socket.if_nametoindex(interface)
-            tell({"t": now, "alive": True})
+            emit({"t": now, "alive": True})
             due = now + SECOND_NS
         ready, _, _ = select.select([wire], [], [], (due - now) / SECOND_NS if due > now else 0)
         if ready:
@@ -139,7 +139,7 @@ def watch(interface: str) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The program. Exit 0 when nobody reads any more, 1 when the interface cannot be watched, 2 for wrong usage."""
+    """The program. Exit 0 when the reader is gone, 1 when the interface cannot be watched, 2 for wrong usage."""
     if len(argv) != 1:
         print("usage: arpwatch.py INTERFACE", file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ const TEXT_BYTES = 2000;
 const CONNECT_S = 3;
 const ANSWER_S = 7; // the master's, to the real server that asks it
 
-/** The site's folder of articles, and beside the site what is not an article yet, which nobody is served. */
+/** The site's folder of articles, and beside the site the drafts, which are never served. */
 function folder(): string
 {
     return dirname(__DIR__) . '/articles';
@@ -21,7 +21,7 @@ function drafts(): string
     return dirname(__DIR__) . '.drafts';
 }
 
-/** Whether this node is the one on which the site is changed. */
+/** Whether this node is the master, on which the site is changed. */
 function is_master(): bool
 {
     return part('master')['node'] === node();
@@ -35,16 +35,16 @@ function read_article(int $article): array
         return ['article' => $article, 'version' => 0, 'by' => null];
     }
     if (!preg_match('/<article data-version="([0-9]+)" data-op="([^"]+)">/', $page, $found)) {
-        throw new Refusal(500, "the article $article cannot be read: somebody else has written it");
+        throw new Refusal(500, "the article $article cannot be read: this site did not write it");
     }
     return ['article' => $article, 'version' => (int) $found[1], 'by' => $found[2]];
 }
 
-/** Puts an article in its place, whole, as its next version; all of them one after another. */
+/** Writes an article as its next version, in one rename; one article after another. */
 function write_article(int $article, string $text, string $op): array
 {
     error_clear_last();
-    // made at boot, and only read here: on a hostfs a file is root's whoever makes it, and cannot be written again
+    // created at boot, and only read here: on a hostfs a new file belongs to root, and cannot be written again
     $lock = @fopen(drafts() . '/lock', 'r') ?: throw new Refusal(503, reason());
     if (!flock($lock, LOCK_EX)) {
         throw new Refusal(503, 'the articles cannot be locked');
@@ -58,7 +58,7 @@ function write_article(int $article, string $text, string $op): array
         @unlink($draft);
         throw new Refusal(503, $reason);
     }
-    $digest = hash('sha256', $page); // what is seen on other real servers may be gone here by then
+    $digest = hash('sha256', $page); // later, another version may be here while other real servers still show this one
     return ['article' => $article, 'version' => $version, 'page' => "articles/$article.html", 'sha256' => $digest];
 }
 
@@ -81,8 +81,8 @@ function page(int $article, int $version, string $text, string $op): string
 }
 
 /**
- * What the master answers to this request, which is sent on to it as it came. Throws a Refusal: nothing was written when
- * there was no connection, and nobody knows when there was one and no answer.
+ * The master's answer to this request, which is forwarded to it unchanged. Throws a Refusal: without a connection nothing
+ * was written; with a connection and no answer it is unknown.
  */
 function asked_of_master(): array
 {
@@ -97,14 +97,14 @@ function asked_of_master(): array
     // HTTP/1.0: the answer ends with the connection, and is not cut into chunks
     $head = "$method $target HTTP/1.0\r\nHost: $host\r\nContent-Type: application/x-www-form-urlencoded\r\n";
     $sent = @fwrite($socket, $head . 'Content-Length: ' . strlen($body) . "\r\n\r\n$body");
-    $answer = $sent ? (string) @stream_get_contents($socket) : '';
-    [$head, $json] = explode("\r\n\r\n", $answer, 2) + ['', ''];
-    $told = json_decode($json, true);
-    if (!is_array($told) || !preg_match('{^HTTP/1\.[01] ([0-9]{3}) }', $head, $status)) {
+    $raw = $sent ? (string) @stream_get_contents($socket) : '';
+    [$head, $json] = explode("\r\n\r\n", $raw, 2) + ['', ''];
+    $answer = json_decode($json, true);
+    if (!is_array($answer) || !preg_match('{^HTTP/1\.[01] ([0-9]{3}) }', $head, $status)) {
         throw new Refusal(503, 'the master gave no answer', 'unknown');
     }
     if ($status[1] !== '200') {
-        throw new Refusal((int) $status[1], (string) ($told['error'] ?? ''), $told['written'] ?? 'unknown');
+        throw new Refusal((int) $status[1], (string) ($answer['error'] ?? ''), $answer['written'] ?? 'unknown');
     }
-    return array_intersect_key($told, array_flip(['article', 'version', 'by', 'page', 'sha256']));
+    return array_intersect_key($answer, array_flip(['article', 'version', 'by', 'page', 'sha256']));
 }

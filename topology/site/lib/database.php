@@ -1,14 +1,14 @@
 <?php
-// The database: a connection that outlives the request, statements, and transactions whose outcome is told apart.
+// The database: a connection that outlives the request, statements, and transactions with a known or unknown outcome.
 declare(strict_types=1);
 
 const CONNECT_S = '3';
-// A server that is silent costs a request this twice: the connection at hand is reset, and then a new one is greeted.
-// Together that must end before users and their browsers give up.
+// A silent server costs a request this time twice: to reset the current connection, and to greet a new one. The sum must
+// end before users and their browsers give up.
 const READ_S = '7';
 
 // One round trip that opens a transaction and bounds it. A wait for a lock must end before READ_S: its error leaves the
-// connection whole. A transaction whose client fell silent (a node without power, a cut line) must give back its locks.
+// connection usable. A transaction whose client fell silent (a node without power, a cut line) must release its locks.
 const BEGIN = 'SET autocommit = 0, innodb_lock_wait_timeout = 5, idle_transaction_timeout = 15';
 const TRIES = 3;
 
@@ -36,7 +36,7 @@ function database(): mysqli
     return $db;
 }
 
-/** What a statement did. Copied at once: the connection remembers its last statement only. */
+/** The result of a statement. Copied at once: the connection remembers only its last statement. */
 final class Done
 {
     public readonly int $affected_rows;
@@ -84,9 +84,8 @@ function rows(mysqli $db, string $sql, int|string ...$values): array
 }
 
 /**
- * Does the work, then COMMIT, and returns only when that returned. Whatever fails before the COMMIT was sent is thrown
- * as it is: nothing was written, for without one the server rolls back. Only a COMMIT that was not answered well leaves
- * it unknown.
+ * Does the work, then COMMIT, and returns only when that returned. Errors before the COMMIT was sent are thrown unchanged:
+ * nothing was written, because the server rolls back without a COMMIT. Only a failed COMMIT leaves the outcome unknown.
  */
 function transaction(mysqli $db, Closure $work): mixed
 {

@@ -1,8 +1,8 @@
 <?php
-// Files that are whole, or not there at all.
+// Files that are complete, or do not exist.
 declare(strict_types=1);
 
-/** Writes the bytes down to the disk under a name that no reader looks at. Whatever fails here wrote no file. */
+/** Writes the bytes to the disk under a name that no reader uses. If this fails, no file was written. */
 function write_draft(string $draft, string $bytes): string
 {
     error_clear_last();
@@ -16,7 +16,7 @@ function write_draft(string $draft, string $bytes): string
     return $draft;
 }
 
-/** A file's bytes, all of them; null only if the file is certainly not there. */
+/** All bytes of a file; null only if the file certainly does not exist. */
 function content(string $path, bool $flush = false): ?string
 {
     error_clear_last();
@@ -27,14 +27,14 @@ function content(string $path, bool $flush = false): ?string
         return $absent ? null : throw new Refusal(503, $reason);
     }
     $bytes = @stream_get_contents($file);
-    // An error in the middle looks like an end of the file. And what another request has just linked need not be on the
-    // disk yet, unless this one flushes it.
+    // An error in the middle looks like the end of the file. And a file that another request has just linked may not be on
+    // the disk yet, unless this request flushes it.
     $whole = $bytes !== '' && strlen((string) $bytes) === fstat($file)['size'] && (!$flush || @fsync($file));
     fclose($file);
     return $whole ? $bytes : throw new Refusal(503, reason());
 }
 
-/** What PHP last complained of: the only way to learn of an errno here. */
+/** PHP's last error message: the only way to get an errno here. */
 function reason(): string
 {
     return 'the files are not available: ' . (error_get_last()['message'] ?? 'a file was not read or written whole');

@@ -5,7 +5,7 @@ declare(strict_types=1);
 function start(): void
 {
     $started = session_start([
-        'use_strict_mode' => true, // never an id that the client made up
+        'use_strict_mode' => true, // never an id that the client invented
         'cookie_httponly' => true,
         'cookie_samesite' => 'Lax',
         'cache_limiter' => '', // the site has its own Cache-Control
@@ -40,7 +40,7 @@ function keep(): void
     }
 }
 
-/** A session that failed shall not be the client's: takes back the cookie that PHP was about to send. */
+/** Withdraws the cookie that PHP was about to send: the client must not get a session that failed. */
 function unset_cookie(): void
 {
     header_remove('Set-Cookie');

@@ -1,5 +1,5 @@
 <?php
-// What every request needs: who serves it, what was asked for, and one way to answer.
+// What every request needs: the serving node, the parameters, and one way to answer.
 declare(strict_types=1);
 
 const PLAYERS = 200;
@@ -9,7 +9,7 @@ const OP_RULE = '1 to 64 of the characters A-Z a-z 0-9 _ . : -';
 ini_set('display_errors', '0'); // a warning in the middle would spoil the answer; it belongs in the log
 set_exception_handler(refuse(...));
 
-/** A request that is answered with an error, and what is known of its effect: written is 'no' or 'unknown'. */
+/** A request that is answered with an error, and its effect: written is 'no' or 'unknown'. */
 final class Refusal extends Exception
 {
     public function __construct(
@@ -29,14 +29,14 @@ function site(): array
         $path = getenv('MONKEYWRENCH_SITE') ?: '/etc/monkeywrench/site.json';
         $site = json_decode((string) @file_get_contents($path), true);
         if (!is_array($site)) {
-            $site = []; // the answer that says so needs a node and a VIP itself
+            $site = []; // the error answer itself needs a node and a VIP
             throw new Refusal(503, "$path cannot be read, or is not JSON");
         }
     }
     return $site;
 }
 
-/** A part of site.json that an operation cannot do without. */
+/** A part of site.json that an operation needs. */
 function part(string $name): array|string
 {
     return site()[$name] ?? throw new Refusal(503, "this site has no $name");
@@ -54,14 +54,14 @@ function vip(): string
     return site()['vips'][$address] ?? $address;
 }
 
-/** The operation's id, if the request has a right one. An upload has it in the query string: its body is content. */
+/** The operation's id, if the request has a valid one. An upload has it in the query string: its body is content. */
 function op(): ?string
 {
     $op = $_POST['op'] ?? $_GET['op'] ?? null;
     return is_string($op) && preg_match(OP, $op) ? $op : null;
 }
 
-/** The request's method, once it is one that the script has. Checks the op, too: each POST must have one. */
+/** The request's method, if the script allows it. Also checks the op: each POST must have one. */
 function method(string ...$allowed): string
 {
     $method = $_SERVER['REQUEST_METHOD'];
@@ -123,15 +123,15 @@ function answer(array $values, int $status = 200): never
     http_response_code($status);
     label();
     header('Content-Type: application/json');
-    header('Content-Length: ' . strlen($body)); // a client shall notice an answer that was cut off
+    header('Content-Length: ' . strlen($body)); // lets a client notice a truncated answer
     exit($body);
 }
 
-/** Answers what nobody caught. */
+/** Answers uncaught errors. */
 function refuse(Throwable $failure): never
 {
     if ($failure instanceof mysqli_sql_exception) {
-        // transaction() lets only those out that came before its COMMIT
+        // transaction() throws only errors from before its COMMIT
         $failure = new Refusal(503, 'the database is not available: ' . $failure->getMessage());
     }
     if (!$failure instanceof Refusal) {

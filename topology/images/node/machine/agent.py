@@ -1,30 +1,27 @@
-"""The guest's end of the control channel: a serial line, so that no network fault can cut it.
+"""The guest's end of the control channel: a serial line, which no network fault can cut.
 
 The chassis sends lines of at most FRAME_BYTES and waits for a ``+`` after each, because the line discipline of a serial
-port drops or stalls what comes faster than it is read. A frame starts with ``-`` (more follows) or ``.`` (last).
+port drops or stalls input that comes faster than it is read. A frame starts with ``-`` (more follows) or ``.`` (last).
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 import tty
 
 sys.path.insert(0, os.path.dirname(__file__))  # python -I leaves this folder out of the path
-from wire import Addresses, Jobs, Lines, Poller, encode
+from wire import WATCH_EVERY_MS, Addresses, Children, Jobs, Lines, Poller, encode
 
 TYPE_CHECKING = False  # as in wire.py
 if TYPE_CHECKING:
     from wire import Message
 
-WATCH_EVERY_MS = 400
-
 
 class Agent:
-    """Runs what the chassis asks for."""
+    """Carries out the requests of the chassis."""
 
     def __init__(self, port: str) -> None:
         self.fd = os.open(port, os.O_RDWR | os.O_NOCTTY)
@@ -35,25 +32,22 @@ class Agent:
         self.watched, self.next_sample = False, 0.0
         self.poller.add(self.fd, self.readable)
         self.poller.add(self.addresses.fileno(), self.addresses_changed)
-        self.wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(wake_write)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        self.poller.add(self.wake, self.woken)
+        Children(self.poller, self.jobs.reaped)
 
     def write(self, data: bytes) -> None:
-        """All of it: a serial line takes what fits."""
+        """Write all of it: a serial line accepts only what fits."""
         while data:
             data = data[os.write(self.fd, data) :]
 
     def send(self, message: Message) -> None:
-        """One message to the chassis."""
+        """Send one message to the chassis."""
         self.write(encode(message))
 
     def readable(self) -> None:
-        """Frames came; a whole message is handled at its last frame."""
+        """Frames arrived; a message is handled at its last frame."""
         for line in self.lines.feed(os.read(self.fd, 65536)):
             if not line:
-                continue  # a nudge: see the chassis
+                continue  # a nudge: see serial.py
             self.write(b"+\n")
             self.frame += line[1:]
             if line[:1] == b".":
@@ -61,7 +55,7 @@ class Agent:
                 self.handle(json.loads(message))
 
     def handle(self, message: Message) -> None:
-        """Do what a message asks."""
+        """Carry out one request."""
         key, verb = message["id"], message["do"]
 
         def reply(answer: Message) -> None:
@@ -77,34 +71,18 @@ class Agent:
             self.watched = message["on"]
             self.sample()
         else:
-            reply({"error": f"the agent does not know {verb!r}"})
+            reply({"error": f"unknown request {verb!r}"})
 
     def addresses_changed(self) -> None:
-        """The kernel says that an address came or went."""
+        """The kernel reports that an address was added or removed."""
         self.addresses.drain()
         if self.watched:
             self.sample()
 
     def sample(self) -> None:
-        """Tell the chassis the addresses, changed or not: silence would look like a dead witness."""
+        """Send the addresses to the chassis, changed or not: silence would look like a dead agent."""
         self.send({"id": 0, "addresses": self.addresses.now()})
         self.next_sample = time.monotonic() + WATCH_EVERY_MS / 1000
-
-    def woken(self) -> None:
-        """A signal came: children ended."""
-        os.read(self.wake, 64)
-        self.reap()
-
-    def reap(self) -> None:
-        """Collect every child that ended."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
-            self.jobs.reaped(pid, status)
 
     def run(self) -> None:
         """Serve until the machine goes down."""

@@ -1,6 +1,6 @@
-# What both backups share. Sourced: TARGET is the keeper's rsync module (and TARGET-kept the same to read from), EVERY_S
-# the interval, take() makes one backup.
-FIRST_S=15 # the first one soon, but not among all that starts at boot
+# What both backups share. Sourced: TARGET is the keeper's rsync module (TARGET-kept is the same, to read from), EVERY_S
+# the interval; take() makes one backup.
+FIRST_S=15 # soon, but after the services have started
 KEPT_S=30
 BUSY_S=100
 
@@ -9,8 +9,8 @@ uptime_s() {
     echo "${seconds%.*}"
 }
 
-# The keeper switches to a new backup after the transfer has ended; it is a backup only then. Two that were made within
-# one second have the same size and time here, which is no sign that they are the same (-I).
+# The keeper switches to a new backup after the transfer; it counts as a backup only then. Two backups of the same second
+# have the same size and time, but differ (-I).
 kept() {
     until=$(($(uptime_s) + KEPT_S))
     while [ "$(uptime_s)" -lt $until ]; do
@@ -21,14 +21,14 @@ kept() {
     return 1
 }
 
-# One at a time: two would share the folder that the keeper receives in. A transfer whose shell was ended has the lock
-# until it ends too.
+# One at a time: two would share the keeper's folder for transfers. A transfer holds the lock until it ends, even if its
+# shell was killed.
 take_alone() (
     flock -w $BUSY_S 9 || { echo "another backup has been under way for $BUSY_S s"; exit 1; }
     take
 ) 9> "/run/$(basename "$0").lock"
 
-# Once, if that is what is asked for; else for ever.
+# Makes one backup if asked to; otherwise one per interval, forever.
 serve() {
     [ "$1" != once ] || { take_alone; exit; }
     sleep "$FIRST_S"

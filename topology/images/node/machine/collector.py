@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""Say what this node sees of the cluster, a JSON object a line, until killed.
+"""Sample this node's parts of the cluster, and print a JSON object per line, until killed.
 
-``collector.py '[{"what": "nfs", "every_s": 1, "folder": "/srv/uploads"}, ...]'``: each entry is sampled every so often,
-on a thread of its own, so that one that hangs (on a mount whose server is gone) does not keep the others.
+``collector.py '[{"what": "nfs", "every_s": 1, "folder": "/srv/uploads"}, ...]'``: each entry is sampled periodically,
+on a thread of its own, so that one that hangs (on a mount whose server is down) does not block the others.
 
-A line is ``{"what", "type", "value", "error"?}``, as an op of the history. What only looks says ``info``; what tries
-something says ``invoke`` and then ``ok``, ``fail``, or nothing for as long as it hangs.
+A line is ``{"what", "type", "value", "error"?}``, as an op of the history. A collector that only observes prints
+``info``; one that tries something prints ``invoke`` and then ``ok``, ``fail``, or nothing while it hangs.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ import sys
 import threading
 import time
 
+sys.path.insert(0, os.path.dirname(__file__))  # python -I leaves this folder out of the path
+import dnsquery
+
 TYPE_CHECKING = False  # typing takes longer to import than all the rest
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
     Value = dict[str, Any]
-    Say = Callable[..., None]
+    Record = Callable[..., None]
 
 TIMEOUT_S = 2
-TYPE_A, CLASS_IN = 1, 1
-ANSWER_A = b"\xc0\x0c\x00\x01\x00\x01"  # RFC 1035; the answer's name points to the question's
 RCODES = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 NICE = 10
-"""A witness must not be in the way of those whom it watches; a director has one processor."""
+"""A collector must not slow down what it samples; a director has one processor."""
 
 # --- the virtual service's table
 
@@ -65,7 +66,7 @@ def attributes(content: bytes) -> dict[int, bytes]:
 
 
 def number(content: bytes) -> int:
-    """An unsigned number of the kernel's, of 2, 4 or 8 bytes. Pure."""
+    """An unsigned number of the kernel, of 2, 4 or 8 bytes. Pure."""
     return int.from_bytes(content, sys.byteorder)
 
 
@@ -80,7 +81,7 @@ def server_row(dest: dict[int, bytes]) -> dict[str, int]:
 
 
 class Netlink:
-    """IPVS over generic netlink, the way that ipvsadm asks it: it takes 45 ms of a director's processor to start."""
+    """IPVS over generic netlink, as ipvsadm asks it: starting ipvsadm takes 45 ms of a director's processor."""
 
     def __init__(self) -> None:
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_GENERIC)
@@ -118,8 +119,8 @@ class Netlink:
             if number(service[SERVICE_PROTOCOL]) != socket.IPPROTO_TCP:
                 continue
             wanted = (SERVICE_AF, SERVICE_PROTOCOL, SERVICE_ADDR, SERVICE_PORT)
-            which = b"".join(attribute(kind, service[kind]) for kind in wanted)
-            asked = attribute(IPVS_CMD_ATTR_SERVICE | NESTED, which)
+            key = b"".join(attribute(kind, service[kind]) for kind in wanted)
+            asked = attribute(IPVS_CMD_ATTR_SERVICE | NESTED, key)
             rows = [
                 attributes(each[IPVS_CMD_ATTR_DEST])
                 for each in self.ask(self.family, IPVS_CMD_GET_DEST, NLM_F_DUMP, asked)
@@ -129,21 +130,21 @@ class Netlink:
 
 
 def ipv4(content: bytes) -> str:
-    """An address of the kernel's, which has room for IPv6. Pure."""
+    """An IPv4 address of the kernel, in a field with room for IPv6. Pure."""
     return socket.inet_ntoa(content[:4])
 
 
-def table(wanted: Value, say: Say) -> None:
+def table(wanted: Value, record: Record) -> None:
     """The IPVS table; ``nodes`` names the node of each real server's address.
 
     The kernel writes a real server's weight before its connections (net/netfilter/ipvs/ip_vs_ctl.c,
-    ip_vs_genl_fill_dest): what comes after a sample with weight 0 has come after that.
+    ip_vs_genl_fill_dest): connections beyond those of a sample with weight 0 came after the weight was set.
     """
     if "netlink" not in wanted:
         wanted["netlink"] = Netlink()
     nodes, found = wanted["nodes"], wanted["netlink"].table()
     vips = {vip: {nodes.get(server, server): row for server, row in rows.items()} for vip, rows in found.items()}
-    say("info", {"vips": vips})
+    record("info", {"vips": vips})
 
 
 # --- names
@@ -151,47 +152,38 @@ def table(wanted: Value, say: Say) -> None:
 
 def parse_answer(question: bytes, answer: bytes) -> Value:
     """``rcode`` (RFC 1035 4.1.1), ``answers`` in their order, and ``ttl_s``. Pure. Raises ValueError."""
-    if len(answer) < 12 or answer[:2] != question[:2]:
-        raise ValueError("no answer to this question")
-    records = answer[len(question) :].split(ANSWER_A)[1:]
-    rcode = answer[3] & 0x0F
+    found = dnsquery.read(question, answer)
     return {
-        "rcode": RCODES.get(rcode, str(rcode)),
-        "answers": [socket.inet_ntoa(record[6:10]) for record in records],
-        "ttl_s": [struct.unpack("!I", record[:4])[0] for record in records],
+        "rcode": RCODES.get(found["rcode"], str(found["rcode"])),
+        "answers": [address for address, _ in found["records"]],
+        "ttl_s": [ttl_s for _, ttl_s in found["records"]],
     }
 
 
-def dns(wanted: Value, say: Say) -> None:
+def dns(wanted: Value, record: Record) -> None:
     """One query over UDP."""
     seq = wanted["seq"] = wanted.get("seq", -1) + 1
-    name = b"".join(bytes([len(label)]) + label.encode() for label in wanted["site"].split(".")) + b"\0"
-    head = struct.pack(">HHHHHH", (os.getpid() + seq) & 0xFFFF, 0, 1, 0, 0, 0)
-    question = head + name + struct.pack(">HH", TYPE_A, CLASS_IN)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.settimeout(TIMEOUT_S)
-        udp.connect((wanted["resolver"], 53))
-        say("invoke", {"seq": seq})
-        try:
-            udp.send(question)
-            say("ok", {"seq": seq, **parse_answer(question, udp.recv(4096))})
-        except TimeoutError:
-            say("info", {"seq": seq}, "timeout")
-        except (OSError, ValueError) as error:
-            say("fail", {"seq": seq}, str(error))
+    question = dnsquery.query(wanted["site"], os.getpid() + seq)
+    record("invoke", {"seq": seq})
+    try:
+        record("ok", {"seq": seq, **parse_answer(question, dnsquery.ask(wanted["resolver"], question, TIMEOUT_S))})
+    except TimeoutError:
+        record("info", {"seq": seq}, "timeout")
+    except (OSError, ValueError) as error:
+        record("fail", {"seq": seq}, str(error))
 
 
 # --- data
 
 
-def docroot(wanted: Value, say: Say) -> None:
-    """The digest of each page; files that rsync has not put into their place yet are none."""
+def docroot(wanted: Value, record: Record) -> None:
+    """The digest of each page, without files that rsync has not moved into place yet."""
     known: dict[str, tuple[tuple[int, int, int], str]] = wanted.setdefault("known", {})
     found: dict[str, tuple[tuple[int, int, int], str]] = {}
     for folder, folders, files in os.walk(wanted["folder"]):
         folders[:] = [each for each in folders if each != ".~tmp~"]
         for path in (os.path.join(folder, file) for file in files):
-            with contextlib.suppress(OSError):  # it went just now
+            with contextlib.suppress(OSError):  # it was removed just now
                 seen = os.stat(path)
                 version = (seen.st_ino, seen.st_size, seen.st_mtime_ns)
                 name = os.path.relpath(path, wanted["folder"])
@@ -200,7 +192,7 @@ def docroot(wanted: Value, say: Say) -> None:
     wanted["known"], now = found, time.monotonic()
     if changed or now >= wanted.get("next", 0):
         wanted["next"] = now + wanted["at_least_every_s"]
-        say("info", {"files": {name: content for name, (_, content) in sorted(found.items())}})
+        record("info", {"files": {name: content for name, (_, content) in sorted(found.items())}})
 
 
 def digest(path: str) -> str:
@@ -209,12 +201,12 @@ def digest(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def nfs(wanted: Value, say: Say) -> None:
-    """A file is written, flushed, read and removed."""
+def nfs(wanted: Value, record: Record) -> None:
+    """Write, flush, read and remove a file."""
     path = os.path.join(wanted["folder"], f".collector-{socket.gethostname()}")
     content = str(time.monotonic_ns()).encode()
     began = time.monotonic()
-    say("invoke", {})
+    record("invoke", {})
     try:
         with open(path, "wb") as file:
             file.write(content)
@@ -224,35 +216,35 @@ def nfs(wanted: Value, say: Say) -> None:
             same = file.read() == content
         os.remove(path)
     except OSError as error:
-        say("fail", {}, error.strerror or str(error))
+        record("fail", {}, error.strerror or str(error))
         return
     if same:
-        say("ok", {"ms": round((time.monotonic() - began) * 1000, 3)})
+        record("ok", {"ms": round((time.monotonic() - began) * 1000, 3)})
     else:
-        say("fail", {}, "what was read is not what was written")
+        record("fail", {}, "what was read is not what was written")
 
 
-def database(wanted: Value, say: Say) -> None:
-    """A statement on a connection of its own, by a client that the site's own pages could be."""
+def database(wanted: Value, record: Record) -> None:
+    """A statement on a connection of its own, by a client like the site's own pages."""
     if "client" not in wanted:
         argv = ["/usr/lib/monkeywrench/ask-database", str(wanted["patience_s"])]
         wanted["client"] = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     client = wanted["client"]
-    say("invoke", {})
+    record("invoke", {})
     client.stdin.write(wanted["statement"] + "\n")
     client.stdin.flush()
     ms, code, text = (*client.stdout.readline().strip().split(" ", 2), "", "", "")[:3]
     if code == "0":
-        say("ok", {"ms": int(ms)})
+        record("ok", {"ms": int(ms)})
     else:
-        say("fail", {}, f"{code} {text}".strip() or "the client ended")
+        record("fail", {}, f"{code} {text}".strip() or "the client ended")
 
 
-def backup(wanted: Value, say: Say) -> None:
-    """How old it is, on this node's own clock; nothing while there is none."""
+def backup(wanted: Value, record: Record) -> None:
+    """The age of the backup, on this node's own clock; nothing while there is none."""
     with contextlib.suppress(OSError):
         age_s = time.time() - os.stat(f"{wanted['folder']}/current/backup.json").st_mtime
-        say("info", {"of": wanted["of"], "age_s": round(age_s, 1)})
+        record("info", {"of": wanted["of"], "age_s": round(age_s, 1)})
 
 
 # --- monitoring, logs and clocks
@@ -261,64 +253,64 @@ _HOST = re.compile(r'<HOST NAME="([^"]*)"[^>]* TN="(\d+)"[^>]* TMAX="(\d+)"')
 
 
 def parse_hosts(xml: str) -> dict[str, dict[str, int]]:
-    """gmetad's XML (ganglia.dtd): host -> seconds since its last word, and the longest that there should be. Pure."""
+    """gmetad's XML (ganglia.dtd): host -> seconds since its last report, and the longest time that is normal. Pure."""
     return {name: {"tn_s": int(tn), "tmax_s": int(tmax)} for name, tn, tmax in _HOST.findall(xml)}
 
 
-def ganglia(wanted: Value, say: Say) -> None:
-    """What gmetad knows."""
+def ganglia(wanted: Value, record: Record) -> None:
+    """The hosts that gmetad knows."""
     chunks: list[bytes] = []
     try:
         with socket.create_connection(("127.0.0.1", wanted["port"]), TIMEOUT_S) as connection:
             while chunk := connection.recv(65536):
                 chunks.append(chunk)
     except OSError as error:
-        say("fail", {}, str(error))
+        record("fail", {}, str(error))
         return
-    say("info", {"hosts": parse_hosts(b"".join(chunks).decode("latin-1"))})
+    record("info", {"hosts": parse_hosts(b"".join(chunks).decode("latin-1"))})
 
 
-def log(wanted: Value, say: Say) -> None:
-    """The lines that were added to a file since the last look; all of them, when it is another file by now."""
+def log(wanted: Value, record: Record) -> None:
+    """The lines that were added to a file since the last sample; all of them, if it is another file now."""
     try:
         with open(wanted["path"], "rb") as file:
             seen = os.fstat(file.fileno())
             inode, read_to = wanted.setdefault("place", (seen.st_ino, seen.st_size))
             file.seek(read_to if seen.st_ino == inode and seen.st_size >= read_to else 0)
             content = file.read()
-            whole = content[: content.rfind(b"\n") + 1]  # what comes after it is still being written
+            whole = content[: content.rfind(b"\n") + 1]  # the rest is still being written
             wanted["place"] = (seen.st_ino, file.tell() - len(content) + len(whole))
     except FileNotFoundError:
         wanted.setdefault("place", (0, 0))
         return
     for line in whole.decode(errors="replace").splitlines():
-        say("info", {"service": wanted["service"], "line": line})
+        record("info", {"service": wanted["service"], "line": line})
 
 
-def clock(_: Value, say: Say) -> None:
+def clock(_: Value, record: Record) -> None:
     """This machine's own time of day."""
-    say("info", {"wall_ns": time.time_ns()})
+    record("info", {"wall_ns": time.time_ns()})
 
 
-WITNESSES = {each.__name__: each for each in (table, dns, docroot, nfs, database, backup, ganglia, log, clock)}
+COLLECTORS = {each.__name__: each for each in (table, dns, docroot, nfs, database, backup, ganglia, log, clock)}
 
 
 def watch(wanted: Value) -> None:
-    """Look every so often, whatever comes."""
+    """Sample one entry forever."""
 
-    def say(kind: str, value: Value, error: str = "") -> None:
+    def record(kind: str, value: Value, error: str = "") -> None:
         line = {"what": wanted["what"], "type": kind, "value": value, **({"error": error} if error else {})}
         os.write(1, json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
-    look = WITNESSES[wanted["what"]]
+    sample = COLLECTORS[wanted["what"]]
     while True:
         began = time.monotonic()
-        look(wanted, say)
+        sample(wanted, record)
         time.sleep(max(0.0, began + wanted["every_s"] - time.monotonic()))
 
 
 def main(text: str) -> None:
-    """Watch all."""
+    """Sample all entries."""
     os.nice(NICE)
     threads = [threading.Thread(target=watch, args=(wanted,)) for wanted in json.loads(text)]
     for thread in threads:

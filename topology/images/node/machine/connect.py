@@ -1,6 +1,6 @@
-"""Joins a ``docker exec`` to the chassis, or to a port of the container's loopback if one is named.
+"""Connects a ``docker exec`` to the chassis, or to a port of the container's loopback if one is given.
 
-Standard input goes to the socket, and what the socket has to standard output.
+Copies standard input to the socket, and the socket to standard output.
 """
 
 import os

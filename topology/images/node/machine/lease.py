@@ -1,10 +1,11 @@
-"""Leases: what was done to a node undoes itself when nobody renews it.
+"""Leases: a change to a node is undone when its lease expires, because no harness renews it.
 
-The lease lives in the chassis, which outlives a crash of the machine, of the harness, and of the connection between
-them. It is armed before anything is done, so that there is no moment at which only the harness could undo it.
+A lease lives in the chassis, which outlives a crash of the machine, of the harness, and of the connection between them.
+It is armed before the change, so that there is no moment at which only the harness could undo it.
 
-A step of an undo is ``{"where": "machine" | "chassis" | "power", "argv": [...]}``. Steps on the machine wait until it
-runs. Each must be harmless when there is nothing to undo, and when it is done twice.
+A step of an undo is ``{"where": "machine" | "chassis" | "power", "argv": [...]}``; the argv of a power step is one of
+``boot``, ``reboot``, ``thaw`` and ``unthrottle``. Steps on the machine wait until it runs. Each step must be harmless
+when there is nothing to undo, and when it runs twice.
 """
 
 from __future__ import annotations
@@ -22,25 +23,28 @@ if TYPE_CHECKING:
 RETRY_S = 1.0
 TRIES = 10
 REMEMBERED = 100
-"""Ended leases whose end can still be asked for."""
+"""Number of ended leases that are remembered, for late releases."""
 
 NEVER = float("inf")
 
+RELEASED, EXPIRED = "was released", "expired"
+"""How a lease ended."""
+
 NOW = "{now}"
-"""In an argument of a step: the host's time of day, in seconds, when the step is carried out."""
+"""In an argument of a step: the host's time of day, in seconds, when the step runs."""
 
 
 class Steps:
-    """Steps, one after another. ``done`` is told what went wrong; nothing is success."""
+    """Steps, one after another. ``done`` gets the error, or an empty text after success."""
 
     def __init__(self, chassis: Chassis, steps: list[Message], done: Callable[[str], None]) -> None:
         self.chassis, self.left, self.done = chassis, list(steps), done
-        self.running, self.said = False, ""
+        self.running, self.output = False, ""
 
     def go_on(self) -> None:
-        """Begin the next step, if it can begin. Called again whenever the machine's state has changed.
+        """Begin the next step, if it can begin. Called again after each change of the machine's state.
 
-        A step that changes the machine's state itself is told of it in its middle, which must not begin it again.
+        A step that changes the state itself causes such a call in its middle, which must not begin it again.
         """
         if self.running:
             return
@@ -53,13 +57,13 @@ class Steps:
         elif self.left[0]["where"] == "chassis" or (
             self.left[0]["where"] == "machine" and self.chassis.machine.state == "running"
         ):
-            self.running, self.said = True, ""
+            self.running, self.output = True, ""
             ready = [argument.replace(NOW, f"{time.time():.6f}") for argument in self.left[0]["argv"]]
             self.chassis.carry_out(self, self.left[0]["where"], ready)
 
     def send(self, message: Message) -> None:
-        """What a step prints, and its end."""
-        self.said += message.get("out", "") + message.get("err", "")
+        """Output of a step, or its end."""
+        self.output += message.get("out", "") + message.get("err", "")
         if "done" not in message and "error" not in message:
             return
         self.running = False
@@ -68,12 +72,12 @@ class Steps:
             self.go_on()
         elif "done" in message or self.chassis.machine.state == "running":
             argv = " ".join(self.left[0]["argv"])[:200]
-            self.done(f"`{argv}` failed: {(self.said.strip() or str(message.get('error', '')))[-300:]}")
-        # else the machine went down under the step: it begins anew when it runs again
+            self.done(f"`{argv}` failed: {(self.output.strip() or str(message.get('error', '')))[-300:]}")
+        # else the machine went down during the step: the step begins again when the machine runs
 
 
 class Lease:
-    """One thing that was done to this node, and what undoes it."""
+    """One change to this node, and the steps that undo it."""
 
     def __init__(self, chassis: Chassis, request: Message) -> None:
         self.chassis = chassis
@@ -88,26 +92,26 @@ class Lease:
         self.renew()
 
     def renew(self) -> None:
-        """Somebody still wants it."""
+        """Extend it."""
         if not self.ending:
             self.deadline = time.monotonic() + self.ttl_s
 
     def end(self, how: str) -> None:
-        """Undo it now. ``how`` says whether it was released, or ran out."""
+        """Undo its change now. ``how`` is ``RELEASED`` or ``EXPIRED``."""
         if self.steps is not None:
             return
         if not self.ending:
             self.ending, self.how = True, how
         self.deadline = NEVER
         if self.again is not None and self.again.running:
-            return  # what is being done again must not end after its undo: ``done_again`` goes on from here
+            return  # a change that is being repeated must not end after its undo: ``repeated`` goes on from here
         self.again = None
         self.tries += 1
         self.steps = Steps(self.chassis, self.undo_steps, self.undone)
         self.steps.go_on()
 
     def undone(self, problems: str) -> None:
-        """The undo came to its end."""
+        """The undo ended."""
         self.steps, self.problems = None, problems
         if not problems:
             self.chassis.leases.over(self)
@@ -118,27 +122,27 @@ class Lease:
             self.answer({"error": f"{self.fault} could not be undone: {problems}"})
 
     def answer(self, message: Message) -> None:
-        """To all that wait for its end."""
+        """Answer all clients that wait for its end."""
         waiting, self.waiting = self.waiting, []
         for client, key in waiting:
             client.send({"id": key, **message})
 
     def machine_changed(self, booted: bool) -> None:
-        """Steps that wait for the machine may go on; what a reboot has wiped is done again."""
+        """Continue steps that wait for the machine; repeat a change that a reboot removed."""
         if booted and self.again_steps and not self.ending:
-            self.again = Steps(self.chassis, self.again_steps, self.done_again)
+            self.again = Steps(self.chassis, self.again_steps, self.repeated)
         for steps in (self.steps, self.again):
             if steps is not None:
                 steps.go_on()
 
-    def done_again(self, problems: str) -> None:
-        """After a reboot the fault is in again, or it is not, which whoever asks is told."""
+    def repeated(self, problems: str) -> None:
+        """The change was repeated after a reboot, or could not be."""
         self.again, self.problems = None, problems
         if self.ending:
             self.end(self.how)
 
     def facts(self) -> Message:
-        """What a person or an audit wants to know of it."""
+        """Its state, for `faults --active` and audits."""
         now = time.monotonic()
         state = "held"
         if self.ending:
@@ -160,43 +164,43 @@ class Leases:
     def __init__(self, chassis: Chassis) -> None:
         self.chassis = chassis
         self.held: dict[str, Lease] = {}
-        self.ended: dict[str, str] = {}  # name -> how
-        self.down = True  # since the machine ran for the last time
+        self.ended: dict[str, str] = {}  # name -> RELEASED or EXPIRED
+        self.down = True  # whether the machine went down since it last ran
 
     def arm(self, request: Message) -> str:
-        """A new lease, or a sentence that says why not."""
+        """Arm a new lease; the reason if that is refused."""
         for lease in self.held.values():
             if lease.claim == request["claim"] or lease.name == request["name"]:
-                return f"{lease.claim} is taken by {lease.fault}, which is still in"
+                return f"{lease.claim} is taken by {lease.fault}, which is still active"
         self.held[request["name"]] = Lease(self.chassis, request)
         return ""
 
     def release(self, client: Client, request: Message) -> None:
-        """Undo one, and answer when that is done."""
+        """Undo the change of a lease, and answer when that is done."""
         name = request["name"]
         if name not in self.held:
-            known = f"it {self.ended[name]} before" if name in self.ended else "there is no such lease"
-            client.send({"id": request["id"], "error": f"it was undone already: {known}"})
+            known = self.ended.get(name, "is unknown")
+            client.send({"id": request["id"], "error": f"already undone: the lease {known}"})
             return
         lease = self.held[name]
         lease.waiting.append((client, request["id"]))
         if lease.tries >= TRIES:
             lease.tries = 0
-        lease.end("was released")
+        lease.end(RELEASED)
 
     def over(self, lease: Lease) -> None:
-        """One is undone."""
+        """The change of a lease is undone."""
         self.held.pop(lease.name, None)
         self.ended[lease.name] = lease.how
         while len(self.ended) > REMEMBERED:
             del self.ended[next(iter(self.ended))]
-        if lease.how == "was released":
+        if lease.how == RELEASED:
             lease.answer({"done": 0})
         else:
-            lease.answer({"error": "the lease ran out, so it was undone before it was released"})
+            lease.answer({"error": "the lease expired, so the fault was undone before its release"})
 
     def forget(self, client: Client) -> None:
-        """A harness that is gone waits for nothing; what it holds runs out by itself."""
+        """A harness disconnected: it waits for nothing any more, and its leases will expire."""
         for lease in self.held.values():
             lease.waiting = [entry for entry in lease.waiting if entry[0] is not client]
 
@@ -209,16 +213,16 @@ class Leases:
             lease.machine_changed(booted)
 
     def deadlines(self) -> Iterator[float]:
-        """When something is to be done."""
+        """When leases expire or undos are tried again."""
         return (lease.deadline for lease in self.held.values() if lease.deadline < NEVER)
 
     def tick(self) -> None:
-        """End what was not renewed, and try again what could not be undone."""
+        """End the leases that were not renewed, and try failed undos again."""
         now = time.monotonic()
         for lease in list(self.held.values()):
             if lease.deadline <= now:
-                lease.end("ran out")
+                lease.end(EXPIRED)
 
     def facts(self) -> list[Any]:
-        """Of all that there are."""
+        """The states of all leases."""
         return [lease.facts() for lease in self.held.values()]

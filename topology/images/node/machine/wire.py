@@ -1,9 +1,10 @@
-"""What the chassis and the guest's agent share: commands that run, and the addresses of a machine.
+"""What the chassis and the guest's agent share: running commands, and the addresses of a machine.
 
-Messages are JSON objects, one a line. A request carries ``id`` and ``do``; answers carry the same ``id`` and one of
+Messages are JSON objects, one per line. A request carries ``id`` and ``do``; answers carry the same ``id`` and one of
 ``out``/``err`` (text as it came), ``done`` (exit code, last) or ``error`` (one sentence, last).
 
-Standard library only, and little of it: this starts on every boot of a kernel where each system call costs 40 us.
+Standard library only, and little of it: this starts at every boot of a kernel where each system call costs 40 us.
+(selectors costs nothing: the module socket imports it.)
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 import codecs
 import json
 import os
-import select
+import selectors
 import signal
 import socket
 import struct
 from functools import partial
 
-TYPE_CHECKING = False  # the module typing is not loaded inside nodes; type checkers know this name by itself
+TYPE_CHECKING = False  # the module typing is not loaded inside nodes; type checkers know this name
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     Send = Callable[[Message], None]
 
 CHUNK_BYTES = 32768
+WATCH_EVERY_MS = 400
+"""How often the addresses of a machine are sampled, changed or not."""
 NLMSG_DONE, RTM_NEWADDR, RTM_GETADDR = 3, 20, 22  # linux/netlink.h, linux/rtnetlink.h
 NLM_F_REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
 RTMGRP_IPV4_IFADDR = 0x10
@@ -54,29 +57,54 @@ class Poller:
     """Calls ``handler()`` for each descriptor that can be read."""
 
     def __init__(self) -> None:
-        self.poll = select.poll()
-        self.handlers: dict[int, Callable[[], None]] = {}
+        # poll(2), not epoll: it looks at each descriptor anew every time.
+        self.selector = selectors.PollSelector()
 
     def add(self, fd: int, handler: Callable[[], None]) -> None:
         """Watch a descriptor."""
-        self.handlers[fd] = handler
-        self.poll.register(fd, select.POLLIN | select.POLLHUP)
+        self.selector.register(fd, selectors.EVENT_READ, handler)
 
     def remove(self, fd: int) -> None:
         """Stop watching a descriptor."""
-        if self.handlers.pop(fd, None):
-            self.poll.unregister(fd)
+        if fd in self.selector.get_map():
+            self.selector.unregister(fd)
 
     def turn(self, timeout_ms: float | None) -> None:
-        """Wait for readable descriptors, at most so long, and handle each."""
-        for fd, _ in self.poll.poll(timeout_ms):
-            handler = self.handlers.get(fd)
-            if handler:
-                handler()
+        """Wait for readable descriptors, at most ``timeout_ms``, and handle each."""
+        for key, _ in self.selector.select(None if timeout_ms is None else timeout_ms / 1000):
+            if key.fd in self.selector.get_map():  # an earlier handler may have removed it
+                key.data()
+
+
+class Children:
+    """Collects each child process that ended: ``ended`` gets its pid and its wait status."""
+
+    def __init__(self, poller: Poller, ended: Callable[[int, int], None]) -> None:
+        self.ended = ended
+        self.wake, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        poller.add(self.wake, self.woken)
+
+    def woken(self) -> None:
+        """A signal came: children ended."""
+        os.read(self.wake, 4096)
+        self.reap()
+
+    def reap(self) -> None:
+        """Collect all that ended."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            self.ended(pid, status)
 
 
 class Job:
-    """One command that runs: its open pipes, its exit code once it has one, and who is told."""
+    """A running command: its open pipes, its exit code once it has one, and the function that gets its output."""
 
     def __init__(self, key: Any, send: Send) -> None:
         self.key, self.send = key, send
@@ -85,9 +113,9 @@ class Job:
 
 
 class Jobs:
-    """Commands that run for somebody; each is the leader of a session of its own, so that all of it can be ended.
+    """Running commands; each is the leader of a session of its own, so that all of it can be ended.
 
-    A key is whatever the caller tells its jobs apart by.
+    The caller chooses the keys of its jobs.
     """
 
     def __init__(self, poller: Poller) -> None:
@@ -131,7 +159,7 @@ class Jobs:
             self._finish(pid)
 
     def reaped(self, pid: int, status: int) -> None:
-        """A child ended. What its own children still hold open ends with it."""
+        """A child ended. Its own children end with it: they may still hold its pipes."""
         if pid in self.by_pid:
             self.by_pid[pid].exit_code = os.waitstatus_to_exitcode(status)
             kill_group(pid, signal.SIGKILL)
@@ -170,11 +198,11 @@ class Addresses:
         self.changes.bind((0, RTMGRP_IPV4_IFADDR))
 
     def fileno(self) -> int:
-        """Readable when an address came or went."""
+        """Readable when an address was added or removed."""
         return self.changes.fileno()
 
     def drain(self) -> None:
-        """Forget the notifications: what counts is the list after them."""
+        """Discard the notifications: only the list after them counts."""
         try:
             while self.changes.recv(65536):
                 pass
@@ -182,7 +210,7 @@ class Addresses:
             pass
 
     def now(self) -> list[str]:
-        """All addresses but loopback's, sorted."""
+        """All addresses except loopback's, sorted."""
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as dump:
             dump.send(
                 struct.pack("=IHHII", 24, RTM_GETADDR, NLM_F_REQUEST_DUMP, 1, 0) + struct.pack("=BBBBi", 2, 0, 0, 0, 0)

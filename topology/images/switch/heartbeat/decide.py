@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
-"""What happens to which message: pure, so that the same settings and messages give the same decisions everywhere.
+"""Decides what happens to each message. Pure: the same settings and messages give the same decisions everywhere.
 
 Standard library only. All times are nanoseconds of CLOCK_MONOTONIC.
 """
@@ -14,18 +14,18 @@ from dataclasses import dataclass
 
 MS = 1_000_000
 OVERTAKEN_WITHIN_MS = 5000
-"""How long a message waits to be overtaken: ten of heartbeat's usual intervals; then the sender has fallen silent."""
+"""How long a message waits to be overtaken: 10 of heartbeat's usual intervals; then the sender is silent."""
 
 
 def draw(seed: int, path: str, sender: str, seq: int | None) -> float:
-    """A number from 0 up to 1 that depends on nothing else: not on timing, nor on what was drawn before."""
-    said = f"{seed}/{path}/{sender}/{seq}".encode()
-    return int.from_bytes(hashlib.blake2b(said, digest_size=8).digest(), "big") / 2**64
+    """A number from 0 up to 1 that depends only on the arguments: not on timing, nor on earlier draws."""
+    key = f"{seed}/{path}/{sender}/{seq}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") / 2**64
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What matters of a message. One without a sequence number of its own has that of the one it acknowledges."""
+    """What decisions depend on. A message without a sequence number has the number of the message it acknowledges."""
 
     type: str
     seq: int | None = None
@@ -45,7 +45,7 @@ class Choice:
     seed: int = 0
 
     def takes(self, message: Heard) -> bool:
-        """True for a message that is chosen. One that has no sequence number is in no range of them."""
+        """True for a chosen message. A message without a sequence number is in no range of numbers."""
         if self.types and message.type not in self.types:
             return False
         if self.first_seq is not None and (message.seq is None or message.seq < self.first_seq):
@@ -58,24 +58,24 @@ class Choice:
 
 @dataclass(frozen=True)
 class Verb:
-    """What is done to the chosen ones."""
+    """What happens to the chosen messages."""
 
     name: str
     """``drop``, ``delay``, ``duplicate``, ``reorder``, ``replay`` or ``corrupt``."""
     delay_ms: int = 0
-    """``delay``: how late it is sent. ``replay``: how long afterwards it is sent again."""
+    """``delay``: how late it is sent. ``replay``: how much later it is sent again."""
     copies: int = 1
-    """``duplicate``: how many more. ``reorder``: how many later ones overtake it."""
+    """``duplicate``: number of additional copies. ``reorder``: number of later messages that overtake it."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """A line of the log: what was decided of a message, or what became of it later."""
+class LogLine:
+    """A line of the log: the decision about a message, or its later effect."""
 
     message: Heard
     decision: str = ""
     effect: str = ""
-    """Only where it has come about."""
+    """Only once it has happened."""
 
 
 @dataclass
@@ -87,9 +87,9 @@ class _Held:
 
 
 class Decider:
-    """Decides over the messages of one sender on one path, in the order in which they come.
+    """Decides about the messages of one sender on one path, in the order in which they arrive.
 
-    ``send`` puts a frame on the cable, ``spoil`` returns it with a wrong signature, ``tell`` logs.
+    ``send`` puts a frame on the cable, ``spoil`` returns it with a wrong signature, ``log`` gets the lines of the log.
     """
 
     def __init__(
@@ -98,23 +98,23 @@ class Decider:
         verb: Verb,
         send: Callable[[bytes], None],
         spoil: Callable[[bytes], bytes],
-        tell: Callable[[Told], None],
+        log: Callable[[LogLine], None],
     ) -> None:
         self.choice, self.verb = choice, verb
-        self.send, self.spoil, self.tell = send, spoil, tell
+        self.send, self.spoil, self.log = send, spoil, log
         self._later: list[tuple[int, int, Heard, bytes]] = []
         self._order = itertools.count()
         self._held: _Held | None = None
 
     def decide(self, message: Heard, frame: bytes, now_ns: int) -> None:
-        """One message has come."""
+        """A message arrived."""
         if not self.choice.takes(message) or (self.verb.name == "reorder" and self._held):
             self.send(frame)
-            self.tell(Told(message, "pass"))
+            self.log(LogLine(message, "pass"))
             self._overtaken()
             return
         effect = getattr(self, f"_{self.verb.name}")(message, frame, now_ns)
-        self.tell(Told(message, self.verb.name, effect))
+        self.log(LogLine(message, self.verb.name, effect))
 
     def due_ns(self) -> int | None:
         """When ``pass_time`` has something to do."""
@@ -127,14 +127,14 @@ class Decider:
             _, _, message, frame = heapq.heappop(self._later)
             self.send(frame)
             came = "again after" if self.verb.name == "replay" else "late, by"
-            self.tell(Told(message, effect=f"arrived {came} {self.verb.delay_ms} ms"))
+            self.log(LogLine(message, effect=f"arrived {came} {self.verb.delay_ms} ms"))
         if self._held and self._held.until_ns <= now_ns:
-            self._let_go("")
+            self._send_held("")
 
     def flush(self) -> None:
-        """Send at once what has not been sent yet, and nothing twice."""
+        """Send everything that was not sent yet, and nothing twice."""
         if self._held:
-            self._let_go("")
+            self._send_held("")
         while self._later:
             *_, frame = heapq.heappop(self._later)
             if self.verb.name == "delay":
@@ -168,10 +168,10 @@ class Decider:
         if self._held:
             self._held.left -= 1
             if self._held.left <= 0:
-                self._let_go(f"arrived behind {self.verb.copies} of its successors")
+                self._send_held(f"arrived behind {self.verb.copies} of its successors")
 
-    def _let_go(self, effect: str) -> None:
+    def _send_held(self, effect: str) -> None:
         held, self._held = self._held, None
         if held:
             self.send(held.frame)
-            self.tell(Told(held.message, effect=effect))
+            self.log(LogLine(held.message, effect=effect))

@@ -3,8 +3,8 @@
 """Print each heartbeat message of a capture as a JSON line: ``dissect.py CAPTURE [AUTHKEYS]``.
 
 Lines: ``{"time_s": since the epoch, "interface": name, "source": address, "destination": address, "type": "status",
-"seq": number, "ackseq": number}``, the last four null where there is none; with a copy of heartbeat's authkeys also
-``"verified": bool``; for a datagram that is no message ``"unread": why`` instead. CAPTURE is pcap or pcapng.
+"seq": number, "ackseq": number}``; the last three are null where absent. With a copy of heartbeat's authkeys also
+``"verified": bool``; for a datagram that is not a message ``"unread": why`` instead. CAPTURE is pcap or pcapng.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from scapy.utils import PcapReader
 
 
 def lines(capture: str, keys: Mapping[int, Key] | None = None, port: int = PORT) -> Iterator[dict[str, Any]]:
-    """What is printed. Raises OSError."""
+    """The lines to print. Raises OSError."""
     for packet in PcapReader(capture):
         if UDP not in packet or packet[UDP].dport != port:
             continue

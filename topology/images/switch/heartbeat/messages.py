@@ -43,11 +43,11 @@ AUTH = b"auth"
 
 
 class MalformedError(ValueError):
-    """Bytes that are no heartbeat message."""
+    """Bytes that are not a heartbeat message."""
 
 
 class UnsignableError(ValueError):
-    """A signature that cannot be computed: of an unknown key, or over a kind of entry that has no plain line."""
+    """A signature that cannot be computed: its key is unknown, or a kind of entry has no classic line."""
 
 
 # --- fields: how one value is written
@@ -65,7 +65,7 @@ class _Length(Field[Any, Any]):
 
 
 class _Kind(Field[Any, Any]):
-    """An entry's type, ``(0)``; where it is optional, a string has none."""
+    """An entry's type, ``(0)``; where it is optional, strings have none."""
 
     __slots__ = ("optional",)  # scapy gives its fields no dictionary
 
@@ -124,7 +124,7 @@ class _LineValue(_Until):
 
 
 class _Rest(Field[Any, Any]):
-    """What is left of a netstring, and its comma."""
+    """The rest of a netstring, and its comma."""
 
     def addfield(self, pkt: Any, s: bytes, val: Any) -> bytes:
         return b"".join((s, val, b","))
@@ -147,10 +147,10 @@ def _match(pattern: bytes, s: bytes, optional: bool = False) -> re.Match[bytes]:
 
 
 class _Part(Packet):
-    """A part of a message: what follows it belongs to the next one."""
+    """A part of a message: the bytes after it belong to the next part."""
 
     def extract_padding(self, s: bytes) -> tuple[bytes, bytes]:
-        """Nothing is carried."""
+        """It has no payload."""
         return b"", s
 
 
@@ -161,11 +161,11 @@ class Entry(_Part):
     fields_desc = [_Length("length", None), _Kind("kind", STRING), _Until("key", b"t", b"="), _Rest("value", b"")]
 
     def before_rest(self) -> int:
-        """How many bytes of its length stand before the value."""
+        """Number of bytes that its length counts before the value."""
         return len(b"(0)=") + len(self.key)
 
     def covered(self) -> int:
-        """What its length has to be."""
+        """The right length."""
         return self.before_rest() + len(self.value)
 
 
@@ -176,11 +176,11 @@ class Signature(_Part):
     fields_desc = [_Length("length", None), _Number("number", 1, b" "), _Rest("digest", b"")]
 
     def before_rest(self) -> int:
-        """How many bytes of its length stand before the digest."""
+        """Number of bytes that its length counts before the digest."""
         return len(b"%d " % self.number)
 
     def covered(self) -> int:
-        """What its length has to be."""
+        """The right length."""
         return self.before_rest() + len(self.digest)
 
 
@@ -196,11 +196,11 @@ def _parts(of: type[Packet], end: bytes) -> Callable[[Any, Any, Any, bytes], typ
 
 
 class _Entries(Packet):
-    """What both forms share: entries in their order."""
+    """What both forms share: entries in order."""
 
     @classmethod
     def dispatch_hook(cls, _pkt: bytes | None = None, *_: Any, **__: Any) -> type[Packet]:
-        """Tell the forms apart."""
+        """Distinguish the forms."""
         return cls if _pkt is None else _form(_pkt)
 
     def get(self, key: bytes) -> bytes | None:
@@ -213,7 +213,7 @@ class _Entries(Packet):
         return None if value is None else int(value, 16)
 
     def signed_lines(self) -> bytes:
-        """What the entry ``auth`` signs: all other entries as classic lines. Raises UnsignableError."""
+        """The bytes that the entry ``auth`` signs: all other entries as classic lines. Raises UnsignableError."""
         others = [entry for entry in self.entries if entry.key != AUTH]
         for entry in others:
             if entry.kind not in (STRING, BINARY):
@@ -221,7 +221,7 @@ class _Entries(Packet):
         return b"".join(bytes(Line(kind=entry.kind, key=entry.key, value=entry.value)) for entry in others)
 
     def set(self, key: bytes, value: bytes) -> None:
-        """Give an entry another value; a new one comes last."""
+        """Change the value of an entry; a new entry comes last."""
         for entry in self.entries:
             if entry.key == key:
                 entry.value = value
@@ -243,7 +243,7 @@ class Message(_Entries):
     ]
 
     def signed(self) -> bytes:
-        """What the signature signs: all before it."""
+        """The bytes that the signature signs: all before it."""
         built = rebuilt(self)
         return built[: len(built) - len(rebuilt(self.signature))]
 
@@ -263,12 +263,12 @@ bind_layers(UDP, Message, dport=PORT)
 
 
 def _form(data: bytes) -> type[Message | ClassicMessage]:
-    """Told apart by their first bytes."""
+    """Distinguish the forms by their first bytes."""
     return ClassicMessage if data.startswith(CLASSIC_START) else Message
 
 
 def parse(data: bytes) -> Message | ClassicMessage:
-    """Dissect the payload of a datagram. Raises MalformedError for anything that is not wholly a message."""
+    """Dissect the payload of a datagram. Raises MalformedError unless all of it is a message."""
     try:
         found = _form(data)(data) if data else None
     except (ValueError, IndexError) as error:
@@ -279,7 +279,7 @@ def parse(data: bytes) -> Message | ClassicMessage:
 
 
 def _whole(found: Message | ClassicMessage) -> bool:
-    """Scapy keeps what it cannot dissect as Raw, or as a payload."""
+    """Whether scapy dissected all bytes: it keeps the others as Raw, or as a payload."""
     if found.payload or not found.entries or any(isinstance(entry, Raw) for entry in found.entries):
         return False
     if isinstance(found, ClassicMessage):
@@ -289,7 +289,7 @@ def _whole(found: Message | ClassicMessage) -> bool:
 
 
 def rebuilt(packet: Packet) -> bytes:
-    """A packet built from its fields, not from the bytes that it was dissected from."""
+    """A packet built from its fields, not from its original bytes."""
     copy = packet.copy()
     copy.clear_cache()
     return bytes(copy)
@@ -349,7 +349,7 @@ def sign(message: Message | ClassicMessage, key: Key) -> None:
 
 
 def spoil(message: Message | ClassicMessage) -> None:
-    """Change one digit of the outer signature, or of the only one, so that it is wrong."""
+    """Make the outer signature, or the only one, wrong: change one of its digits."""
     if isinstance(message, Message):
         message.signature.digest = _spoilt(message.signature.digest)
     else:

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""Decide over each heartbeat message of one sender on its way into one cable: ``middlebox.py KEY SETTINGS``.
+"""Decide about each heartbeat message of one sender on its way into one cable: ``middlebox.py KEY SETTINGS``.
 
-Frames are read from the interface ``KEY-in``, and those that arrive are sent on the cable with a mark that lets them
-pass the rule that takes them off it. That rule is put in once all is ready to read, so that no message waits for this
+An nft rule diverts the frames to the interface ``KEY-in``, where they are read. Frames that pass are sent on the cable
+with a mark, which the rule ignores. The rule is added once all is ready to read, so that no message waits for this
 program's start. SETTINGS is a JSON object::
 
     {"cable": "lb-2.eth2", "source": "198.18.2.11", "port": 694, "verb": {...}, "choice": {...}}
 
-with the settings of ``decide.Verb`` and ``decide.Choice``. Standard output gets a JSON line when the rule is in,
+with the settings of ``decide.Verb`` and ``decide.Choice``. Prints a JSON line when the rule is active,
 ``{"t": ns, "in": ns}``, and for each decision and each later effect; times are CLOCK_MONOTONIC. SIGTERM ends it:
-what is still held back is sent then. Needs CAP_NET_RAW and CAP_NET_ADMIN. It is a process of its own, because scapy is
-under the GPL.
+messages that are still held back are sent then. Needs CAP_NET_RAW and CAP_NET_ADMIN. It is a process of its own,
+because scapy is under the GPL.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import sys
 import time
 from typing import Any
 
-from decide import Choice, Decider, Heard, Told, Verb
+from decide import Choice, Decider, Heard, LogLine, Verb
 from messages import MalformedError, parse, spoil
 from scapy.layers.inet import UDP
 from scapy.layers.l2 import Ether
@@ -37,7 +37,7 @@ ETH_P_IP = 0x0800
 SO_MARK = 36
 """asm-generic/socket.h."""
 MARK = 0x10000
-"""A bit of the mark of what the middlebox sends; the lower ones are other faults' (faults/network/nft.py)."""
+"""The middlebox's bit of the mark; the lower bits belong to other faults (faults/network/nft.py)."""
 SOL_PACKET = 263
 PACKET_AUXDATA = 8
 TP_STATUS_CSUMNOTREADY = 8
@@ -53,26 +53,26 @@ table netdev {key} {{
     }}
 }}
 """
-"""nft(8). The hook comes after bridging, so what is dropped there never comes here; before other faults' rules for the
-cable, so that they meet what is sent on, once; and before packet taps, so that a capture of the cable shows what
-arrives. Fragments have no port to be known by, and pass."""
+"""nft(8). The hook comes after bridging, so frames dropped there never come here; before other faults' rules for the
+cable, so that each frame that is sent on meets them once; and before packet taps, so that a capture of the cable
+shows what arrives. Fragments have no port and pass."""
 
 
-def tell(**line: object) -> None:
+def emit(**line: object) -> None:
     """Print one line at once."""
     os.write(sys.stdout.fileno(), json.dumps({"t": time.monotonic_ns(), **line}).encode() + b"\n")
 
 
-def tell_decision(told: Told) -> None:
+def emit_decision(line: LogLine) -> None:
     """Print a decision, or an effect."""
-    numbers = {"seq": told.message.seq, "ackseq": told.message.ackseq}
-    more = {"decision": told.decision, "effect": told.effect}
+    numbers = {"seq": line.message.seq, "ackseq": line.message.ackseq}
+    more = {"decision": line.decision, "effect": line.effect}
     found = {name: value for name, value in (numbers | more).items() if value not in (None, "")}
-    tell(type=told.message.type, **found)
+    emit(type=line.message.type, **found)
 
 
 def heard(frame: bytes) -> Heard:
-    """What matters of the message in a frame. Raises MalformedError."""
+    """The message in a frame, for the decider. Raises MalformedError."""
     message = parse(bytes(Ether(frame)[UDP].payload))
     try:
         return Heard((message.get(b"t") or b"").decode("latin-1"), message.number(b"seq"), message.number(b"ackseq"))
@@ -107,7 +107,7 @@ def reader(interface: str) -> socket.socket:
 
 
 def read(wire: socket.socket) -> bytes | None:
-    """The frame that waits, as it would be on a wire; None when none does. Raises OSError."""
+    """The next frame, as it would be on a wire; None if none waits. Raises OSError."""
     try:
         frame, ancillary, _, _ = wire.recvmsg(LONGEST, 256)
     except BlockingIOError:
@@ -121,7 +121,7 @@ def read(wire: socket.socket) -> bytes | None:
 
 
 def writer(cable: str) -> socket.socket:
-    """A packet socket that sends marked frames on a cable, and hears nothing. Raises OSError."""
+    """A packet socket that sends marked frames on a cable, and receives nothing. Raises OSError."""
     wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     wire.setsockopt(socket.SOL_SOCKET, SO_MARK, MARK)
     wire.bind((cable, 0))
@@ -134,10 +134,10 @@ class Middlebox:
     def __init__(self, key: str, settings: dict[str, Any]) -> None:
         self.inward, self.outward = reader(f"{key}-in"), writer(settings["cable"])
         choice = Choice(**{**settings["choice"], "types": tuple(settings["choice"]["types"])})
-        self.decider = Decider(choice, Verb(**settings["verb"]), self.send, with_wrong_signature, tell_decision)
+        self.decider = Decider(choice, Verb(**settings["verb"]), self.send, with_wrong_signature, emit_decision)
 
     def send(self, frame: bytes) -> None:
-        """Put a frame on the cable; one that is down loses it, as it would any other."""
+        """Send a frame on the cable; a cable that is down loses it."""
         try:
             self.outward.send(frame)
         except OSError as error:
@@ -145,7 +145,7 @@ class Middlebox:
                 raise
 
     def receive(self) -> bool:
-        """Decide over the frame that waits; False when none does. What cannot be read passes."""
+        """Decide about the next frame; False if none waits. Unreadable frames pass."""
         frame = read(self.inward)
         if frame is None:
             return False
@@ -153,13 +153,13 @@ class Middlebox:
             message = heard(frame)
         except MalformedError as error:
             self.send(frame)
-            tell(decision="pass", why=str(error))
+            emit(decision="pass", why=str(error))
         else:
             self.decider.decide(message, frame, time.monotonic_ns())
         return True
 
     def run(self, stop: socket.socket) -> None:
-        """Until a byte comes on ``stop``."""
+        """Decide until ``stop`` receives a byte."""
         ready: list[socket.socket] = []
         while stop not in ready:
             due_ns = self.decider.due_ns()
@@ -173,26 +173,26 @@ class Middlebox:
         self.decider.flush()
 
 
-def told_to_stop() -> socket.socket:
-    """A socket that gets a byte with SIGTERM."""
-    hears, says = socket.socketpair()
-    says.setblocking(False)
+def stop_socket() -> socket.socket:
+    """A socket that receives a byte at SIGTERM."""
+    receiver, sender = socket.socketpair()
+    sender.setblocking(False)
     signal.signal(signal.SIGTERM, lambda *_: None)
-    signal.set_wakeup_fd(says.detach())
-    return hears
+    signal.set_wakeup_fd(sender.detach())
+    return receiver
 
 
 def main(argv: list[str]) -> int:
-    """The program. Exit 0 when told to stop, 2 for wrong usage; anything else is a traceback."""
+    """The program. Exit 0 after SIGTERM, 2 for wrong usage; anything else is a traceback."""
     if len(argv) != 2:
         print("usage: middlebox.py KEY SETTINGS", file=sys.stderr)
         return 2
     key, settings = argv[0], json.loads(argv[1])
-    stop, middlebox = told_to_stop(), Middlebox(key, settings)
+    stop, middlebox = stop_socket(), Middlebox(key, settings)
     rules = RULES.format(key=key, cable=settings["cable"], source=settings["source"], port=settings["port"], mark=MARK)
     before_ns = time.monotonic_ns()
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
-    tell(**{"in": before_ns})
+    emit(**{"in": before_ns})
     middlebox.run(stop)
     return 0
 

@@ -1,21 +1,21 @@
-"""Brings changes of the site's folder on the master to all other real servers, and does nothing when nothing changed.
+"""Replicates changes of the site's folder on the master to all other real servers; idle when nothing changes.
 
 ``replicate.py PLAN``; the plan is JSON: ``folder``, ``targets`` (name -> address), ``debounce_ms``, ``resync_s`` and
-``state`` (a file for the account that it gives of itself).
+``state`` (the file for its own status).
 
 No visitor of another real server ever sees half of a page:
 
-- it waits until nothing was written for ``debounce_ms``, then takes a picture of the folder beside it. If anything was
-  written meanwhile, the picture is thrown away and it waits again;
-- from the picture, rsync writes under other names and renames at the end (``--delay-updates``).
+- it waits until nothing was written for ``debounce_ms``, then copies the folder to a snapshot beside it. If anything
+  was written meanwhile, it discards the snapshot and waits again;
+- from the snapshot, rsync writes under other names and renames at the end (``--delay-updates``).
 
-rsync knows a changed file by its size and its time. A hostfs takes whole seconds only, so a time with a fraction would
-never be the same on two nodes, and a page that was changed twice in one second would be taken for the same. Before each
-picture, files that were written here therefore get a whole second that they did not have before.
+rsync detects a changed file by its size and its time. A hostfs stores whole seconds only, so a time with a fraction
+would never be the same on two nodes, and a page that changed twice in one second would seem unchanged. Before each
+snapshot, files that were written here therefore get a whole second that they did not have before.
 
-Every round copies all that differs, not only what an event named, so an event that was missed (a folder that was
-filled before it could be watched, lsyncd#284) costs a delay and no page. Every ``resync_s`` there is a round without an
-event: so a node that was down catches up. An empty folder is never replicated: that is a disk that is not there.
+Every round copies all differences, not only the files of events, so a missed event (a folder that was filled before it
+was watched, lsyncd#284) costs a delay and no page. Every ``resync_s`` there is a round without an event, so that a node
+that was down catches up. An empty folder is never replicated: its disk is missing.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ RSYNC = ("rsync", "-a", "--delete", "--modify-window=-1")
 PUSH = (*RSYNC, "--delay-updates", "--timeout=10", "--contimeout=3")
 SECOND_NS = 10**9
 RETRY_S = 5
-"""After a round that did not reach all targets."""
+"""Pause after a round that did not reach all targets."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to replicate, where to, and how patiently."""
+    """What to replicate, where to, and how often."""
 
     folder: str
     targets: Mapping[str, str]
@@ -52,27 +52,27 @@ class Plan:
     state: str
 
     @property
-    def picture(self) -> Path:
+    def snapshot(self) -> Path:
         """Beside the folder, on the same file system."""
         return Path(f"{self.folder}.picture")
 
 
 @dataclass
-class Account:
-    """What the script says of itself. Times are this node's seconds since boot (its monotonic clock)."""
+class Status:
+    """The script's status. Times are this node's seconds since boot (its monotonic clock)."""
 
     rounds: int = 0
     transfers: int = 0
-    """How often rsync was started towards a target."""
+    """Number of times that rsync was started for a target."""
     pending_s: float | None = None
-    """When the oldest change that is not everywhere yet was noticed."""
+    """When the oldest change that is not on all targets yet was noticed."""
     lag_s: float | None = None
-    """How long the last change took from being noticed to being everywhere."""
+    """Time from noticing the last change until it was on all targets."""
     failed: dict[str, str] = field(default_factory=dict)
     refused: str = ""
 
     def words(self) -> dict[str, Any]:
-        """As JSON, with its trouble in a sentence."""
+        """The status as JSON, with its problems in a sentence."""
         failed = [f"{name} ({why})" for name, why in sorted(self.failed.items())]
         problems = self.refused or (f"not reached: {', '.join(failed)}" if failed else "")
         return {
@@ -86,7 +86,7 @@ class Account:
 
 
 class Watch:
-    """``inotifywait`` on the folder: whether anything happened in it."""
+    """``inotifywait`` on the folder: reports that anything changed in it."""
 
     def __init__(self, folder: str) -> None:
         argv = ["inotifywait", "-m", "-r", "-q", "-e", EVENTS, "--format", ".", "--exclude", r"/\.~tmp~/", folder]
@@ -95,7 +95,7 @@ class Watch:
         self._fd = self._program.stdout.fileno()
 
     def happened(self, within_s: float) -> bool:
-        """Wait for an event, so long at most, and forget all that have come. Raises SystemExit when it cannot watch."""
+        """Wait at most ``within_s`` for events, and discard them. Raises SystemExit when it cannot watch."""
         if not select.select([self._fd], [], [], max(0.0, within_s))[0]:
             return False
         if not os.read(self._fd, 65536):
@@ -104,30 +104,30 @@ class Watch:
 
 
 def last_line(text: str) -> str:
-    """What a program said last."""
+    """The last line of a program's output."""
     lines = text.strip().splitlines()
     return lines[-1] if lines else "no reason given"
 
 
 def whole_second(mtime_ns: int, before_ns: int | None) -> int:
-    """The next whole second, and later than the one that was replicated last, in ns."""
+    """The next whole second that is later than the last one replicated, in ns."""
     next_ns = -(-mtime_ns // SECOND_NS) * SECOND_NS
     return next_ns if before_ns is None else max(next_ns, (before_ns // SECOND_NS + 1) * SECOND_NS)
 
 
 def mark(plan: Plan) -> None:
-    """Give each file that was written on this node a time that all nodes can keep.
+    """Give each file that was written on this node a time that all nodes can store.
 
-    What is written after this has a fraction again, and its turn comes with the next picture.
+    A file that is written after this has a fraction again; the next snapshot handles it.
     """
     for path in Path(plan.folder).rglob("*"):
         try:
             seen = path.lstat()
             if seen.st_mtime_ns % SECOND_NS and stat.S_ISREG(seen.st_mode):
-                known = _mtime_ns(plan.picture / path.relative_to(plan.folder))
+                known = _mtime_ns(plan.snapshot / path.relative_to(plan.folder))
                 os.utime(path, ns=(seen.st_atime_ns, whole_second(seen.st_mtime_ns, known)))
         except FileNotFoundError:
-            pass  # gone meanwhile: an event of its own
+            pass  # removed meanwhile, which is an event of its own
 
 
 def _mtime_ns(path: Path) -> int | None:
@@ -137,22 +137,22 @@ def _mtime_ns(path: Path) -> int | None:
         return None
 
 
-def take_picture(plan: Plan) -> str:
-    """Copy the folder beside itself. Returns why not; empty when it is done."""
+def take_snapshot(plan: Plan) -> str:
+    """Copy the folder beside itself. Returns the error, or an empty text."""
     if not any(Path(plan.folder).iterdir()):
         return f"{plan.folder} is empty: not replicated, or all pages would be deleted everywhere"
     mark(plan)
     done = subprocess.run(
-        [*RSYNC, f"{plan.folder}/", f"{plan.picture}/"], stderr=subprocess.PIPE, text=True, check=False
+        [*RSYNC, f"{plan.folder}/", f"{plan.snapshot}/"], stderr=subprocess.PIPE, text=True, check=False
     )
     return "" if done.returncode == 0 else last_line(done.stderr)
 
 
 def push(plan: Plan) -> dict[str, str]:
-    """The picture to all targets at once. Returns why it failed where it did."""
+    """Send the snapshot to all targets at once. Returns the error of each target that failed."""
     running = {
         name: subprocess.Popen(
-            [*PUSH, f"{plan.picture}/", f"rsync://{address}/site/"], stderr=subprocess.PIPE, text=True
+            [*PUSH, f"{plan.snapshot}/", f"rsync://{address}/site/"], stderr=subprocess.PIPE, text=True
         )
         for name, address in plan.targets.items()
     }
@@ -160,54 +160,54 @@ def push(plan: Plan) -> dict[str, str]:
     return {name: last_line(errors[name]) for name, program in running.items() if program.returncode != 0}
 
 
-def write(plan: Plan, account: Account) -> None:
-    """The account, for whoever asks."""
-    state = Path(plan.state)
-    state.parent.mkdir(parents=True, exist_ok=True)
-    new = state.with_suffix(".new")
-    new.write_text(json.dumps(account.words()))
-    new.rename(state)
+def write(plan: Plan, status: Status) -> None:
+    """Write the status file."""
+    path = Path(plan.state)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(status.words()))
+    new.rename(path)
 
 
 def settle(plan: Plan, watch: Watch) -> str:
-    """Wait until nothing is written any more, then take the picture. Returns why there is none."""
+    """Wait until writing stops, then take the snapshot. Returns the error, or an empty text."""
     while True:
         while watch.happened(plan.debounce_s):
             pass
-        why = take_picture(plan)
+        why = take_snapshot(plan)
         if why or not watch.happened(0):
             return why
 
 
-def replicate(plan: Plan, watch: Watch, account: Account) -> None:
+def replicate(plan: Plan, watch: Watch, status: Status) -> None:
     """One round."""
-    account.refused = settle(plan, watch)
-    account.rounds += 1
-    if account.refused:
-        print(account.refused)
+    status.refused = settle(plan, watch)
+    status.rounds += 1
+    if status.refused:
+        print(status.refused)
     else:
-        account.failed = push(plan)
-        account.transfers += len(plan.targets)
-        for name, why in account.failed.items():
+        status.failed = push(plan)
+        status.transfers += len(plan.targets)
+        for name, why in status.failed.items():
             print(f"{name} was not reached: {why}")
-    if not account.refused and not account.failed and account.pending_s is not None:
-        account.lag_s = time.monotonic() - account.pending_s
-        account.pending_s = None
-    write(plan, account)
+    if not status.refused and not status.failed and status.pending_s is not None:
+        status.lag_s = time.monotonic() - status.pending_s
+        status.pending_s = None
+    write(plan, status)
 
 
 def serve(plan: Plan) -> None:
-    """For ever: a round at the start, after changes, and now and then."""
-    watch, account = Watch(plan.folder), Account()
+    """Forever: a round at the start, after changes, and every ``resync_s``."""
+    watch, status = Watch(plan.folder), Status()
     while True:
-        replicate(plan, watch, account)
-        whole = not account.failed and not account.refused
-        pause_s = plan.resync_s if whole else min(RETRY_S, plan.resync_s)
+        replicate(plan, watch, status)
+        complete = not status.failed and not status.refused
+        pause_s = plan.resync_s if complete else min(RETRY_S, plan.resync_s)
         if watch.happened(pause_s):
-            account.pending_s = account.pending_s or time.monotonic()
-            write(plan, account)
+            status.pending_s = status.pending_s or time.monotonic()
+            write(plan, status)
 
 
 if __name__ == "__main__":
-    asked = json.loads(Path(sys.argv[1]).read_text())
-    serve(Plan(asked["folder"], asked["targets"], asked["debounce_ms"] / 1000, asked["resync_s"], asked["state"]))
+    plan = json.loads(Path(sys.argv[1]).read_text())
+    serve(Plan(plan["folder"], plan["targets"], plan["debounce_ms"] / 1000, plan["resync_s"], plan["state"]))

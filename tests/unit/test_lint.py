@@ -1,4 +1,4 @@
-"""Each rule with a minimal text that sets it off, and one that does not."""
+"""Each lint rule with a minimal text that triggers it, and one that does not."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from topology import render
-from topology.lint import KINDS, Config, Pitfall, examine
-from topology.lint.ha_cf_syntax import milliseconds
-from topology.lint.model import Cluster, Finding, Kind, matches
-from topology.model import load
+from harness.formats.ha_cf import milliseconds
+from topology.files import files_of
+from topology.lint import KINDS, Config, LintFinding, examine
+from topology.lint.model import ClusterFiles, FileKind, Hit, matches
+from topology.load import load
 
 HA_CF = "/etc/ha.d/ha.cf"
 AUTHKEYS = "/etc/ha.d/authkeys"
@@ -174,9 +174,9 @@ CASES = [
         "after a medium that uses it (line 5)",
         ha_cf("udpport 694", "mcast eth2 239.0.0.1 694 1 0\nudpport 1694"),  # mcast names its port itself
     ),
-    Case("ha_cf.heartbeat_paths", ha_cf("bcast eth1\n"), 6, "one path only ('eth2')", ha_cf("eth1", "eth1 eth2")),
+    Case("ha_cf.heartbeat_paths", ha_cf("bcast eth1\n"), 6, "only one path ('eth2')", ha_cf("eth1", "eth1 eth2")),
     Case("ha_cf.heartbeat_paths", (mine(HA_CF, "node lb-1\n"),), 0, "no medium", ha_cf()),
-    Case("ha_cf.failback", ha_cf("auto_failback on\n"), 0, "absent, which means legacy", ha_cf("back on", "back off")),
+    Case("ha_cf.failback", ha_cf("auto_failback on\n"), 0, "not set, which means legacy", ha_cf("back on", "back off")),
     Case("ha_cf.failback", ha_cf("back on", "back legacy"), 9, "is legacy", ha_cf()),
     Case("ha_cf.pacemaker", ha_cf("crm no", "crm yes"), 11, "haresources is not used", ha_cf("crm no", "crm off")),
     Case("ha_cf.autojoin", ha_cf(new="autojoin any"), 12, "conflicts with haresources", ha_cf(new="autojoin none")),
@@ -184,7 +184,7 @@ CASES = [
         "ha_cf.ipfail",
         ha_cf(new="respawn hacluster /usr/libexec/heartbeat/ipfail\n"),
         12,
-        "no ping or ping_group",
+        "no ping nodes to compare",
         ha_cf(new="ping 198.18.1.1\nrespawn hacluster /usr/libexec/heartbeat/ipfail\n"),
     ),
     Case("ha_cf.stonith", ha_cf(new="stonith_host * ssh lb-1 lb-2\n"), 12, "takes nothing over", ha_cf()),
@@ -200,7 +200,7 @@ CASES = [
         "ha_cf.respawned_program",
         ha_cf(new="ping 198.18.1.1\nrespawn hacluster /usr/lib/heartbeat/ipfail\n"),
         13,
-        "it is /usr/libexec/heartbeat/ipfail",
+        "Use /usr/libexec/heartbeat/ipfail",
         ha_cf(new="ping 198.18.1.1\nrespawn hacluster /usr/libexec/heartbeat/ipfail\n"),
     ),
     Case(
@@ -236,7 +236,7 @@ CASES = [
         "authkeys.permissions",
         (mine(AUTHKEYS, "auth 1\n1 sha1 key\n", mode=0o620),),
         0,
-        "whoever can write it",
+        "anyone who can write it",
         (mine(AUTHKEYS, "auth 1\n1 sha1 key\n", mode=0o600),),
     ),
     Case(
@@ -271,7 +271,7 @@ CASES = [
         "authkeys.no_key",
         (mine(AUTHKEYS, "1 sha1 key\nauth 1\n"),),
         2,
-        "must stand after this line",
+        "must come after this line",
         (mine(AUTHKEYS, "auth 1\n1 sha1 key\n"),),
     ),
     Case(
@@ -307,21 +307,21 @@ CASES = [
         "haresources.first_resource",
         (mine(HARESOURCES, "lb-1 IPaddr2::203.0.113.101\nlb-2 IPaddr2::203.0.113.101\n"),),
         2,
-        "on line 1 too",
+        "is also on line 1",
         (mine(HARESOURCES, "lb-1 IPaddr2::203.0.113.101 apache2\nlb-2 IPaddr2::203.0.113.102 apache2\n"),),
     ),
     Case(
         "haresources.first_resource",
         (mine(HARESOURCES, "lb-1 apache2\nlb-2 IPaddr2::203.0.113.102 apache2\n"),),
         1,
-        "on line 2 too",
+        "is also on line 2",
         (mine(HARESOURCES, "lb-1 apache2\n"),),
     ),
     Case(
         "haresources.shared_ldirectord",
         (mine(HARESOURCES, "lb-1 a ldirectord::vip.cf\nlb-2 \\\n b ldirectord::vip.cf # shared\n"),),
         2,
-        "purges all its virtual services",
+        "removes all its virtual services",
         (mine(HARESOURCES, "lb-1 a ldirectord::vip1.cf\nlb-2 b ldirectord::vip2.cf\n"),),
     ),
     Case(
@@ -335,14 +335,14 @@ CASES = [
         "haresources.unknown_node",
         (mine(HARESOURCES, "db-1 IPaddr2::203.0.113.101\n"), labs(AUTHKEYS, "auth 1\n1 sha1 key\n", "lb-2")),
         1,
-        "no node of the cluster (lb-1, lb-2)",
+        "not a node of the cluster (lb-1, lb-2)",
         (mine(HARESOURCES, "lb-2 IPaddr2::203.0.113.101\n"), labs(AUTHKEYS, "auth 1\n1 sha1 key\n", "lb-2")),
     ),
     Case(
         "haresources.reply_gateway",
         (mine(HARESOURCES, "lb-1 IPaddr2::203.0.113.101/24/eth0\n"), labs(LDIRECTORD, GOOD_LDIRECTORD), ROUTES),
         1,
-        "through 198.18.1.1, which is not among",
+        "through 198.18.1.1, which is not a resource",
         (
             mine(HARESOURCES, "lb-1 IPaddr2::198.18.1.1/24/eth1 203.0.113.101\n"),
             labs(LDIRECTORD, GOOD_LDIRECTORD),
@@ -373,7 +373,7 @@ CASES = [
             mine("/etc/ha.d/vip.cf", SERVICE, "lb-2"),
         ),
         1,
-        "lb-1 has no such file",
+        "lb-1 lacks this file",
         (
             *both(HARESOURCES, "lb-1 a ldirectord::vip.cf\n", "lb-1 a ldirectord::vip.cf\n"),
             *both("/etc/ha.d/vip.cf", SERVICE, SERVICE),
@@ -383,14 +383,14 @@ CASES = [
         "haresources.files_differ",
         both(HARESOURCES, "lb-1 a\nlb-2 b\n", "lb-1 a\nlb-1 b\n"),
         2,
-        "by both directors or by none",
+        "both directors or none",
         both(HARESOURCES, "lb-1 a\nlb-2 b\n", "# the same\nLB-1   a\nlb-2 \\\nb\n"),
     ),
     Case(
         "only_for_testing.loses_packets",
         (mine("/etc/ha.d/OnlyForTesting", "rcvloss=0\nxmitloss=1\n"),),
         2,
-        "test code on (xmitloss=1)",
+        "test code (xmitloss=1)",
         (mine("/etc/ha.d/other", "xmitloss=1\n"),),
     ),
     Case(
@@ -401,23 +401,33 @@ CASES = [
         (mine("/etc/ha.d/shellfuncs", f"ha_clustermsg() {{\n{DEBIANS}\n}}\nha_clustermsg() {{\n{IN_ONE}\n}}\n"),),
     ),
     # ldirectord.cf
-    Case("ldirectord.refused", ldirectord("quiescent=yes", "quiescent=yes # no"), 4, "no comment either", ldirectord()),
+    Case(
+        "ldirectord.refused",
+        ldirectord("quiescent=yes", "quiescent=yes # no"),
+        4,
+        "neither a blank nor a comment",
+        ldirectord(),
+    ),
     Case("ldirectord.refused", ldirectord("checkinterval", "chekinterval"), 3, "mean 'checkinterval'", ldirectord()),
     Case("ldirectord.refused", ldirectord("=2", "=0"), 3, "must be a number above 0", ldirectord("=2", "=2 # s")),
     Case("ldirectord.refused", ldirectord("\tservice", "\n\tservice"), 9, "ended at a line that", ldirectord()),
     Case("ldirectord.refused", ldirectord("\tservice", "  service"), 8, "ended at a line that", ldirectord()),
-    Case("ldirectord.refused", ldirectord('"OK"', "OK"), 10, "must stand in double quotes", ldirectord()),
+    Case("ldirectord.refused", ldirectord('"OK"', "OK"), 10, "must be in double quotes", ldirectord()),
     Case(
-        "ldirectord.refused", ldirectord("masq", "nat"), 6, "must be an address, a port and", ldirectord("masq", "gate")
+        "ldirectord.refused",
+        ldirectord("masq", "nat"),
+        6,
+        "must have an address, a port, and",
+        ldirectord("masq", "gate"),
     ),
-    Case("ldirectord.refused", ldirectord("=203.0.113.101:80", "=www"), 5, "no address and port", ldirectord()),
+    Case("ldirectord.refused", ldirectord("=203.0.113.101:80", "=www"), 5, "not an address and port", ldirectord()),
     Case("ldirectord.refused", ldirectord("=http", "=htp"), 8, "must be one of", ldirectord("=http", "=https")),
-    Case("ldirectord.quiescent_unset", ldirectord("quiescent=yes\n"), 0, "the code says no", ldirectord()),
+    Case("ldirectord.quiescent_unset", ldirectord("quiescent=yes\n"), 0, "but no in the code", ldirectord()),
     Case(
         "ldirectord.quiescent_unset",
         ldirectord("quiescent=yes\n"),
         0,
-        "the code says no",
+        "but no in the code",
         (
             mine(LDIRECTORD, GOOD_LDIRECTORD.replace("quiescent=yes\n", "") + "\tquiescent=yes\n"),
             labs(SYSCTL, GOOD_SYSCTL),
@@ -431,7 +441,7 @@ CASES = [
         "after 30 s",
         ldirectord("checktimeout=3\n"),
     ),
-    Case("ldirectord.blind_checktype", ldirectord(new="\tchecktype=on\n"), 11, "never taken out", ldirectord()),
+    Case("ldirectord.blind_checktype", ldirectord(new="\tchecktype=on\n"), 11, "stays in service", ldirectord()),
     Case("ldirectord.blind_checktype", ldirectord(new="\tchecktype=off\n"), 11, "ever put in", ldirectord()),
     Case(
         "ldirectord.blind_checktype", ldirectord(new="\tchecktype=connect\n"), 11, "accepts connections", ldirectord()
@@ -450,7 +460,7 @@ CASES = [
         "The service is none",
         ldirectord("\tservice=http\n"),  # port 80 implies it
     ),
-    Case("ldirectord.no_receive", ldirectord('\treceive="OK"\n'), 5, "an error page too", ldirectord()),
+    Case("ldirectord.no_receive", ldirectord('\treceive="OK"\n'), 5, "even an error page", ldirectord()),
     Case(
         "ldirectord.no_receive",
         ldirectord('\treceive="OK"\n'),
@@ -544,7 +554,7 @@ CASES = [
         "ldirectord.expiry",
         ldirectord(*PERSISTENT, sysctl=GOOD_SYSCTL.replace("template = 1", "template = 0")),
         9,
-        "still gets the new connections",
+        "still gets new connections",
         ldirectord(*PERSISTENT),
     ),
     Case(
@@ -558,7 +568,7 @@ CASES = [
         "ldirectord.answers_arp",
         (*ldirectord("masq", "gate"), WEB),
         6,
-        "take the VIP from the director",
+        "answer ARP for the VIP",
         (*ldirectord("masq", "gate"), WEB, labs(SYSCTL, "net.ipv4.conf.all.arp_ignore = 1\n", "web-1")),
     ),
     Case(
@@ -579,20 +589,20 @@ CASES = [
         "default.send_redirects is not set",
         (mine(SYSCTL, "net/ipv4/ip_forward=1\nnet.ipv4.conf.*.send_redirects=0\n"), labs(HA_CF, GOOD_HA_CF)),
     ),
-    Case("sysctl.ipvs_zeros", sysctl("template = 1", "template = 0"), 4, "weight 0; 1 is right", sysctl()),
+    Case("sysctl.ipvs_zeros", sysctl("template = 1", "template = 0"), 4, "weight 0. Set it to 1", sysctl()),
     Case("sysctl.ipvs_zeros", sysctl("conn = 1", "conn = 0"), 5, "silently dropped", sysctl()),
     Case(
         "sysctl.ipvs_zeros",
         sysctl(new="-net.ipv4.vs.conn_reuse_mode=0\n"),
         6,
-        "uses a port again",
+        "reuses a port",
         sysctl(new="# net.ipv4.vs.conn_reuse_mode=0\n;net.ipv4.vs.conn_reuse_mode=0\n"),
     ),
     Case(
         "sysctl.answers_arp",
         (*ldirectord("masq", "ipip"), mine(SYSCTL, "net.ipv4.conf.all.arp_announce = 1\n", "web-1")),
         1,
-        "It must be 2",
+        "Set it to 2",
         (*ldirectord("masq", "ipip"), mine(SYSCTL, "net.ipv4.conf.all.arp_announce = 2\n", "web-1")),
     ),
     # connection sync
@@ -608,7 +618,7 @@ CASES = [
         "ipvs_sync.ids_cross",
         both(SYNC, sync("1", "2"), sync("3", "1")),
         2,
-        "takes sync id 2 and its peer sends 3",
+        "accepts sync id 2, but its peer sends 3",
         both(SYNC, sync("1", "2"), sync("2", "1")),
     ),
     # MariaDB
@@ -642,14 +652,14 @@ CASES = [
         "my_cnf.not_durable",
         my_cnf('default-storage-engine="Aria"'),
         2,
-        "New tables are Aria",
+        "New tables use Aria",
         my_cnf("[client]", "default-storage-engine=MyISAM"),
     ),
     Case(
         "my_cnf.world_writable",
         (mine(MY_CNF, "[mysqld]\n", "db", 0o666),),
         0,
-        "ignores a file that anybody can write",
+        "ignores a file that everyone can write",
         (mine(MY_CNF, "[mysqld]\n", "db", 0o664),),
     ),
     # NFS
@@ -671,14 +681,14 @@ CASES = [
         "exports.open_to_all",
         (mine(EXPORTS, "/srv/a web-1 (rw,fsid=1)\n"),),
         1,
-        "exported to everybody with (rw,fsid=1)",
+        "exported to every client with (rw,fsid=1)",
         (mine(EXPORTS, "/srv/a web-1(rw,fsid=1)\n"),),
     ),
     Case(
         "nfs_mounts.soft",
         (mine("/etc/fstab", "# soft\nweb-1:/srv /srv nfs4 rw,soft 0 0\n"),),
         2,
-        "silently corrupt. Use hard",
+        "corrupt data silently. Use hard",
         (mine("/etc/fstab", "# soft\nweb-1:/srv /srv nfs rw,hard 0 0\n/dev/a /a ext4 soft 0 0\n"),),
     ),
     Case(
@@ -693,7 +703,7 @@ CASES = [
         "gmond.never_forgets",
         (mine(GMOND, "/* host_dmax\n = 1 */ globals {\n  host_dmax = 0 /* secs */\n}\n"),),
         3,
-        "listed for ever",
+        "stays in the list forever",
         (mine(GMOND, "globals { host_dmax = 86400 } # host_dmax = 0\n"),),
     ),
     Case(
@@ -781,26 +791,26 @@ CASES = [
 ]
 
 
-def telling(pitfalls: Iterable[Pitfall], case: Case) -> list[int]:
-    """The lines of the pitfalls with the case's words."""
-    return [pitfall.line for pitfall in pitfalls if case.telling in pitfall.reason]
+def telling(findings: Iterable[LintFinding], case: Case) -> list[int]:
+    """The lines of the findings with the case's words."""
+    return [finding.line for finding in findings if case.telling in finding.reason]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_rule_is_set_off_and_names_the_line(case: Case) -> None:
-    pitfalls = examine(case.bad)
-    assert telling(pitfalls, case) == [case.line], "\n".join(str(pitfall) for pitfall in pitfalls)
+def test_a_rule_reports_the_line(case: Case) -> None:
+    findings = examine(case.bad)
+    assert telling(findings, case) == [case.line], "\n".join(str(finding) for finding in findings)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_a_rule_is_not_set_off_by_what_is_right(case: Case) -> None:
+def test_a_rule_accepts_what_is_right(case: Case) -> None:
     assert telling(examine(case.good), case) == []
 
 
 Rules = tuple[Callable[..., Any], ...]
 
 
-def rules_of(kind: Kind[Any]) -> list[Rules]:
+def rules_of(kind: FileKind[Any]) -> list[Rules]:
     return [kind.rules, kind.in_context, kind.between]
 
 
@@ -814,13 +824,13 @@ def test_every_rule_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_it_is_the_named_rule_that_speaks(case: Case) -> None:
-    found: list[Finding] = []
+def test_the_finding_comes_from_the_named_rule(case: Case) -> None:
+    found: list[Hit] = []
     for kind in KINDS:
         rules, in_context, between = (tuple(r for r in rules if name(r) == case.rule) for rules in rules_of(kind))
         files = [config for config in case.bad if matches(config.path, kind.paths)]
         only = replace(kind, rules=rules, in_context=in_context, between=between)
-        found += only.findings(files, Cluster(case.bad, 6)) if files else []
+        found += only.findings(files, ClusterFiles(case.bad, 6)) if files else []
     assert any(case.telling in finding.reason for finding in found)
 
 
@@ -830,11 +840,11 @@ def rendered(topology: str = "ultramonkey", source: str = "") -> list[Config]:
     return [
         Config(machine.name, file.path, file.data.decode(errors="replace"), file.mode, source and source + file.path)
         for machine in lab.machines
-        for file in render.files(lab, machine, "lab", "secret")
+        for file in files_of(lab, machine, "lab", "secret")
     ]
 
 
-def test_the_labs_own_files_have_no_pitfall() -> None:
+def test_the_labs_own_files_have_no_findings() -> None:
     assert examine(rendered(source="my")) == []
 
 
@@ -872,9 +882,9 @@ def test_a_classic_configuration_on_the_labs_nodes() -> None:
         replace(config, text=CLASSIC[config.path], source=config.path) if config.path in CLASSIC else config
         for config in rendered()
     ]
-    seen = [(pitfall.file, pitfall.line, pitfall.reason) for pitfall in examine(configs)]
+    seen = [(finding.file, finding.line, finding.reason) for finding in examine(configs)]
     expected = [
-        (HA_CF, 2, "one path only"),
+        (HA_CF, 2, "only one path"),
         (HA_CF, 6, "/usr/libexec/heartbeat/ipfail"),
         (HARESOURCES, 1, "no LVSSyncDaemonSwap"),
         (LDIRECTORD, 8, "arp_ignore=1"),
@@ -892,7 +902,7 @@ def test_only_what_concerns_a_file_of_the_users_is_reported() -> None:
     assert "8 s on lb-2" in differ.reason
 
 
-def test_a_contradiction_names_the_file_that_a_person_can_edit() -> None:
+def test_a_contradiction_names_the_file_that_the_user_can_edit() -> None:
     configs = [labs(HA_CF, GOOD_HA_CF), mine(HA_CF, GOOD_HA_CF.replace("deadtime 3", "deadtime 8"), "lb-2")]
     (differ,) = examine(configs)
     assert (differ.file, differ.nodes) == ("my/lb-2/etc/ha.d/ha.cf", ("lb-1", "lb-2"))
@@ -900,11 +910,11 @@ def test_a_contradiction_names_the_file_that_a_person_can_edit() -> None:
 
 def test_a_users_sysctl_is_named_for_what_it_takes_from_the_labs_ldirectord() -> None:
     text = GOOD_LDIRECTORD.replace(*PERSISTENT)
-    pitfalls = examine([labs(LDIRECTORD, text), mine(SYSCTL, GOOD_SYSCTL.replace("template = 1", "template = 0"))])
-    assert [(pitfall.file, pitfall.line) for pitfall in pitfalls] == [(LDIRECTORD, 9), (f"my/lb-1{SYSCTL}", 4)]
+    findings = examine([labs(LDIRECTORD, text), mine(SYSCTL, GOOD_SYSCTL.replace("template = 1", "template = 0"))])
+    assert [(finding.file, finding.line) for finding in findings] == [(LDIRECTORD, 9), (f"my/lb-1{SYSCTL}", 4)]
 
 
-def test_the_same_on_several_nodes_is_one_pitfall() -> None:
+def test_the_same_finding_on_several_nodes_is_reported_once() -> None:
     text = GOOD_HA_CF.replace("warntime 1500ms", "warntime 4")
     configs = [replace(mine(HA_CF, text, node), source="ha.cf") for node in ("lb-2", "lb-1")]
     assert [(found.file, found.line, found.nodes) for found in examine(configs)] == [("ha.cf", 2, ("lb-1", "lb-2"))]
@@ -914,7 +924,7 @@ def test_the_order_is_by_file_and_line_whatever_order_the_files_come_in() -> Non
     configs = [config for case in CASES for config in case.bad]
     found = examine(configs)
     assert found == examine(reversed(configs))
-    assert [(pitfall.file, pitfall.line) for pitfall in found] == sorted((p.file, p.line) for p in found)
+    assert [(finding.file, finding.line) for finding in found] == sorted((p.file, p.line) for p in found)
 
 
 def test_a_secret_is_never_repeated() -> None:
@@ -924,9 +934,9 @@ def test_a_secret_is_never_repeated() -> None:
         "auth 1\n1 hunter2\nhunter2\nauth hunter2\n",
     )
     configs = [mine(AUTHKEYS, text, f"lb-{number}", 0o644) for number, text in enumerate(texts)]
-    pitfalls = [pitfall for config in configs for pitfall in examine([config])] + examine(configs)
-    assert pitfalls
-    assert all("hunter2" not in pitfall.reason for pitfall in pitfalls)
+    findings = [finding for config in configs for finding in examine([config])] + examine(configs)
+    assert findings
+    assert all("hunter2" not in finding.reason for finding in findings)
 
 
 def test_a_later_option_file_overrides_an_earlier_one() -> None:
@@ -949,18 +959,18 @@ def test_a_real_server_need_not_forward() -> None:
     assert examine([mine(SYSCTL, "net.ipv4.ip_forward = 0\n", "web-1"), WEB]) == []
 
 
-def test_rounds_are_reckoned_for_the_number_of_real_servers() -> None:
+def test_rounds_are_computed_for_the_number_of_real_servers() -> None:
     text = (
         GLOBALS.replace("timeout=3", "timeout=20")
         + SERVICE
         + SERVICE.replace("113.101", "113.102").replace("1.10", "1.20")
     )
     six, one = (examine([mine(LDIRECTORD, text)], web=web) for web in (6, 1))
-    assert [pitfall.reason for pitfall in six if "62 s pass" in pitfall.reason]  # three of four checks hang
-    assert not [pitfall.reason for pitfall in one if "one after another" in pitfall.reason]
+    assert [finding.reason for finding in six if "62 s pass" in finding.reason]  # three of four checks hang
+    assert not [finding.reason for finding in one if "one after another" in finding.reason]
 
 
-def test_three_hung_servers_delay_the_notice_of_a_fourth_as_was_seen() -> None:
+def test_three_hung_servers_delay_the_check_of_a_fourth_as_measured() -> None:
     four = "virtual=203.0.113.101:80\n" + "".join(f"\treal=198.18.1.10{n}:80 masq\n" for n in range(4))
     (slow,) = (p for p in examine([mine(LDIRECTORD, GLOBALS.replace("=3", "=30") + four)]) if "one after" in p.reason)
     assert f"{3 * 30 + 2} s pass" in slow.reason
@@ -988,10 +998,10 @@ def test_durations_are_read_as_by_heartbeats_library(word: str, expected_ms: int
     assert milliseconds(word) == expected_ms  # all but the last as Debian's libplumb.so.2 answered
 
 
-def test_windows_line_ends_are_no_trouble_to_heartbeat_and_the_end_of_ldirectord() -> None:
+def test_heartbeat_accepts_windows_line_ends_and_ldirectord_does_not() -> None:
     assert examine([mine(HA_CF, GOOD_HA_CF.replace("\n", "\r\n"))]) == []
     refused = examine([mine(LDIRECTORD, GOOD_LDIRECTORD.replace("\n", "\r\n"))])
-    assert any("quiescent must be yes or no" in pitfall.reason for pitfall in refused)
+    assert any("quiescent must be yes or no" in finding.reason for finding in refused)
 
 
 PATHS = sorted({config.path for case in CASES for config in (*case.bad, *case.good)} | {"/etc/anything"})
@@ -1014,14 +1024,14 @@ CONFIGS = st.builds(
 
 @given(st.lists(CONFIGS, max_size=6), st.integers(0, 64))
 def test_no_text_makes_it_raise(configs: list[Config], web: int) -> None:
-    for pitfall in examine(configs, web):
-        assert pitfall.line >= 0
-        assert pitfall.nodes
-        assert pitfall.reason
+    for finding in examine(configs, web):
+        assert finding.line >= 0
+        assert finding.nodes
+        assert finding.reason
 
 
 @pytest.mark.parametrize("path", PATHS)
 @given(text=TEXTS)
 def test_no_text_makes_any_kind_of_file_raise(path: str, text: str) -> None:
     lines = text.count("\n") + 1
-    assert all(0 <= pitfall.line <= lines for pitfall in examine([mine(path, text)]))
+    assert all(0 <= finding.line <= lines for finding in examine([mine(path, text)]))

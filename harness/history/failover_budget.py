@@ -1,18 +1,17 @@
-"""How long a change may take, from the cluster's own files and the speed of its machines. Pure; all in ms.
+"""How long a takeover, a handover and a health check may take, from the recorded facts of the cluster. Pure; all in ms.
 
 A peer is declared dead one deadtime after its last packet, noticed within one keepalive (heartbeat 3.0.6,
 ``check_for_timeouts``). Then the resource scripts of haresources run one after another (its ``ResourceManager``).
 
 ldirectord checks all real servers of all its virtual services one after another, then pauses for ``checkinterval``
-(ldirectord 4.12, ``ld_main``). One that hangs costs its time-out in each virtual service, and so keeps all others
-waiting.
+(ldirectord 4.12, ``ld_main``). One that hangs costs its timeout in each virtual service, and so delays all others.
 """
 
 from harness.records import Cluster
 
 
 def takeover_ms(cluster: Cluster) -> float:
-    """From the death of the owner until its peer has started all resources of the address."""
+    """From the owner's failure until its peer has started all resources of the address."""
     silence = cluster.deadtime_ms + cluster.keepalive_ms
     return silence + cluster.resources_per_vip * cluster.resource_start_ms
 
@@ -20,19 +19,19 @@ def takeover_ms(cluster: Cluster) -> float:
 def handover_ms(cluster: Cluster) -> float:
     """From the release of an address until the other director has started all its resources.
 
-    One more than there are, because the one that gives them away stops the rest of the group before the other may
-    start (heartbeat's standby).
+    One more resource than there are, because the director that gives the group away stops the rest of it before the
+    other one may start (heartbeat's standby).
     """
     return (cluster.resources_per_vip + 1) * cluster.resource_start_ms
 
 
 def notice_ms(cluster: Cluster, failed: int = 1) -> float:
-    """From the failure of a real server until a director has taken it out, while so many do not answer."""
+    """From the failure of a real server until a director takes it out, while ``failed`` real servers do not answer."""
     return cluster.failure_count * _between_checks_ms(cluster, failed)
 
 
 def return_ms(cluster: Cluster, failed: int = 1) -> float:
-    """From the moment a real server answers again until a director has put it back: the next check."""
+    """From the first answer of a real server until a director puts it back: the next check."""
     return _between_checks_ms(cluster, failed)
 
 

@@ -1,7 +1,7 @@
-"""ldirectord's configuration, read as read_config of ldirectord 4.12 reads it.
+"""ldirectord's configuration, as read_config of ldirectord 4.12 reads it. Pure.
 
-The details matter: a virtual service ends at the first line that is not indented by four blanks or a tab, an empty one
-included, and values are compared with whatever blanks follow them.
+The details matter: a virtual service ends at the first line that is not indented by 4 blanks or a tab, also at an
+empty one; and values keep the blanks that follow them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address
 
-from topology.lint.model import Remark, nearest, numbered, quoted
+from harness.formats.lines import nearest, numbered, quoted
 
 PATHS = ("/etc/ldirectord.cf", "/etc/ha.d/*.cf")
+
+Refusal = tuple[int, str]
+"""A line, and why ldirectord does not start with it."""
 
 SERVICE_PORTS = {
     21: "ftp",
@@ -45,7 +48,7 @@ CHECKTYPES = frozenset({"connect", "negotiate", "ping", "off", "on", "external",
 FORWARDING = frozenset({"gate", "ipip", "masq"})
 
 Check = Callable[[str], str]
-"""A value's complaint: what it must be; empty when it is right."""
+"""A value -> what it must be; empty when it is right."""
 
 
 def _number(value: str) -> str:
@@ -63,15 +66,15 @@ def _port(value: str) -> str:
 
 
 def _yes_no(value: str) -> str:
-    return "" if value in {"yes", "no"} else "must be yes or no, with nothing after it, no blank and no comment either"
+    return "" if value in {"yes", "no"} else "must be yes or no with nothing after it, neither a blank nor a comment"
 
 
 def _quoted(value: str) -> str:
-    return "" if re.match(r'"(.*)"', value) else "must stand in double quotes"
+    return "" if re.match(r'"(.*)"', value) else "must be in double quotes"
 
 
 def _filled(value: str) -> str:
-    return "" if re.match(r'"(.+)"', value) else "must stand in double quotes, and not be empty"
+    return "" if re.match(r'"(.+)"', value) else "must be in double quotes and not empty"
 
 
 def _something(value: str) -> str:
@@ -108,7 +111,7 @@ def _httpmethod(value: str) -> str:
 
 
 def _removed(_: str) -> str:
-    return "is no longer taken, use checktimeout and negotiatetimeout"
+    return "is no longer supported; use checktimeout and negotiatetimeout"
 
 
 BOTH: dict[str, Check] = {
@@ -128,7 +131,7 @@ BOTH: dict[str, Check] = {
     "emailalertstatus": _anything,
     "smtp": _something,
 }
-"""Taken outside of virtual services and, with precedence, inside."""
+"""Allowed outside virtual services and inside, where they take precedence."""
 
 GLOBAL: dict[str, Check] = BOTH | {
     "timeout": _removed,
@@ -192,7 +195,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Real:
-    """A ``real`` line. ``count`` is more than 1 for a range; port 0 is one that was left out, None an unknown name."""
+    """A ``real`` line. ``count`` is more than 1 for a range. Port 0: the line has none; None: an unknown name."""
 
     line: int
     text: str
@@ -229,7 +232,7 @@ class Service:
 
     @property
     def service(self) -> str:
-        """What is spoken with the real servers: as set, otherwise as the port implies."""
+        """The protocol of the check: as set, otherwise as the port implies."""
         setting = self.get("service")
         if setting:
             return setting.word
@@ -237,29 +240,35 @@ class Service:
 
     @property
     def negotiates(self) -> bool:
-        """True when the protocol of the service is spoken, at least now and then."""
+        """True when checks speak the protocol of the service, at least sometimes."""
         return self.checktype in {"negotiate", "combined"}
 
 
 @dataclass(frozen=True)
 class LdirectordCf:
-    """A whole file, and what ldirectord would not take of it."""
+    """A whole file, and the lines for which ldirectord refuses to start."""
 
     settings: tuple[Setting, ...]
     services: tuple[Service, ...]
-    refused: tuple[Remark, ...]
+    refused: tuple[Refusal, ...]
 
     def get(self, name: str) -> Setting | None:
         """The global setting; the last of several."""
         return _last(self.settings, name)
 
     def of(self, service: Service, name: str) -> Setting | None:
-        """What is in force for a virtual service: its own setting, otherwise the global one."""
+        """The setting in force for a virtual service: its own, otherwise the global one."""
         return service.get(name) or self.get(name)
 
     @property
+    def maintenance_folder(self) -> str:
+        """``maintenancedir``: a file there takes a real server out; empty without one."""
+        folder = self.get("maintenancedir")
+        return folder.value.strip() if folder else ""
+
+    @property
     def forks(self) -> bool:
-        """True when each virtual service is checked by a process of its own."""
+        """Whether each virtual service has its own process for checks."""
         fork = self.get("fork")
         return bool(fork and fork.value == "yes")
 
@@ -285,13 +294,13 @@ def _last(settings: Iterable[Setting], name: str) -> Setting | None:
 
 @lru_cache(maxsize=64)
 def parse(text: str) -> LdirectordCf:
-    """Read a file. What ldirectord refuses is noted, and the rest is read all the same."""
+    """Read a file. Lines that ldirectord rejects are noted, and the rest is still read."""
     settings: list[Setting] = []
     services: list[Service] = []
-    refused: list[Remark] = []
+    refused: list[Refusal] = []
     lines = list(numbered(text))
     position = 0
-    orphaned = False  # said once for all lines that an early end cuts off from their virtual service
+    orphaned = False  # one refusal for all lines that an early end cuts off from their virtual service
     while position < len(lines):
         number, line = lines[position]
         position += 1
@@ -321,15 +330,15 @@ def _shown(line: str) -> str:
     return line.partition("#")[0].replace("\t", "    ")
 
 
-def _setting(number: int, line: str, known: Mapping[str, Check], refused: list[Remark]) -> list[Setting]:
-    if line == "supervised":  # the one that is taken bare
+def _setting(number: int, line: str, known: Mapping[str, Check], refused: list[Refusal]) -> list[Setting]:
+    if line == "supervised":  # the only one that needs no value
         return [Setting(number, "supervised", "yes")]
     match = re.match(r"(\w+)\s*=\s*(.*)", line, re.ASCII)
     if match is None or match[1] not in known:
         name = match[1] if match else line.strip()
         indented = known is GLOBAL and line[:1] in {" ", "\t"}
         why = (
-            " (the virtual service above it ended at a line that is empty or indented by less than four blanks)"
+            " (the virtual service above ended at a line that is empty or has an indent of less than 4 blanks)"
             if indented and name.partition("=")[0].strip() in {*SECTION, "real", "real6"}
             else nearest(name, known)
         )
@@ -342,7 +351,7 @@ def _setting(number: int, line: str, known: Mapping[str, Check], refused: list[R
     return [Setting(number, match[1], match[2])]
 
 
-def _section(number: int, virtual: str, body: list[tuple[int, str]], refused: list[Remark]) -> list[Service]:
+def _section(number: int, virtual: str, body: list[tuple[int, str]], refused: list[Refusal]) -> list[Service]:
     settings: list[Setting] = []
     reals: list[Real] = []
     for line_number, line in body:
@@ -357,7 +366,9 @@ def _section(number: int, virtual: str, body: list[tuple[int, str]], refused: li
     port = re.match(r"(?:[0-9A-Za-z._+-]+|\[[0-9A-Fa-f:]+\]):([0-9A-Za-z_-]+)", virtual)
     mark = re.match(r"[0-9]+", virtual)
     if not port and not mark:
-        refused.append((number, f"ldirectord refuses to start: {quoted(virtual)} is no address and port [ldirectord]"))
+        refused.append(
+            (number, f"ldirectord refuses to start: {quoted(virtual)} is not an address and port [ldirectord]")
+        )
         return []
     number_of_port = _port_number(port[1]) if port else 0
     return [Service(number, virtual, number_of_port, not port, tuple(settings), tuple(reals))]
@@ -371,12 +382,12 @@ _SERVER = r"(?:[A-Za-z0-9.-]+?|\[[0-9A-Fa-f:]+\])"
 _REAL = re.compile(rf"({_SERVER})(?:->({_SERVER}))?(?::([A-Za-z0-9_-]+))?\s+(.*)")
 
 
-def _real(number: int, text: str, refused: list[Remark]) -> list[Real]:
+def _real(number: int, text: str, refused: list[Refusal]) -> list[Real]:
     match = _REAL.search(text)
     forward = re.search(r"\w+", match[4], re.ASCII) if match else None
     if match is None or forward is None or forward[0] not in FORWARDING:
-        what = "must be an address, a port and gate, ipip or masq"
-        refused.append((number, f"ldirectord refuses to start: real {what} [ldirectord(8)]"))
+        what = "must have an address, a port, and gate, ipip or masq"
+        refused.append((number, f"ldirectord refuses to start: a real line {what} [ldirectord(8)]"))
         return []
     check = re.search(r'\s"(.*)"[, ]\s*"(.*)"', match[4])
     return [
@@ -400,4 +411,4 @@ def _count(first: str, last: str | None) -> int:
     try:
         return max(1, int(IPv4Address(last)) - int(IPv4Address(first)) + 1)
     except ValueError:
-        return 1  # names, whose addresses are not known here
+        return 1  # names: their addresses are not known here

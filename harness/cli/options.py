@@ -1,0 +1,62 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = [
+    "DEFAULT_LAB",
+    "checks_of_option",
+    "json_option",
+    "lab_option",
+    "runs_option",
+    "to_option",
+    "tolerance_option",
+    "topology_option",
+]
+
+DEFAULT_LAB = "default"
+
+lab_option = click.option(
+    "--lab", "lab_name", default=DEFAULT_LAB, show_default=True, metavar="NAME", help="Name of the lab."
+)
+topology_option = click.option(
+    "--topology",
+    default="ultramonkey",
+    show_default=True,
+    metavar="NAME|FILE",
+    help="Name of a shipped topology, or a TOML file.",
+)
+runs_option = click.option(
+    "--runs",
+    "runs_dir",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    metavar="DIR",
+    help="Directory of the run directories.",
+)
+to_option = click.option(
+    "--to",
+    "target",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    metavar="DIR",
+    help="Write to this directory instead.",
+)
+tolerance_option = click.option(
+    "--tolerance",
+    multiple=True,
+    metavar="METRIC=VALUE",
+    help="Smallest change to report, for example p50_ms=5 or p90_ms=20%; repeatable. `=no` ignores the metric.",
+)
+checks_of_option = click.option(
+    "--scenario",
+    "checks_of",
+    default=None,
+    metavar="NAME|FILE",
+    help="Run the checks of this scenario instead of the run's own.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

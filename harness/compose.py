@@ -1,0 +1,123 @@
+"""A run, put together: the only module of the harness that knows scenario, lab, faults and load at the same time.
+
+The command line and the pytest plugin are thin layers on top of it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from faults import FAULTS
+from harness.artifacts import run_directory
+from harness.protocols import Feeds, HasOwnLoad, Lab, RestoresBackups
+from harness.records import LabError
+from harness.run import run
+from harness.scenario import Scenario
+from loadtests import feeds as loads
+
+if TYPE_CHECKING:
+    from topology.lab.docker_lab import DockerLab
+    from topology.model import Topology
+
+__all__ = ["execute", "feeds", "lab_for", "labs_by_side", "sites_by_side"]
+
+Progress = Callable[[str], None]
+
+LabOf = Callable[[str], "AbstractContextManager[DockerLab]"]
+"""The side of a comparison, baseline or candidate -> the lab of its next run."""
+
+
+def execute(  # noqa: PLR0913 - what a run is made of
+    scenario: Scenario,
+    path: Path,
+    lab: Lab,
+    runs_dir: Path,
+    progress: Progress,
+    *,
+    load_file: Path | None = None,
+    argv: Sequence[str] | None = None,
+) -> Path:
+    """Run a scenario on a lab, and return its run directory. The run is over then, but not judged yet.
+
+    ``path`` is the scenario's file and ``load_file`` the one that its load is from, if that is another: the run
+    directory keeps a copy of each. ``argv`` is the command to repeat the run with (this process's own by default).
+    Raises ScenarioError or LabError, as ``run`` does.
+    """
+    words = {} if argv is None else {"argv": argv}
+    facts = run_directory.meta(lab.name, scenario.scenario.seed, **words)
+    run_dir = run_directory.create(runs_dir, path, scenario.name, facts)
+    if load_file:
+        run_directory.keep_load(run_dir, load_file)
+    run(scenario, lab, FAULTS, feeds(scenario, lab), run_dir, progress)
+    return run_dir
+
+
+def feeds(scenario: Scenario, lab: Lab) -> Feeds:
+    """What a run of the scenario records besides the lab's own observers."""
+    found = lab.feeds(scenario.load) if isinstance(lab, HasOwnLoad) else loads.feeds(lab, scenario.load)
+    wants_proof = scenario.checks.get("backup", {}).get("proofs")
+    if wants_proof and isinstance(lab, RestoresBackups):
+        return replace(found, after=[*found.after, *lab.restore_proofs()])
+    return found
+
+
+@contextmanager
+def lab_for(topology: Topology, name: str, progress: Progress) -> Iterator[DockerLab]:
+    """The lab of that name if it is up, else one that is booted for the block and removed afterwards.
+
+    Raises LabError when the lab is up with another topology.
+    """
+    from topology.lab import engine, lifecycle  # only what needs a real lab loads Docker's client
+
+    running = lifecycle.attach(engine.connect(), name)
+    if running is None:
+        with lifecycle.booted(topology, f"run-{os.getpid()}", progress) as lab:
+            yield lab
+            progress("taking the lab down")
+        return
+    try:
+        if running.topology != topology:
+            raise LabError(
+                f"lab {name!r} is running another topology than {topology.name!r}",
+                f"Run `monkeywrench down --lab {name}` first, or name another lab with --lab.",
+            )
+        progress(f"using lab {name}, which is up")
+        running.wait_healthy(say=progress)
+        yield running
+    finally:
+        running.close()
+
+
+@contextmanager
+def labs_by_side(topologies: Mapping[str, Topology], progress: Progress) -> Iterator[LabOf]:
+    """A new lab for each run, with the topology of its side."""
+    from topology.lab import lifecycle
+
+    yield lambda side: lifecycle.booted(topologies[side], f"load-{os.getpid()}", progress)
+
+
+@contextmanager
+def sites_by_side(
+    topology: Topology, sites: Mapping[str, Path | None], name: str, progress: Progress
+) -> Iterator[LabOf]:
+    """One lab for all runs, on which the site of each side is deployed in turn; None is the lab's own site."""
+    from topology.lab import deploy
+
+    with lab_for(topology, name, progress) as lab:
+        if not any(sites.values()):
+            yield lambda _: nullcontext(lab)
+            return
+        with deploy.sites(lab) as put:
+
+            @contextmanager
+            def with_site(side: str) -> Iterator[DockerLab]:
+                progress(f"deploying the {side}'s site: {sites[side] or 'the one of the lab'}")
+                put(sites[side])
+                yield lab
+
+            yield with_site

@@ -1,0 +1,75 @@
+"""Reading a topology from TOML: a shipped one by its name, or a file of the user's.
+
+Each error names the file, the place in it and what is accepted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from harness.mistakes import mistakes
+from topology.model import Overlay, Topology, TopologyError
+
+
+def shipped() -> dict[str, Path]:
+    """The topologies shipped with monkeywrench, by name."""
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
+
+
+def load(name_or_path: str) -> Topology:
+    """Read a topology by the name of a shipped one, or from a TOML file. Raises TopologyError."""
+    path = shipped().get(name_or_path) or Path(name_or_path)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TopologyError(
+            f"cannot read topology {name_or_path!r}: {getattr(error, 'strerror', None) or error}",
+            f"Give a TOML file, or the name of a shipped topology: {', '.join(shipped())}.",
+        ) from None
+    topology = parse(text, str(path))
+    overlays = tuple(_found(overlay, path) for overlay in topology.overlays)
+    return topology.model_copy(update={"overlays": overlays}) if overlays else topology
+
+
+def _found(overlay: Overlay, topology: Path) -> Overlay:
+    """The overlay with an absolute source, and the digest of its current content."""
+    source = (topology.parent / overlay.source).resolve()
+    if not source.exists():
+        raise TopologyError(
+            f"{topology}: overlays: source {str(overlay.source)!r} does not exist",
+            "Give a file or a folder, relative to the topology's file.",
+        )
+    return overlay.model_copy(update={"source": source, "digest": digest(source)})
+
+
+def sources(source: Path) -> Iterator[tuple[str, Path]]:
+    """The files of an overlay's source: (path below it, file); a single file has the path ``""``."""
+    if source.is_file():
+        yield "", source
+    for path in sorted(source.rglob("*")) if source.is_dir() else ():
+        if path.is_file():
+            yield f"/{path.relative_to(source)}", path
+
+
+def digest(source: Path) -> str:
+    """A digest of all files of an overlay's source, with their names and modes."""
+    total = hashlib.sha256()
+    for below, path in sources(source):
+        content = path.read_bytes()
+        total.update(f"{below}\0{path.stat().st_mode & 0o777:o}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()[:16]
+
+
+def parse(text: str, source: str) -> Topology:
+    """Read a topology from TOML text; ``source`` names it in errors. Raises TopologyError."""
+    try:
+        return Topology.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise TopologyError(f"{source} is not valid TOML: {error}") from None
+    except ValidationError as error:
+        raise TopologyError("\n".join(f"{source}: {mistake}" for mistake in mistakes(error, Topology))) from None
