@@ -6,7 +6,6 @@ The checks are loaded where they are needed only: they load numpy, which `pytest
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.mistakes import first_mistake, similar, unknown
 from harness.protocols import Fault
+from harness.reading import ReadingError, brief, json_value, shown
 from harness.scenario import Scenario, ScenarioError
 
 __all__ = ["About", "Faults", "Setting", "checks", "faults", "make", "scenario_schema", "settings"]
@@ -83,12 +83,13 @@ def settings(name: str, words: Iterable[str], known: Faults) -> dict[str, Any]:
 
     A list is separated by commas, so one value is a list of one: ``one=web-5``. All else is as in JSON.
     """
+    where = brief(name)
     fields = _fields(_model(known[name])) if name in known else {}
     found = {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals:
-            raise ScenarioError(f"{name}: invalid setting {word!r}: expected KEY=VALUE, for example node=lb-1")
+            raise ScenarioError(f"{where}: invalid setting {shown(word)}: expected KEY=VALUE, for example node=lb-1")
         found[key] = _value(text, fields.get(key, {}))
     return found
 
@@ -153,7 +154,7 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The sentence for an unknown fault, with the nearest one, or its family, or else all families."""
-    names = sorted(known)
+    name, names = brief(name), sorted(known)
     families = sorted({each.partition(".")[0] for each in names})
     if family := [each for each in names if each.partition(".")[0] == name.partition(".")[0]]:
         return unknown(kind, name, family)
@@ -265,6 +266,6 @@ def _value(text: str, schema: Mapping[str, Any]) -> Any:
     if schema.get("type") == "string":
         return text
     try:
-        return json.loads(text)
-    except ValueError:
+        return json_value(text)
+    except ReadingError:
         return text

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faults import FAULTS
+from harness import crash
 from harness.artifacts import run_directory
 from harness.protocols import Feeds, HasOwnLoad, Lab, RestoresBackups
 from harness.records import LabError
@@ -51,9 +52,10 @@ def execute(  # noqa: PLR0913 - what a run is made of
     words = {} if argv is None else {"argv": argv}
     facts = run_directory.meta(lab.name, scenario.scenario.seed, **words)
     run_dir = run_directory.create(runs_dir, path, scenario.name, facts)
-    if load_file:
-        run_directory.keep_load(run_dir, load_file)
-    run(scenario, lab, FAULTS, feeds(scenario, lab), run_dir, progress)
+    with crash.noted_in(run_dir):
+        if load_file:
+            run_directory.keep_load(run_dir, load_file)
+        run(scenario, lab, FAULTS, feeds(scenario, lab), run_dir, progress)
     return run_dir
 
 
@@ -67,10 +69,11 @@ def feeds(scenario: Scenario, lab: Lab) -> Feeds:
 
 
 @contextmanager
-def lab_for(topology: Topology, name: str, progress: Progress) -> Iterator[DockerLab]:
+def lab_for(topology: Topology, name: str, progress: Progress, *, unhealthy_ok: bool = False) -> Iterator[DockerLab]:
     """The lab of that name if it is up, else one that is booted for the block and removed afterwards.
 
-    Raises LabError when the lab is up with another topology.
+    Waits until the lab is healthy; with ``unhealthy_ok``, a lab that is up is used as it is, and its problems are
+    reported. Raises LabError when the lab is up with another topology.
     """
     from topology.lab import engine, lifecycle  # only what needs a real lab loads Docker's client
 
@@ -87,7 +90,11 @@ def lab_for(topology: Topology, name: str, progress: Progress) -> Iterator[Docke
                 f"Run `monkeywrench down --lab {name}` first, or name another lab with --lab.",
             )
         progress(f"using lab {name}, which is up")
-        running.wait_healthy(say=progress)
+        if unhealthy_ok:
+            for problem in running.status().problems:
+                progress(f"continuing in spite of a problem: {problem}")
+        else:
+            running.wait_healthy(say=progress)
         yield running
     finally:
         running.close()

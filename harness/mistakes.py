@@ -18,6 +18,8 @@ from typing import Annotated, Any, TypeAlias, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from harness.reading import brief
+
 __all__ = ["first_mistake", "mistakes", "similar", "suggestion", "unknown"]
 
 Place: TypeAlias = tuple[str | int, ...]
@@ -56,7 +58,7 @@ def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     >>> unknown("key", "xyz", ["node", "share"])
     "unknown key 'xyz'; accepted: node, share"
     """
-    return f"unknown {kind} {word!r}; {suggestion(word, known)}"
+    return f"unknown {kind} {brief(word)!r}; {suggestion(brief(word), known)}"
 
 
 def suggestion(word: str, known: Iterable[str], known_are: str = "accepted") -> str:
@@ -142,13 +144,20 @@ def _count(number: int, one: str, many: str) -> str:
 def _hint(error: ErrorDetails) -> str:
     """For a misspelt choice."""
     words = [word for word in error["ctx"]["expected"].split("'") if word.strip() not in {"", ",", "or"}]
-    meant = similar(str(error["input"]), words)
+    meant = similar(_shown(error["input"]).strip("'"), words)
     return f"; did you mean {meant!r}?" if meant else ""
 
 
 def _shown(value: Any) -> str:
-    """A value as its file writes it, more or less: ``true`` and not ``True``."""
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    """A value as its file writes it, more or less: ``true`` and not ``True``. A long one loses its middle."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        return brief(repr(value))
+    except RecursionError:
+        return "a value that is nested too deep"
+    except ValueError:  # Python refuses to write a number with more than 4,300 digits
+        return "a number with too many digits"
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

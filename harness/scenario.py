@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from harness import reading
 from harness.errors import UserError
 from harness.mistakes import first_mistake, unknown
 
@@ -290,9 +290,10 @@ def find(name_or_path: str) -> Path:
     """The file of a shipped scenario or load profile, by its name, or a TOML file. Raises ScenarioError."""
     known = shipped()
     path = known.get(name_or_path, Path(name_or_path))
-    if not path.is_file():
+    if not reading.is_file(path):
         raise ScenarioError(
-            unknown("scenario", name_or_path, known), "Give the path of a TOML file, or the name of a shipped scenario."
+            unknown("scenario", reading.brief(name_or_path), known),
+            "Give the path of a TOML file, or the name of a shipped scenario.",
         )
     return path
 
@@ -301,11 +302,13 @@ def load(path: Path | str) -> Scenario:
     """Read a scenario file. Raises ScenarioError."""
     file = Path(path)
     try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ScenarioError(f"cannot read {str(file)!r}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"{file}: invalid TOML: {error}") from error
+        text = reading.read_text(file)
+    except reading.ReadingError as error:
+        raise ScenarioError(f"cannot read {reading.shown(file)}: {error}") from error
+    try:
+        tables = reading.toml(text)
+    except reading.ReadingError as error:
+        raise ScenarioError(f"{file}: {error}") from error
     return parse(tables, str(file))
 
 

@@ -33,6 +33,9 @@ class Finding(BaseModel):
     outcome: Outcome = Field(description="invalid or unknown.")
     sentence: str = Field(description="The reason in one sentence.")
     evidence: tuple[int, ...] = Field(default=(), description="Indexes of the ops that show it.")
+    tried: bool = Field(
+        default=True, description="False: the run did not try what the check judges, so nothing could be seen."
+    )
 
 
 class Verdict(BaseModel):
@@ -49,6 +52,11 @@ class Verdict(BaseModel):
     )
     evidence: tuple[int, ...] = Field(default=(), description="Indexes of the ops that support the verdict.")
 
+    @property
+    def tried(self) -> bool:
+        """False when the only reason why it is unknown is that the run did not try what the check judges."""
+        return not self.findings or any(finding.tried for finding in self.findings)
+
 
 class Judgement(BaseModel):
     """The content of a run's ``verdict.json``."""
@@ -60,12 +68,23 @@ class Judgement(BaseModel):
     verdicts: tuple[Verdict, ...] = Field(description="The verdict of each check.")
 
 
+ALWAYS = frozenset({"recovery", "audit"})
+"""The checks of any run: that they hold does not mean that anything was tried."""
+
+
 def overall(verdicts: Iterable[Verdict]) -> Outcome:
-    """Invalid if any verdict is invalid, else unknown if any is unknown or there are none, else valid."""
-    outcomes = {verdict.outcome for verdict in verdicts}
-    if Outcome.INVALID in outcomes:
+    """Invalid if any verdict is invalid, else unknown if any is unknown or there are none, else valid.
+
+    A verdict on something that the run did not try (``Verdict.tried``) does not count, unless nothing else was tried.
+    """
+    found = list(verdicts)
+    if any(verdict.outcome is Outcome.INVALID for verdict in found):
         return Outcome.INVALID
-    return Outcome.VALID if outcomes == {Outcome.VALID} else Outcome.UNKNOWN
+    tried = [verdict for verdict in found if verdict.tried]
+    nothing = len(tried) < len(found) and all(verdict.check in ALWAYS for verdict in tried)
+    if nothing or not tried or any(verdict.outcome is Outcome.UNKNOWN for verdict in tried):
+        return Outcome.UNKNOWN
+    return Outcome.VALID
 
 
 def conclude(
@@ -104,6 +123,14 @@ def invalid(sentence: str, *evidence: int) -> Finding:
 def unknown(sentence: str, *evidence: int) -> Finding:
     """A reason why it cannot be decided whether an expectation was met."""
     return Finding(outcome=Outcome.UNKNOWN, sentence=_text(sentence), evidence=evidence)
+
+
+def not_tried(sentence: str) -> Finding:
+    """A reason why the run cannot show anything: it did not try what the check judges, and nothing was missed.
+
+    Only for what the cluster's facts or the run's faults decide: a load that was not recorded is unknown.
+    """
+    return Finding(outcome=Outcome.UNKNOWN, sentence=_text(sentence), tried=False)
 
 
 def _text(sentence: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.history.latency import USERS
 from harness.protocols import Feed, Feeds, Lab, Node, Stream
+from harness.reading import ReadingError, json_value, shown
 from harness.records import Entry, LabError, Line, Power
 from harness.scenario import LoadTable
 from loadtests import accesslog
@@ -100,8 +101,8 @@ def entry(line: Line, feed: str = "feed") -> Entry:
     value: it may be the program's last message before it died.
     """
     try:
-        return _entry(json.loads(line.text))
-    except (ValueError, RecursionError) as error:
+        return _entry(json_value(line.text))
+    except (ValueError, ReadingError) as error:
         return Entry(line.time_ns, feed, "info", "feed", line.text, f"unreadable line: {error}")
 
 
@@ -110,7 +111,7 @@ def _entry(op: Any) -> Entry:
     if not isinstance(op, dict):
         raise ValueError("not an object")
     time_ns, error = op.get("t"), op.get("error")
-    if type(time_ns) is not int:
+    if type(time_ns) is not int or abs(time_ns) >= 2**63:
         raise ValueError(f"t is {time_ns!r}, not ns")
     if op.get("type") not in TYPES:
         raise ValueError(f"type is {op.get('type')!r}, not one of {', '.join(TYPES)}")
@@ -281,9 +282,10 @@ def _replay(load: LoadTable) -> Mapping[str, bytes]:
         return {}
     try:
         lines = Path(load.log).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise LabError(
-            f"cannot read the access log {load.log!r}: {error.strerror}", "Give its path from the current folder."
+            f"cannot read the access log {shown(load.log)}: {getattr(error, 'strerror', None) or error}",
+            "Give its path from the current folder.",
         ) from error
     replay = accesslog.read(lines, load.speed)
     if not replay.requests:

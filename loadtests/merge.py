@@ -3,7 +3,8 @@
 A worker is a process of Locust with the locustfile and a file as its ``MONKEYWRENCH_OPS``. Ops have the clock of their
 machine (``perf_counter_ns``), which differs between machines. Each worker first records ``boot`` and the time of day:
 workers with the same ``boot`` share a clock; the times of the others are shifted by the difference of the times of day,
-so they are as accurate as those machines' clocks. Response times do not change.
+so they are as accurate as those machines' clocks, which the checks of data allow for (``harness/history/clocks.py``).
+Response times do not change.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from harness.artifacts import run_directory
 from harness.errors import UserError
 from harness.history import Recorder
 from harness.history.latency import USERS
+from harness.history.ops import DAY_NS, LONGEST_NS
 from harness.records import Entry, Line
 from loadtests.feeds import LOAD, entry
 
@@ -91,6 +93,12 @@ def merged(workers: Sequence[Worker], scenario: str) -> Iterator[Entry]:
     ]
     ops.sort(key=lambda each: each.time_ns)
     first, last = ops[0].time_ns, ops[-1].time_ns
+    if last - first > LONGEST_NS:
+        raise MergeError(
+            f"the files span {(last - first) // DAY_NS:,} days, and a run at most {LONGEST_NS // DAY_NS}: their clocks "
+            "cannot be compared",
+            "Set the clocks of the machines, and give the files of one run.",
+        )
     moved = {name: round(shift / 1e6, 3) for name, shift in shifts.items() if shift}
     cluster = _cluster(ops)
     start = {"origin_ns": first, "scenario": scenario, "cluster": cluster, "load_only": True, "moved_ms": moved}
@@ -152,13 +160,26 @@ def _cluster(ops: Sequence[Entry]) -> Mapping[str, Any]:
 
 
 def write(target: Path, entries: Sequence[Entry], scenario_file: Path | None) -> None:
-    """Write a history as a run directory. Raises FileExistsError where a run exists already, else OSError."""
+    """Write a history as a run directory. Raises FileExistsError where a run exists already, else OSError.
+
+    If it fails, nothing is left of it.
+    """
+    created = not target.exists()
     target.mkdir(parents=True, exist_ok=True)
-    with Recorder(target / run_directory.HISTORY, entries[0].time_ns) as recorder:
-        for each in entries:
-            recorder.record(each)
-    if scenario_file:
-        shutil.copyfile(scenario_file, target / run_directory.SCENARIO)
+    history = target / run_directory.HISTORY
+    if history.exists():
+        raise FileExistsError(history)
+    try:
+        with Recorder(history, entries[0].time_ns) as recorder:
+            for each in entries:
+                recorder.record(each)
+        if scenario_file:
+            shutil.copyfile(scenario_file, target / run_directory.SCENARIO)
+    except BaseException:
+        history.unlink(missing_ok=True)
+        if created:
+            target.rmdir()
+        raise
 
 
 def _is_url(text: object) -> bool:

@@ -6,12 +6,12 @@ Each error names the file, the place in it and what is accepted.
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from harness import reading
 from harness.mistakes import mistakes
 from topology.model import Overlay, Topology, TopologyError
 
@@ -25,10 +25,10 @@ def load(name_or_path: str) -> Topology:
     """Read a topology by the name of a shipped one, or from a TOML file. Raises TopologyError."""
     path = shipped().get(name_or_path) or Path(name_or_path)
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        text = reading.read_text(path)
+    except reading.ReadingError as error:
         raise TopologyError(
-            f"cannot read topology {name_or_path!r}: {getattr(error, 'strerror', None) or error}",
+            f"cannot read topology {reading.shown(name_or_path)}: {error}",
             f"Give a TOML file, or the name of a shipped topology: {', '.join(shipped())}.",
         ) from None
     topology = parse(text, str(path))
@@ -38,12 +38,13 @@ def load(name_or_path: str) -> Topology:
 
 def _found(overlay: Overlay, topology: Path) -> Overlay:
     """The overlay with an absolute source, and the digest of its current content."""
-    source = (topology.parent / overlay.source).resolve()
-    if not source.exists():
+    source = topology.parent / overlay.source
+    if not reading.exists(source):
         raise TopologyError(
-            f"{topology}: overlays: source {str(overlay.source)!r} does not exist",
+            f"{topology}: overlays: source {reading.shown(overlay.source)} does not exist",
             "Give a file or a folder, relative to the topology's file.",
         )
+    source = source.resolve()
     return overlay.model_copy(update={"source": source, "digest": digest(source)})
 
 
@@ -68,8 +69,8 @@ def digest(source: Path) -> str:
 def parse(text: str, source: str) -> Topology:
     """Read a topology from TOML text; ``source`` names it in errors. Raises TopologyError."""
     try:
-        return Topology.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise TopologyError(f"{source} is not valid TOML: {error}") from None
+        return Topology.model_validate(reading.toml(text))
+    except reading.ReadingError as error:
+        raise TopologyError(f"{source}: {error}") from None
     except ValidationError as error:
         raise TopologyError("\n".join(f"{source}: {mistake}" for mistake in mistakes(error, Topology))) from None

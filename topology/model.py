@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from harness.reading import brief, shown
 from harness.records import LabError
 
 Role = Literal["client", "resolver", "director", "web", "db"]
@@ -287,7 +288,7 @@ def _name_problems(topology: Topology) -> Iterator[str]:
         if names.count(name) > 1:
             yield f"nodes: the name {name!r} is used twice; each node needs its own"
         if len(name) > NODE_NAME_MAX:
-            yield f"nodes: the name {name!r} is too long; at most {NODE_NAME_MAX} characters are accepted"
+            yield f"nodes: the name {shown(name)} is too long; at most {NODE_NAME_MAX} characters are accepted"
     directors = [machine.name for machine in topology.of_role("director")]
     for number, vip in enumerate(topology.vips):
         if vip.home not in directors:
@@ -301,7 +302,7 @@ def _segment_problems(topology: Topology) -> Iterator[str]:
             allowed = f"{ALLOWED[0]} and {ALLOWED[1]}"
             yield f"segments.{name}: {network} is outside {allowed}, the only networks that a lab may use"
         if len(name) > 12:  # its bridge is called br-<name>, see NODE_NAME_MAX
-            yield f"segments.{name}: the name is too long; at most 12 characters are accepted"
+            yield f"segments.{brief(name)}: the name is too long; at most 12 characters are accepted"
     for machine in topology.machines:
         for segment in SEGMENTS_OF[machine.role] - set(machine.addresses):
             yield f"nodes {machine.name}: a {machine.role} needs addresses.{segment}"

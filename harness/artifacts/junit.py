@@ -30,8 +30,8 @@ def render(history: History, judgement: Judgement, meta: Mapping[str, Any]) -> s
     counts = {
         "tests": str(len(verdicts)),
         "failures": str(_count(verdicts, Outcome.INVALID)),
-        "errors": str(_count(verdicts, Outcome.UNKNOWN)),
-        "skipped": "0",
+        "errors": str(sum(verdict.outcome is Outcome.UNKNOWN and verdict.tried for verdict in verdicts)),
+        "skipped": str(sum(not verdict.tried for verdict in verdicts)),
         "time": f"{history.end_ns / 1e9:.3f}",
     }
     root = Element("testsuites", {"name": "monkeywrench", **counts})
@@ -60,7 +60,8 @@ def _case(scenario: str, verdict: Verdict) -> Element:
     if verdict.outcome in TAGS:
         findings = verdict.findings or (unknown(verdict.summary),)
         attributes = {"message": _text(verdict.summary), "type": str(verdict.outcome)}
-        SubElement(case, TAGS[verdict.outcome], attributes).text = "\n".join(map(_line, findings))
+        tag = TAGS[verdict.outcome] if verdict.tried else "skipped"
+        SubElement(case, tag, attributes).text = "\n".join(map(_line, findings))
     SubElement(case, "system-out").text = _text(verdict.summary)
     return case
 

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import checks, history, scenario, verdict
+from harness import checks, crash, history, reading, scenario, verdict
 from harness.artifacts import junit, logs, prometheus, run_directory
 from harness.checks.arrivals import NAME as ARRIVALS
 from harness.checks.audit import NAME as AUDIT
+from harness.checks.recovery import NAME as RECOVERY
 from harness.errors import UserError
 from harness.history import History, HistoryError
+from harness.plan import Step, plan
 from harness.report.render import render
 from harness.scenario import Scenario
-from harness.verdict import Verdict
+from harness.verdict import Finding, Verdict, unknown
 
 __all__ = ["Stored", "StoredError", "conclude", "find", "judge", "load", "read", "write"]
 
@@ -44,14 +46,22 @@ def find(run: str, runs: Path) -> Path:
     Raises StoredError if there is none.
     """
     for place in (Path(run), runs / run):
-        path = place / run_directory.HISTORY if place.is_dir() else place
-        if path.is_file():
+        is_dir = reading.is_dir(place)
+        path = place / run_directory.HISTORY if is_dir else place
+        if reading.is_file(path):
             return path
-        if place.is_dir():
+        if is_dir:
             raise StoredError(*_nothing_in(place))
-        if place.is_symlink():
+        if _is_link(place):
             raise StoredError(f"{place} points at {place.readlink()}, which does not exist", _choice(runs))
-    raise StoredError(f"run {run!r} not found: neither a path nor a run in {runs}/", _choice(runs))
+    raise StoredError(f"run {reading.shown(run)} not found: neither a path nor a run in {runs}/", _choice(runs))
+
+
+def _is_link(place: Path) -> bool:
+    try:
+        return place.is_symlink()
+    except (OSError, ValueError):
+        return False
 
 
 def _nothing_in(place: Path) -> tuple[str, str]:
@@ -111,7 +121,7 @@ def load(path: Path) -> History:
     except HistoryError as error:
         raise StoredError(
             f"{path}: {error}",
-            "The history has a gap. Copy the lines before the gap to a new file and check that with "
+            "The history has a broken line. Copy the lines before it to a new file and check that with "
             "`monkeywrench check FILE --scenario FILE`; the outcome can be at most unknown.",
         ) from error
     except OSError as error:
@@ -119,16 +129,32 @@ def load(path: Path) -> History:
 
 
 def judge(run: Stored) -> list[Verdict]:
-    """The verdicts of the scenario's checks, of ``arrivals`` if it has open arrivals, and of ``audit``.
+    """The verdicts of the scenario's checks, of ``arrivals`` if it has open arrivals, of ``recovery`` and ``audit``.
 
-    A scenario without checks has no verdicts.
+    A scenario without checks has no verdicts. ``recovery`` of a run of another scenario is never valid.
     """
     asked, load = run.scenario.checks, run.scenario.load
     always = [ARRIVALS] if load is not None and load.planned else []
-    # a load against a cluster of the user's own had no lab to audit
-    always += [] if run.history.load_only else [AUDIT]
+    # a load against a cluster of the user's own had no steps, and no lab to audit
+    always += [] if run.history.load_only else [RECOVERY, AUDIT]
     added = {name: asked.get(name, {}) for name in always}
-    return checks.judge(run.history, {**asked, **added} if asked else {})
+    verdicts = checks.judge(run.history, {**asked, **added} if asked else {}, _planned(run))
+    if not run.history.of("start") or run.history.scenario == run.scenario.name:
+        return verdicts
+    other = unknown(f"This is a run of scenario {run.history.scenario!r}, not of {run.scenario.name!r}.")
+    return [_with(each, other) if each.check == RECOVERY else each for each in verdicts]
+
+
+def _with(found: Verdict, more: Finding) -> Verdict:
+    return verdict.conclude(found.check, [more, *found.findings], "", found.numbers, found.evidence)
+
+
+def _planned(run: Stored) -> list[Step] | None:
+    """The steps that a run was to carry out, with what its seed drew; None for the history of a load alone."""
+    if run.history.load_only or not run.history.of("start"):
+        return None
+    seed = run.history.start.get("seed")
+    return plan(run.scenario, seed if isinstance(seed, int) else run.scenario.scenario.seed)
 
 
 def write(directory: Path, run: Stored, verdicts: Sequence[Verdict]) -> None:
@@ -150,7 +176,8 @@ def conclude(run_dir: Path, scenario: Scenario) -> list[Verdict]:
 
     Raises HistoryError if its history cannot be read.
     """
-    run = Stored(history.load(run_dir / run_directory.HISTORY), scenario, run_directory.read_meta(run_dir))
-    verdicts = judge(run)
-    write(run_dir, run, verdicts)
+    with crash.noted_in(run_dir):
+        run = Stored(history.load(run_dir / run_directory.HISTORY), scenario, run_directory.read_meta(run_dir))
+        verdicts = judge(run)
+        write(run_dir, run, verdicts)
     return verdicts

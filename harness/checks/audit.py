@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.history import History, Op
 from harness.history.client_ops import named
+from harness.history.explained_lines import Explanations, expected_logs
 from harness.history.injections import injections
-from harness.history.intervals import Intervals
 from harness.history.timeline import count_of, moment
+from harness.records import Cluster
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "audit"
@@ -38,21 +39,31 @@ def check(history: History, settings: AuditSettings) -> Verdict:
     lease is left; every part of the cluster is healthy; every virtual IP has one owner; both directors have the same
     real servers with the same weights. The run looks at its very end, and waits some time for that state.
 
-    Any fault that was active or settling explains an error line: which fault makes which daemon complain is unknown.
+    A fault that was active or settling explains the error lines of the nodes and services that it touches, and those
+    that its nodes' roles make others write: the heartbeat of one director about another, ldirectord about a real
+    server, Apache about the database and about the first real server's files, and the kernel that waits for these. What
+    a fault touches are the nodes that its settings name and that its effects, as recorded with its proof, concern. When
+    these are not known, lines are unknown.
+
     The check sees the lines that services mark as errors, and those of a kernel in trouble, by the expressions that the
-    run recorded. It cannot see the lines of a log whose feed was lost.
+    run recorded. It cannot see the lines of a log whose feed was lost; without any log it is unknown.
     """
     if history.cluster.error_lines is None:
         return conclude(NAME, [unknown("The history does not say which log lines are errors.")], "")
     audits, injected = history.of("audit"), injections(history, settings.settle_ms)
-    excused = Intervals((fault.start, fault.settled) for fault in injected)
     lines = _error_lines(history, history.cluster.error_lines)
-    unexplained = [op for op in lines if not _explained(op, excused, settings.announced)]
-    findings = [*_line_findings(unexplained)]
+    announced = [op for op in lines if any(each.search(op.value) for each in settings.announced)]
+    rest = [op for op in lines if op not in announced]
+    explain = Explanations(history.cluster, injected)
+    unexplained = [op for op in rest if not explain.certainly(op)]
+    doubtful = [op for op in unexplained if explain.perhaps(op)]
+    findings = [*_line_findings([op for op in unexplained if op not in doubtful])]
+    findings += _doubtful_findings(doubtful, explain)
+    findings += _silent_logs(history)
     if not audits:
         findings.append(unknown("The state of the lab was not compared with the one before the run."))
     else:
-        findings += _lab_findings(audits[-1])
+        findings += _lab_findings(audits[-1], history.cluster)
     numbers = {
         "error_lines": len(lines),
         "unexplained_lines": len(unexplained),
@@ -71,21 +82,49 @@ def _error_lines(history: History, expressions: Mapping[str, str]) -> list[Op]:
     return [op for op, pattern in logs if pattern is not None and pattern.search(op.value)]
 
 
-def _explained(op: Op, excused: Intervals, announced: Sequence[re.Pattern[str]]) -> bool:
-    return op.time in excused or any(each.search(op.value) for each in announced)
+def _silent_logs(history: History) -> Iterator[Finding]:
+    """Logs that should have been followed and were not."""
+    heard = {op.process for op in history.of("log")}
+    feeds = [op for op in history.of("feed") if op.process.startswith("log:")]
+    followed = {op.process for op in feeds if op.get("phase") == "open"}
+    opened = heard | followed
+    if not opened:
+        yield unknown("No log was followed, so error lines are unknown.")
+        return
+    for process in expected_logs(history.cluster, followed):
+        if process not in opened:
+            _, node, service = process.split(":")
+            yield unknown(f"The log {service!r} of {node} was not followed.")
+    last = {op.process: op for op in feeds}
+    for op in last.values():
+        if op.get("phase") in {"lost", "dropped"}:
+            where = op.process.removeprefix("log:").replace(":", ", ")
+            yield unknown(f"A log was lost at {moment(op.time)} ({where}), and not followed again.", op.index)
+
+
+def _doubtful_findings(lines: Sequence[Op], explain: Explanations) -> Iterator[Finding]:
+    if lines:
+        first = lines[0]
+        fault = explain.obscure(first)[0]
+        yield unknown(
+            f"Fault {fault.label!r} ({fault.fault}) may explain {_quoted(lines)}; what it touched was not recorded.",
+            *(op.index for op in lines),
+        )
+
+
+def _quoted(lines: Sequence[Op]) -> str:
+    first, more = lines[0], len(lines) - 1
+    where = first.process.removeprefix("log:").replace(":", ", ")
+    others = f" (and {more:,} more)" if more else ""
+    return f"this error line at {moment(first.time)} ({where}): {first.value.strip()[:200]}{others}"
 
 
 def _line_findings(lines: Sequence[Op]) -> Iterator[Finding]:
     if lines:
-        first, more = lines[0], len(lines) - 1
-        where = first.process.removeprefix("log:").replace(":", ", ")
-        others = f" (and {more:,} more)" if more else ""
-        text = f"{first.value.strip()[:200]}{others}"
-        sentence = f"No fault explains this error line at {moment(first.time)} ({where}): {text}."
-        yield invalid(sentence, *(op.index for op in lines))
+        yield invalid(f"No fault explains {_quoted(lines)}.", *(op.index for op in lines))
 
 
-def _lab_findings(audit: Op) -> Iterator[Finding]:
+def _lab_findings(audit: Op, cluster: Cluster) -> Iterator[Finding]:
     if audit.error:
         yield unknown(
             f"The state of the lab could not be compared with the one before the run: {audit.error}.", audit.index
@@ -103,6 +142,7 @@ def _lab_findings(audit: Op) -> Iterator[Finding]:
         if len(owners) != 1:
             holders = " and ".join(owners) or "no director"
             yield invalid(f"{vip} is held by {holders} at the end of the run.", audit.index)
+    yield from _not_recorded(audit, cluster)
     if differing := _differing(audit["weights"]):
         yield invalid(f"The directors' tables differ at the end of the run: {named(differing)}.", audit.index)
 
@@ -112,3 +152,16 @@ def _differing(weights: Mapping[str, Mapping[str, Any]]) -> list[str]:
     services = sorted({service for table in weights.values() for service in table})
     tables = list(weights.values())
     return [each for each in services if any(table.get(each) != tables[0].get(each) for table in tables)]
+
+
+def _not_recorded(audit: Op, cluster: Cluster) -> Iterator[Finding]:
+    """Virtual IPs, directors and services that the last look at the cluster lacks."""
+    owners, weights = audit["owners"], audit["weights"]
+    for vip in cluster.vips:
+        if vip not in owners:
+            yield unknown(f"The owner of {vip} at the end of the run was not recorded.", audit.index)
+        if weights and not any(service.partition(":")[0] == vip for table in weights.values() for service in table):
+            yield unknown(f"The real servers of {vip} at the end of the run were not recorded.", audit.index)
+    for node in cluster.directors:
+        if node not in weights:
+            yield unknown(f"The table of {node} at the end of the run was not recorded.", audit.index)

@@ -59,6 +59,22 @@ class BalanceSettings(BaseModel):
         le=100,
         description="Without tables: shortage of one real server that the probes must be able to show",
     )
+    share: int = Field(
+        default=100,
+        ge=1,
+        description="With a scheduler of least connections: minimum number of connections for each real server from "
+        "which on shares are compared; fewer differ on a sound cluster, too",
+    )
+    share_percent: float = Field(
+        default=25,
+        gt=0,
+        le=100,
+        description="Lowest share of a real server, compared with the others' average; 37% were measured on a sound "
+        "cluster in windows of 900 connections",
+    )
+    unequal_percent: float = Field(
+        default=10, ge=0, le=100, description="Highest share of the samples in which weights may differ"
+    )
     alpha: float = Field(default=0.001, gt=0, lt=0.5, description="Probability of a false alarm of one such test")
     power: float = Field(default=0.9, gt=0.5, lt=1, description="Probability that it detects such a shortage")
     tolerated_percent: float = Field(
@@ -77,8 +93,9 @@ def check(history: History, settings: BalanceSettings) -> Verdict:
     It counts connections and not requests, from the directors' tables (``conns``), and compares them with the promise
     of the scheduler. One that takes turns gives each real server the same number. One of least connections gives the
     next connection to the least busy one: so a real server that is strictly less busy than all others at a sample must
-    get some of the connections until the next sample. One that keeps connections open rightly gets fewer, so the counts
-    themselves are not a test.
+    get some of the connections until the next sample. One that keeps connections open rightly gets fewer; one that was
+    not busier than the others on average and still got less than a quarter of their connections was passed over, and
+    if it was busier that is unknown. Unequal weights promise no equal shares: unknown.
 
     Without tables it counts which real server answered each probe; each probe is a connection of its own. A chi-square
     test tells whether these counts are uneven, with the clumping of counts taken out and a floor for the size of the
@@ -120,6 +137,20 @@ class Service:
     nodes: Sequence[str]
     windows: list[Sequence[Sequence[Entry]]] = field(default_factory=list)
     """Each window has samples, and each sample has the real servers."""
+    calm: int = 0
+    """How many samples there are while nothing is injected."""
+    unequal: list[Sequence[Entry]] = field(default_factory=list)
+    """Those with unequal weights."""
+
+    def weights(self) -> str:
+        """The weights of the first such sample: ``web-1 1, web-2 7``."""
+        sample = self.unequal[0]
+        return ", ".join(f"{node} {entry.weight or 0}" for node, entry in zip(self.nodes, sample, strict=True))
+
+    def loads(self, least: str) -> list[float]:
+        """How busy each real server was on average, as the scheduler sees it."""
+        samples = [[_load(entry, least) for entry in sample] for window in self.windows for sample in window]
+        return [sum(column) / len(samples) for column in zip(*samples, strict=True)]
 
     def growth(self) -> list[Ints]:
         """How many connections each real server got in each window."""
@@ -173,7 +204,11 @@ def _services(history: History, settings: BalanceSettings) -> list[Service]:
         for vip in cluster.vips:
             rows = [found.rows[director, vip, node] for node in cluster.web]
             service = Service(director, vip, cluster.web)
-            service.windows = [w for w in _windows(list(zip(*rows, strict=True)), calm, settings) if len(w) > 1]
+            samples = list(zip(*rows, strict=True))
+            service.windows = [w for w in _windows(samples, calm, settings) if len(w) > 1]
+            quiet_samples = [sample for sample in samples if sample[0].time in calm]
+            service.calm = len(quiet_samples)
+            service.unequal = [each for each in quiet_samples if len({entry.weight or 0 for entry in each}) > 1]
             services.append(service)
     return services
 
@@ -214,8 +249,17 @@ def _least(loads: Sequence[int]) -> tuple[int, int]:
 
 
 def _judged(services: Sequence[Service], settings: BalanceSettings, scheduler: str) -> Iterator[Finding]:
+    for service in services:
+        if 100 * len(service.unequal) > settings.unequal_percent * service.calm:
+            first, last = service.unequal[0][0].op, service.unequal[-1][0].op
+            yield unknown(
+                f"The weights of {service.vip} on {service.director} were unequal at {moment(first.time)} "
+                f"({service.weights()}) while nothing was injected: equal shares were not promised.",
+                first.index,
+                last.index,
+            )
     enough = [service for service in services if int(service.counts().sum()) >= settings.connections]
-    if not enough:
+    if not enough and not any(service.unequal for service in services):
         most = max((int(service.counts().sum()) for service in services), default=0)
         yield unknown(
             f"No service got more than {most:,} connections while nothing was injected and all weights were equal; at "
@@ -246,6 +290,7 @@ def _passed_over(service: Service, settings: BalanceSettings, scheduler: str) ->
     """With a scheduler of least connections, the least busy real server is next."""
     counts = service.counts()
     total, turns = int(counts.sum()), service.turns(scheduler)
+    yield from _short(service, settings, scheduler)
     for node, count, (had, missed) in zip(service.nodes, counts, turns, strict=True):
         percent = 100 * missed / max(1, had)
         if had >= settings.turns and percent > settings.passed_over_percent:
@@ -260,6 +305,30 @@ def _passed_over(service: Service, settings: BalanceSettings, scheduler: str) ->
                 f"least busy at only {had:,} samples; at least {settings.turns:,} are needed.",
                 *service.bounds(),
             )
+
+
+def _short(service: Service, settings: BalanceSettings, scheduler: str) -> Iterator[Finding]:
+    """A real server with far less than its share, whether or not it was busier than the others."""
+    counts = [int(count) for count in service.counts()]
+    total = sum(counts)
+    if total < settings.share * len(counts):
+        return
+    loads = service.loads(scheduler)
+    for place, (node, count) in enumerate(zip(service.nodes, counts, strict=True)):
+        share = (total - count) / (len(counts) - 1)
+        others = (sum(loads) - loads[place]) / (len(loads) - 1)
+        one = 1 if scheduler in {"sed", "nq"} else INACTIVE
+        if 100 * count >= settings.share_percent * share:
+            continue
+        what = (
+            f"{service.director} gave {node} {count:,} of {total:,} connections for {service.vip}, and the others "
+            f"{share:,.0f} each"
+        )
+        if 2 * (loads[place] - others) < one:
+            yield invalid(f"{what}, although {node} was not busier.", *service.bounds())
+        else:
+            busier = f"{loads[place] / one:,.1f} open connections on average, and the others {others / one:,.1f}"
+            yield unknown(f"{what}; {node} had {busier}.", *service.bounds())
 
 
 def _total(services: Sequence[Service]) -> int:

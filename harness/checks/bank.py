@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.algorithms import sum_bounds
-from harness.algorithms.arrays import Ints, ints
+from harness.algorithms import snapshots, sum_bounds
+from harness.algorithms.arrays import FOREVER, Ints, ints
 from harness.history import History, HistoryError
 from harness.history.client_ops import (
     NAMED,
@@ -17,17 +17,20 @@ from harness.history.client_ops import (
     Call,
     answered,
     attempted,
+    calls,
     doubts,
     ends,
     named,
     number,
     once,
+    shown,
     starts,
     too_few,
     unless_gaps,
 )
+from harness.history.ledger_reads import resolved
 from harness.history.timeline import count_of, instant
-from harness.verdict import Finding, Verdict, conclude, invalid
+from harness.verdict import Finding, Outcome, Verdict, conclude, invalid
 
 NAME = "bank"
 
@@ -45,20 +48,33 @@ class BankSettings(BaseModel):
 
 
 def check(history: History, settings: BankSettings) -> Verdict:
-    """Every read of all balances finds the same players and the same total, and no balance below zero.
+    """All reads of all balances are moments of one history of whole transfers; no coin is lost, no balance negative.
 
-    The check sees ``coins`` (all balances in one snapshot) and ``transfer`` as the players record them. Between two
-    reads a player's balance can change only by transfers: by all that were acknowledged in between, and by any that
-    were in progress or never answered. So the check sees a transfer that was lost completely, although the total stays
-    the same, and also one that was made twice or that no player made.
+    It promises:
 
-    It cannot see what happened before the first read and after the last one. A run should read ``coins`` once before
-    the first fault and once at the end. A balance passes if any choice of the concurrent transfers explains it. The
-    check does not know about writers other than the run's own players.
+    - Every read finds the same players and the same total, and no balance below zero.
+    - Between 2 reads a player's balance changes only by the transfers of the run: by all that were acknowledged in
+      between, and by any that were in progress or never answered. So a transfer that was lost completely, made twice or
+      made by no player is found, although the total stays the same.
+    - A transfer without an answer is resolved by the list of transfers (``transfers``) before sums are judged: with an
+      entry it moved its coins by the time of that read, without one it had not moved them. Half a transfer is invalid.
+    - Each read has whole transfers, and no read lacks a transfer that an earlier one has; 2 concurrent reads do not see
+      2 transfers in opposite orders (``algorithms/snapshots.py``).
+    - A transfer is refused for lack of coins (409) only if the payer may have had too few.
+
+    It cannot see what happened before the first read and after the last one; a run should read ``coins`` once before
+    the first fault and once at the end. A read passes if any choice of the concurrent transfers explains it; one with
+    too many choices (``reads_undecided``) is judged by its sums only. It does not know other writers than the run's
+    players.
+
+    It is unknown with too few transfers or reads, with gaps in the record of the load, and where what it found may be
+    due to those gaps or to clocks of load machines.
     """
     accounts = _Accounts(history, settings)
     findings = [*doubts(history), *accounts.minimum_evidence(), *accounts.totals(), *accounts.debts()]
     findings += [*accounts.players(), *accounts.clashes()]
+    if all(finding.outcome != Outcome.INVALID for finding in findings):
+        findings += [*accounts.unexplained(), *accounts.refused()]
     held = (
         f"The total was {count_of(accounts.total, 'coin')} in all {count_of(len(accounts.reads), 'read')}; no balance "
         "was negative."
@@ -72,12 +88,13 @@ class _Accounts:
     def __init__(self, history: History, settings: BankSettings) -> None:
         self.history = history
         self.settings = settings
-        self.transfers = once(attempted(history, "transfer"), "op")
+        self.transfers = resolved(history, once(attempted(history, "transfer"), "op"), "transfers")
         self.reads = answered(history, "coins")
         self.balances = [_balances(call) for call in self.reads]
         self.sums = ints([sum(balances.values()) for balances in self.balances])
         first = int(self.sums[0]) if self.reads else 0
         self.total = first if settings.total is None else settings.total
+        self.exact = snapshots.Found((), (), ())
 
     def minimum_evidence(self) -> Iterator[Finding]:
         """Reasons why the run tested too little."""
@@ -142,6 +159,61 @@ class _Accounts:
         sentence = f"Player {player} had {' and '.join(had)}: {clash.by:,} off from what the transfers explain."
         return unless_gaps(self.history, sentence, *_ops([self.reads[place] for place in sorted(places)]))
 
+    def unexplained(self) -> Iterator[Finding]:
+        """Reads that no choice of the transfers in progress explains, or that have no common order."""
+        found = self.exact = snapshots.judge(
+            [
+                snapshots.Transfer(call.number("from"), call.number("to"), call.number("coins"), call.start, call.end)
+                for call in self.transfers
+            ],
+            [
+                snapshots.Snapshot(balances, call.start, call.end)
+                for call, balances in zip(self.reads, self.balances, strict=True)
+            ],
+        )
+        if found.unexplained:
+            wrong = [self.reads[place] for place in found.unexplained]
+            at = named([instant(call.start) for call in wrong])
+            sentence = f"No choice of the transfers explains all balances that were read at {at}."
+            yield unless_gaps(self.history, sentence, *_ops(wrong))
+        for first, second in found.disordered:
+            both = [self.reads[first], self.reads[second]]
+            at = " and ".join(instant(call.start) for call in both)
+            sentence = f"The balances read at {at} contradict each other: each lacks a transfer that the other has."
+            if both[0].end < both[1].start:
+                sentence = (
+                    f"The balances read at {at} contradict each other: the later lacks a transfer that the earlier has."
+                )
+            yield unless_gaps(self.history, sentence, *_ops(both))
+
+    def refused(self) -> Iterator[Finding]:
+        """Transfers that the site refused for lack of coins though the payer certainly had them."""
+        if not self.reads:
+            return
+        players = list(self.balances[0])
+        key = {player: place for place, player in enumerate(players)}
+        tried = [call for call in calls(self.history, "transfer") if _too_poor(call) and call.number("from") in key]
+        if not tried:
+            return
+        reads, adds = self._reads(key), self._adds(key)
+        _, most = sum_bounds.bounds(adds, reads)
+        floor = np.full(len(players), -FOREVER)
+        np.maximum.at(floor, reads.key, reads.value - most)
+        payers = ints([key[call.number("from")] for call in tried])
+        begun, done = starts(tried), ints([call.latest.time + call.slack for call in tried])
+        least, _ = sum_bounds.bounds(adds, sum_bounds.Reads(payers, begun * 0, begun, done, begun * 0))
+        had = floor[payers] + least
+        wrong = [(call, int(coins)) for call, coins in zip(tried, had, strict=True) if coins >= call.number("coins")]
+        if wrong:
+            payer = named(
+                [f"player {call.number('from')} ({call.number('coins')} of {coins:,})" for call, coins in wrong]
+            )
+            yield unless_gaps(
+                self.history,
+                f"Transfers were refused although the payers had the coins: {payer}.",
+                *shown(call for call, _ in wrong),
+            )
+
     def _adds(self, key: Mapping[int, int]) -> sum_bounds.Adds:
         """Each transfer takes from one player and gives to another."""
         sides = [
@@ -172,6 +244,7 @@ class _Accounts:
             "indeterminate": len(self.transfers) - len(acknowledged),
             "coins_moved": sum(call.number("coins") for call in acknowledged),
             "reads": len(self.reads),
+            "reads_undecided": len(self.exact.given_up),
             "lowest_balance": min((min(row.values(), default=0) for row in self.balances), default=None),
         }
 
@@ -182,6 +255,12 @@ def _balances(call: Call) -> dict[int, int]:
     if not isinstance(table, dict) or not all(str(player).isdecimal() for player in table):
         raise HistoryError(f"op {call.latest.index} (coins): its balances cannot be read")
     return {int(player): number(call.latest, "balance", coins) for player, coins in table.items()}
+
+
+def _too_poor(call: Call) -> bool:
+    """Whether the site refused a transfer because the payer had too few coins."""
+    said = str(call.latest.get("said", ""))
+    return call.type == "fail" and call.latest.get("status") == 409 and not said.startswith("the op ")
 
 
 def _row(parts: Sequence[Ints]) -> Ints:

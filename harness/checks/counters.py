@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.algorithms import monotonic, sum_bounds
-from harness.algorithms.arrays import FOREVER, Ints, flags, ints
+from harness.algorithms import growth, monotonic, sum_bounds
+from harness.algorithms.arrays import FOREVER, NEVER, Ints, flags, ints
 from harness.history import History
 from harness.history.client_ops import (
     Call,
@@ -16,13 +17,16 @@ from harness.history.client_ops import (
     attempted,
     doubts,
     ends,
+    named,
     once,
+    shown,
     starts,
     too_few,
     unless_gaps,
 )
+from harness.history.ledger_reads import resolved
 from harness.history.timeline import count_of, instant
-from harness.verdict import Finding, Verdict, conclude, invalid
+from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknown
 
 NAME = "counters"
 
@@ -40,22 +44,30 @@ class CountersSettings(BaseModel):
 
 
 def check(history: History, settings: CountersSettings) -> Verdict:
-    """At all times a player's points lie between the sum of acknowledged and the sum of attempted scores.
+    """A player's points are the sum of their scores at all times, whole scores only.
 
-    The check sees ``score`` and ``score-read`` as the players record them. A read must include all scores that were
-    acknowledged before it began, and may include those that began before it ended. A score without an answer may count
-    from its start on, or never. The answer to a score has the new total, so it counts as a read too. The same holds for
-    ``entries``, the number of the player's scores. Points only grow: an answer that began after another one must not
-    have fewer points, and two scores must not return the same total.
+    It promises:
 
-    A lab keeps its points from run to run. Unless it is ``fresh``, a player's first points are known only from reads,
-    so the check compares reads with each other and does not see what was lost or added before the first one. If several
-    scores are concurrent with a read, any choice of them may explain its total; a wrong total can pass until a later
-    read without concurrency shows it. The check does not know about writers other than the run's own players.
+    - A read has all scores that were acknowledged before it began, and none that began after it ended. The answer to a
+      score has the new total, so it counts as a read too. The same holds for ``entries``, the number of scores.
+    - A score without an answer is resolved by the ledger before sums are judged: with an entry it counts by the time of
+      that read, without one it had not counted. Points without an entry, or an entry without points, are invalid.
+    - Points only grow: an answer that began after another one does not have fewer, and 2 scores do not return the same
+      total. The same total always comes with the same number of entries.
+    - From each total to the next there is a choice of the scores without an answer that explains it
+      (``algorithms/growth.py``).
+
+    It cannot see what was lost or added before the first read: a lab keeps its points from run to run, so unless it is
+    ``fresh``, a player's first points are known only from reads. It does not know other writers than the run's players.
+
+    It is unknown with too few scores or reads, with gaps in the record of the load, where what it found may be due to
+    those gaps or to clocks of load machines, and where too many scores without an answer could explain a total.
     """
     points = _Points(history, settings)
     findings = [*doubts(history), *points.minimum_evidence(), *points.clashes("total"), *points.clashes("entries")]
     findings += [*points.order()]
+    if all(finding.outcome != Outcome.INVALID for finding in findings):
+        findings += [*points.unexplained()]
     reads = f"{count_of(len(points.reads), 'read')} of {count_of(points.players, 'player')}"
     held = (
         f"All {reads} had every acknowledged score, and no more than the {count_of(len(points.scores), 'score')} that "
@@ -70,7 +82,7 @@ class _Points:
     def __init__(self, history: History, settings: CountersSettings) -> None:
         self.history = history
         self.settings = settings
-        self.scores = once(attempted(history, "score"), "op")
+        self.scores = resolved(history, once(attempted(history, "score"), "op"), "ledger")
         self.acknowledged = [call for call in self.scores if call.ok]
         self.reads = answered(history, "score-read")
         keys = dict.fromkeys(call.number("player") for call in self.scores + self.reads)
@@ -108,11 +120,15 @@ class _Points:
         ops = tuple(dict.fromkeys(index for call in (most, least) if call for index in call.ops))
         if least is not None and (most is None or most.start <= least.start):
             had = f"{least.number(key):,} {what} at {instant(least.start)}"
-            return invalid(f"{player} had {had}, at least {clash.by:,} fewer than had been acknowledged.", *ops)
+            return invalid(
+                f"{player} had {had}, at least {clash.by:,} fewer than had been acknowledged or entered.", *ops
+            )
         assert most is not None
         had = f"{most.number(key):,} {what} at {instant(most.start)}"
         return unless_gaps(
-            self.history, f"{player} had {had}, at least {clash.by:,} more than were ever attempted.", *ops
+            self.history,
+            f"{player} had {had}, at least {clash.by:,} more than were ever attempted, or than the ledger has.",
+            *ops,
         )
 
     def order(self) -> Iterator[Finding]:
@@ -137,6 +153,46 @@ class _Points:
         unnamed = back.count + twice.count - len(back.examples) - len(twice.examples)
         if unnamed:
             yield invalid(f"{count_of(unnamed, 'more total')} went down, or were returned twice.")
+
+    def unexplained(self) -> Iterator[Finding]:
+        """Totals that no choice of the scores without an answer explains."""
+        given_up = []
+        maybe: dict[int, list[growth.Maybe]] = defaultdict(list)
+        for call in self.scores:
+            if not call.ok or call.latest.get("first") is False:  # else its own answer has its place
+                maybe[call.number("player")].append(growth.Maybe(call.number("points"), call.start, call.end))
+        for key, seen in self._answers().items():
+            found = growth.unexplained(seen, maybe[self.player[key]])
+            if isinstance(found, growth.Unexplained):
+                yield self._unexplained(self.player[key], found)
+            elif found is not None:
+                given_up.append(self.player[key])
+        if given_up:
+            players = f"player{'' if len(given_up) == 1 else 's'} {named(given_up)}"
+            yield unknown(f"Too many scores without an answer could explain the totals of {players}.")
+
+    def _answers(self) -> dict[int, list[growth.Seen]]:
+        """The answers with the total of each player whose totals need an explanation."""
+        found: dict[int, list[growth.Seen]] = defaultdict(list)
+        if self.settings.fresh:
+            found = defaultdict(lambda: [growth.Seen(0, NEVER, NEVER, count=0)])
+        for call in self.acknowledged + self.reads:
+            entries = call.number("entries") if call.invoke.f == "score-read" else None
+            seen = growth.Seen(call.number("total"), call.start, call.end, self._own(call), entries)
+            found[self.key[call.number("player")]].append(seen)
+        return found
+
+    def _unexplained(self, player: int, found: growth.Unexplained) -> Finding:
+        calls = [call for call in self.acknowledged + self.reads if call.number("player") == player]
+        ops = shown(call for call in calls if call.number("total") in (found.before, found.value))
+        if found.torn:
+            sentence = f"Player {player} had different numbers of scores with the same total of {found.value:,} points."
+        else:
+            sentence = (
+                f"No choice of the scores explains how player {player} got from {found.before:,} to "
+                f"{count_of(found.value, 'point')}."
+            )
+        return unless_gaps(self.history, sentence, *ops)
 
     def numbers(self) -> dict[str, Any]:
         """What was measured."""

@@ -62,7 +62,7 @@ def check(history: History, settings: DurabilitySettings) -> Verdict:
     Each write is an element of a set and is stable, stale (missing once, later present again), lost or never read, as
     in Jepsen's set-full. A write without an answer may be present or not, but once seen it must stay. A write that
     certainly failed (``fail``) must not be present; nor may an op of this run's players that none of them sent, an op
-    twice, or an op with other content.
+    twice, or an op with other content or another entry number than was acknowledged.
 
     The check needs a final read of each kind that began after the last write of that kind ended; without it, the
     verdict is unknown:
@@ -265,7 +265,12 @@ def _wrong(write: Call, entry: Mapping[str, Any], page: Call, ledger: Ledger) ->
     """What is wrong with the entry of a write."""
     if page.end < write.start:
         return "was present before it was sent"
-    return "has other content" if any(entry.get(key) != write.invoke[key] for key in ledger.content) else ""
+    if any(entry.get(key) != write.invoke[key] for key in ledger.content):
+        return "has other content"
+    number = write.latest.get("entry") if write.ok else None
+    return (
+        f"has entry {entry.get('entry')}, acknowledged as {number}" if number not in (None, entry.get("entry")) else ""
+    )
 
 
 def _run(name: str) -> str:
@@ -375,7 +380,7 @@ def _uploads(history: History, settings: DurabilitySettings) -> Judged:
             judged.changed[f"{call.text('name')} was present before it was sent"] = (*write.ops, *call.ops)
         if not call.ok and write.ok and call.start <= write.end + round(settings.visible_ms * MS):
             continue
-        sightings.append((number, call.ok, call.start, call.latest.time))
+        sightings.append((number, call.ok, call.start, call.latest.time + call.slack))
         judged.reads += 1
         if call.start > since:
             read.add(number)

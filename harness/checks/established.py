@@ -13,7 +13,7 @@ from harness.history import History, Pair
 from harness.history.client_ops import SHOWN
 from harness.history.injections import injections
 from harness.history.timeline import DOWN, MS, Holding, count_of, holdings, moment, ms
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
 NAME = "established"
 
@@ -55,7 +55,7 @@ def check(history: History, settings: EstablishedSettings) -> Verdict:
     own, and these are left out.
     """
     if not history.cluster.connection_sync:
-        return conclude(NAME, [unknown("The directors do not synchronize their connections.")], "")
+        return conclude(NAME, [not_tried("The directors do not synchronize their connections.")], "")
     used = _used(history)
     if not used:
         return conclude(NAME, [unknown("No op names its connection.")], "")

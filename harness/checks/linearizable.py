@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -56,14 +58,22 @@ def check(history: History, settings: LinearizableSettings) -> Verdict:
     The check sees ``profile-write`` and ``profile-read`` as the players record them. Mottos are ids of ops, so each is
     written once, and the answer is exact (``algorithms/register_zones.py``). If a player wrote a motto twice, the check
     searches for an order and gives up after a time limit. Only this depends on the speed of the machine, and it can
-    only make the verdict unknown. The site counts the changes of a profile. Such a version must never go back, belong
-    to two mottos, or be assigned twice; the check sees that even if there was no read between two writes.
+    only make the verdict unknown.
+
+    The site counts the changes of a profile. Such a version must never go back, belong to two mottos, or be assigned
+    twice; the check sees that even if there was no read between two writes. Nor may it rise by more than the changes
+    that were sent: a change that was made twice, or that the site refused and made all the same, leaves a version that
+    none of them has, even if it was overwritten unread. Versions of articles (``article``, ``publish``) must not go
+    back or be assigned twice either.
 
     A write without an answer may have taken effect at any later time, or never. A motto that was read but not written
     counts as the profile's value before the run, if there is only one. The check does not know about writers other than
     the run's own players.
 
-    The check cannot see what was not read, so too few reads make it unknown. It judges each player separately.
+    The check cannot see what was not read, nor a change that was made twice while another one without an answer may
+    account for its version. It judges each player separately. Too few changes or reads make it unknown, and gaps in the
+    record of the load; so do clocks of load machines that may explain what it found: a motto that was read before
+    another client sent it shows clocks that are off (``harness/history/clocks.py``), not a fault of the site.
     """
     profiles = _Profiles(history, settings)
     findings = [
@@ -73,7 +83,7 @@ def check(history: History, settings: LinearizableSettings) -> Verdict:
         *profiles.not_written(),
         *profiles.refused_seen(),
     ]
-    findings += [*profiles.versions(), *profiles.searched()]
+    findings += [*profiles.versions(), *profiles.jumps(), *profiles.searched(), *_articles(history)]
     players = len({player for player, _ in profiles.mottos})
     ops = f"{count_of(len(profiles.reads), 'read')} and {count_of(len(profiles.writes), 'change')}"
     held = f"{count_of(players, 'profile')} {'is' if players == 1 else 'are'} linearizable: {ops}."
@@ -212,6 +222,27 @@ class _Profiles:
                 yield invalid(f"Player {player}'s motto {motto!r} had versions {two}.", *one.ops, *call.ops)
                 return
 
+    def jumps(self) -> Iterator[Finding]:
+        """Versions that no change has, and that no change without an answer explains."""
+        answers: dict[int, list[Call]] = defaultdict(list)
+        for call in [call for call in self.writes if call.ok] + self.reads:
+            answers[call.number("player")].append(call)
+        read = set(map(_value, self.reads))
+        maybe: dict[int, list[int]] = defaultdict(list)
+        for call in self.writes:
+            if not call.ok and _value(call) not in read:
+                maybe[call.number("player")].append(call.start)
+        for player, mine in answers.items():
+            if player in self.repeated:
+                continue
+            for low, high, missing in _jumps(mine, self.mottos, sorted(maybe[player])):
+                sentence = (
+                    f"Player {player}'s version went from {low} to {high}, with {count_of(missing, 'change')} too many "
+                    "for those that were sent."
+                )
+                ops = shown(call for call in mine if call.number("version") in (low, high))
+                yield unless_gaps(self.history, sentence, *ops)
+
     # --- the search
 
     def searched(self) -> Iterator[Finding]:
@@ -251,6 +282,51 @@ class _Profiles:
 
 def _value(call: Call) -> Value:
     return call.number("player"), call.text("motto")
+
+
+def _jumps(
+    answers: Sequence[Call], mottos: Mapping[Value, int], maybe: Sequence[int]
+) -> Iterator[tuple[int, int, int]]:
+    """Neighbouring versions of a player, and how many changes between them nobody sent.
+
+    ``maybe`` are the starts of changes without an answer whose motto was never read: each may be one of them, if it was
+    sent before a version above was there.
+    """
+    by_version: dict[int, list[Call]] = defaultdict(list)
+    for call in answers:
+        by_version[call.number("version")].append(call)
+    versions = sorted(by_version)
+    until = [*accumulate((min(call.end for call in by_version[high]) for high in reversed(versions)), min)][::-1]
+    used = 0
+    for (low, high), end in zip(pairwise(versions), until[1:], strict=True):
+        known = any(call.invoke.f == "profile-write" or _value(call) in mottos for call in by_version[high])
+        used += high - low - known
+        missing = used - bisect_right(maybe, end)
+        if missing > 0:
+            yield low, high, missing
+            used -= missing
+
+
+def _articles(history: History) -> Iterator[Finding]:
+    """Articles whose version went back, or was assigned twice."""
+    answers = answered(history, "publish") + answered(history, "article")
+    marks = monotonic.Marks(
+        key=ints([call.number("article") for call in answers]),
+        number=ints([call.number("version") for call in answers]),
+        write=flags([call.invoke.f == "publish" for call in answers]),
+        start=starts(answers),
+        end=ends(answers),
+    )
+    back, twice = monotonic.backsteps(marks), monotonic.shared(marks)
+    for first, second in (*back.examples, *twice.examples):
+        one, other = answers[first], answers[second]
+        verb = "was assigned" if other.invoke.f == "publish" else "had"
+        yield invalid(
+            f"Article {one.number('article')} had version {one.number('version')} by {instant(one.end)} but {verb} "
+            f"version {other.number('version')} after {instant(other.start)}.",
+            *one.ops,
+            *other.ops,
+        )
 
 
 def _searchable(call: Call) -> wing_gong.Call:

@@ -16,7 +16,7 @@ from harness.history.ganglia import DOWN_AFTER, hosts_of, is_down, seconds_of
 from harness.history.injections import Injection, injections, taken_down, unproven, unrecorded
 from harness.history.intervals import Intervals, silences
 from harness.history.timeline import MS, moment, ms, span_of
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
 NAME = "monitoring"
 
@@ -193,7 +193,7 @@ class _MonitoringJudge:
     def nothing_tested(self) -> Iterator[Finding]:
         """Why the run tested nothing."""
         if not self.gone:
-            yield unknown("No fault took down a node that Ganglia monitors.")
+            yield not_tried("No fault took down a node that Ganglia monitors.")
         elif not any(loss.judged for loss in self.losses):
             yield unknown("No node was gone long enough for Ganglia to notice while gmetad ran undisturbed.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -23,6 +23,7 @@ from harness.history.timeline import (
     DOWN,
     MS,
     Holding,
+    blindness,
     count_of,
     distinct_spans,
     holdings,
@@ -31,7 +32,7 @@ from harness.history.timeline import (
     span_of,
     watched,
 )
-from harness.records import Cluster
+from harness.records import Cluster, EffectKind
 from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknown
 
 NAME = "outage"
@@ -88,6 +89,26 @@ class OutageSettings(BaseModel):
     )
     stop_ms: float = Field(default=1000, gt=0, description="Longest time without sending a probe")
     probes: int = Field(default=20, ge=1, description="Minimum number of probes of a virtual IP")
+    missing_percent: float = Field(
+        default=5, ge=0, le=100, description="Highest share of probes that the history may lack, by their numbers"
+    )
+    thin_ms: float = Field(
+        default=1000, gt=0, description="Longest outage that may hide between the probes: losses times their interval"
+    )
+    scattered_of: int = Field(
+        default=60, ge=10, description="Number of consecutive probes of which most must have been answered"
+    )
+    scattered_percent: float = Field(
+        default=20, gt=0, le=100, description="Highest share of these that may be lost, fewer than losses in a row"
+    )
+    samples_ms: float = Field(
+        default=3000, gt=0, description="Longest time without a sample of a running director; longer hides a cause"
+    )
+    sample_ms: float = Field(
+        default=500,
+        ge=0,
+        description="How far samples of addresses and answers to probes may disagree: the interval of the samples",
+    )
 
     def budget(self, cause: Cause, cluster: Cluster) -> float:
         """The longest outage that this cause excuses."""
@@ -110,15 +131,20 @@ class LossStreak:
     before: Pair | None
     lost: tuple[Pair, ...]
     after: Pair | None
+    since: int | None = None
+    until: int | None = None
+    """The bounds of a part of a row: what began before its cause, and the rest."""
 
     @property
     def start(self) -> int:
         """The earliest moment at which the outage can have begun."""
-        return (self.before or self.lost[0]).invoke.time
+        return (self.before or self.lost[0]).invoke.time if self.since is None else self.since
 
     @property
     def end(self) -> int:
         """The latest moment at which it can have ended."""
+        if self.until is not None:
+            return self.until
         if self.after is None or self.after.completion is None:
             return self.lost[-1].invoke.time
         return self.after.completion.time
@@ -127,6 +153,12 @@ class LossStreak:
         """The shortest outage that explains it. Nothing is claimed for times in which no probe was sent."""
         sends = [pair.invoke.time for pair in self.lost]
         return sum(later - earlier for earlier, later in pairwise(sends) if later - earlier <= stop_ns)
+
+    def split(self, time: int) -> tuple[LossStreak, LossStreak]:
+        """The parts before a time and from it on; both have lost probes."""
+        early = tuple(pair for pair in self.lost if pair.invoke.time < time)
+        rest = replace(self, lost=self.lost[len(early) :], since=time)
+        return replace(self, lost=early, until=time), rest
 
     def ops(self) -> tuple[int, ...]:
         """The ops at its bounds: last good, first lost, last lost, first good."""
@@ -201,13 +233,18 @@ def check(history: History, settings: OutageSettings) -> Verdict:
     and unknown when only its upper bound does. It is also invalid when the address stays silent for long after its new
     owner has it: most of a takeover's budget is for heartbeat's scripts, which have finished by then.
 
-    A probe without an answer does not count as sent when the client was stalled for half of the time that it waited.
+    A probe without an answer does not count as sent when the client was stalled for half of the time that it waited,
+    and an outage that only stalls show is unknown. Only what follows a change of owner belongs to it: what was lost
+    before is an outage of its own. Losses that are not consecutive are invalid when they are many (``scattered_``).
 
-    It cannot see outages shorter than k-1 probes, nor those of a part of the clients: it is one client. Losses that are
-    not consecutive are counted and not judged. A virtual IP whose owner did not fail has no budget, with two
-    exceptions. A real server that certainly fails, and that no director can have noticed yet, still gets new
-    connections (under wlc more than the others: it is never busy); that may take as long as noticing takes. And while
-    another fault touches only real servers or the client, the cause is unknown.
+    It is unknown when probes are missing or far apart, when good answers contradict the samples of the addresses, and
+    when there are no samples that could show the cause of an outage.
+
+    It cannot see outages shorter than k-1 probes, nor those of a part of the clients: it is one client. A virtual IP
+    whose owner did not fail has no budget, with two exceptions. A real server that certainly fails, and that no
+    director can have noticed yet, still gets new connections (under wlc more than the others: it is never busy); that
+    may take as long as noticing takes. And while another fault touches only real servers or the client, the cause is
+    unknown.
 
     What a change of owner explains is one outage, though it may have several loss streaks: a new owner that has the
     address and is still busy with the rest of its scripts answers, stalls, and answers again. The budget counts from
@@ -230,11 +267,13 @@ class _OutageJudge:
     def __init__(self, history: History, settings: OutageSettings) -> None:
         self.history = history
         self.settings = settings
-        self.until = watched(history)[1]
+        self.since, self.until = watched(history)
         self.held_by = holdings(history)
         self.injections = injections(history)
         self.claims = claims(history, 0, history.end_ns)
+        self.overruns = [op for op in history.of("http") if op.error == "probe overrun"]
         self.stalls = _stalls(history)
+        self.blind = list(blindness(history, round(settings.samples_ms * MS)))
         self.sent = {vip: self._sent(vip) for vip in history.cluster.vips}
         self.probes = {vip: self._probes(vip) for vip in history.cluster.vips}
         self.streaks = {
@@ -249,11 +288,7 @@ class _OutageJudge:
 
     def overslept(self, pair: Pair) -> bool:
         """True when the client was stalled for half of the time that this probe waited, or more."""
-        if pair.completion is None or pair.completion.type == "fail":
-            return False
-        start, end = pair.invoke.time, pair.completion.time
-        asleep = self.stalls.length_within(start, end)
-        return 2 * asleep >= end - start
+        return self.stalled_meanwhile(pair, 2)
 
     def _probes(self, vip: str) -> list[Pair]:
         """The probes to judge, by time of sending. The last ones were still under way when the run closed the probe."""
@@ -276,14 +311,39 @@ class _OutageJudge:
         for streak in self.streaks[vip]:
             if len(streak.lost) < self.settings.losses:
                 continue
-            cause = self.cause(vip, streak)
-            if found and cause.op is not None and cause == found[-1].cause:
-                found[-1] = replace(found[-1], streaks=(*found[-1].streaks, streak))
-            else:
-                found.append(Outage(cause, (streak,)))
+            for part, cause in self.parts(vip, streak):
+                if found and cause.op is not None and cause == found[-1].cause:
+                    found[-1] = replace(found[-1], streaks=(*found[-1].streaks, part))
+                else:
+                    found.append(Outage(cause, (part,)))
         return found
 
     # --- causes
+
+    def parts(self, vip: str, streak: LossStreak) -> list[tuple[LossStreak, Cause]]:
+        """A streak with its cause. Only what follows a change of owner belongs to it; the part before is another's."""
+        cause = self.cause(vip, streak)
+        began = self.began(cause)
+        first = streak.lost[0].invoke.time
+        if began is None or first >= began - round(self.settings.before_ms * MS) or streak.lost[-1].invoke.time < began:
+            return [(streak, cause)]
+        early, rest = streak.split(began)
+        if len(early.lost) < self.settings.losses:
+            return [(streak, cause)]
+        return [*self.parts(vip, early), (rest, cause)]
+
+    def began(self, cause: Cause) -> int | None:
+        """When a change of owner began: at the fault that took its owner down, if there was one, or when it was seen.
+
+        None for other causes.
+        """
+        if cause.op is None or cause.kind not in {"takeover", "handover"}:
+            return None
+        began: int = cause.op.time
+        if cause.kind == "takeover":
+            faults = [each for each in self.injections if cause.owner in each.nodes(EffectKind.NODE_DOWN)]
+            began = min([began, *(each.start for each in faults if each.start <= began <= each.undoing)])
+        return began
 
     def cause(self, vip: str, streak: LossStreak) -> Cause:
         """The first change of the VIP's owner at about that time, or else the change that just ended."""
@@ -292,11 +352,12 @@ class _OutageJudge:
         changes = [cause for span in spans if (cause := _change(spans, span)) is not None]
         for kind in ("takeover", "handover"):
             for cause in changes:
-                if cause.kind == kind and cause.op and since <= cause.op.time <= streak.end:
+                if cause.kind == kind and cause.op and since <= cause.op.time < streak.end:
                     return cause
         settling = streak.start - round(self.settings.settle_ms * MS)
         ended = [cause for cause in changes if cause.survivor and settling <= cause.survivor.start <= streak.start]
-        return ended[-1] if ended else self.elsewhere(streak)
+        dropped = any(_dropped(spans, span) and since <= span.end < streak.end for span in spans)
+        return ended[-1] if ended and not dropped else self.elsewhere(streak)
 
     def elsewhere(self, streak: LossStreak) -> Cause:
         """A fault at about that time that touches only real servers or the client, if there is one."""
@@ -361,12 +422,84 @@ class _OutageJudge:
             yield unknown(
                 f"{vip} was probed {count_of(len(sends), 'time')}; at least {self.settings.probes} are needed."
             )
+        yield from self.missing(vip)
         for since, till in self.stops(vip):
             why = ": the client was stalled" if self.stalls.overlaps(since, till) else ""
             yield unknown(f"{vip} was not probed from {moment(since)} to {moment(till)}{why}.")
         first_fault = min((op.time for op in self.history.seen("fault")), default=None)
         if sends and first_fault is not None and first_fault < sends[0]:
             yield unknown(f"{vip} was first probed at {moment(sends[0])}, after the first fault started.")
+
+    def missing(self, vip: str) -> Iterator[Finding]:
+        """Probes that were sent and are not in the history, and probes too far apart to show an outage."""
+        sent = [pair.invoke.get("seq") for pair in self.history.pairs("http") if pair.invoke.get("vip") == vip]
+        numbers = {number for number in sent if isinstance(number, int)}
+        if len(numbers) == len(sent) and sent:
+            skipped = sum(op.get("skipped") or 0 for op in self.overruns if op.get("vip") == vip)
+            planned = max(numbers) - min(numbers) + 1 - skipped
+            absent = planned - len(numbers)
+            if absent * 100 > self.settings.missing_percent * planned:
+                yield unknown(f"{absent:,} of {planned:,} probes of {vip} are missing from the history.")
+        interval = self.interval_ms(vip)
+        if interval is not None and interval * self.settings.losses > self.settings.thin_ms:
+            yield unknown(
+                f"{vip} was probed every {span_of(interval)}: {self.settings.losses} lost probes in a row last longer "
+                f"than {span_of(self.settings.thin_ms)}, so shorter outages are not seen."
+            )
+
+    def interval_ms(self, vip: str) -> float | None:
+        """The usual time from a probe to the next one."""
+        steps = sorted(later - earlier for earlier, later in pairwise(pair.invoke.time for pair in self.probes[vip]))
+        return ms(steps[len(steps) // 2]) if steps else None
+
+    def contradictions(self, vip: str) -> Iterator[Finding]:
+        """Good answers while no director held the VIP: a sample or a probe is wrong."""
+        slack = round(self.settings.sample_ms * MS)
+        spans = self.held_by.get(vip, [])
+        if not spans:
+            return
+        whole = [(self.since, self.until)]
+        awake = [(span.start, span.end) for span in spans if not span.frozen]
+        for start, end in Intervals(whole).minus(awake):
+            answered = [
+                pair
+                for pair in self.probes[vip]
+                if self.good(pair)
+                and pair.completion is not None
+                and start + slack <= pair.invoke.time
+                and pair.completion.time <= end - slack
+            ]
+            if len(answered) >= self.settings.losses:
+                yield unknown(
+                    f"{vip} answered {count_of(len(answered), 'probe')} from {moment(start)} to {moment(end)}, while "
+                    "no director held it: the probes and the samples of addresses contradict each other.",
+                    answered[0].invoke.index,
+                    answered[-1].invoke.index,
+                )
+
+    def scattered(self, vip: str) -> Iterator[Finding]:
+        """Times in which many probes were lost, but never enough in a row."""
+        width, few = self.settings.scattered_of, self.settings.losses
+        single = [streak for streak in self.streaks[vip] if len(streak.lost) < few]
+        lost = {pair.invoke.index for streak in single for pair in streak.lost}
+        rows = {pair.invoke.index for streak in self.streaks[vip] if len(streak.lost) >= few for pair in streak.lost}
+        pairs = [pair for pair in self.probes[vip] if pair.invoke.index not in rows]
+        marks = [0, *accumulate(pair.invoke.index in lost for pair in pairs)]
+        width = min(width, len(pairs))
+        limit = self.settings.scattered_percent / 100 * width
+        bad = [n for n in range(len(pairs) - width + 1) if marks[n + width] - marks[n] > limit]
+        for start, end in Intervals((n, n + width) for n in bad):
+            hit = [pair for pair in pairs[start:end] if pair.invoke.index in lost]
+            cause = self.cause(vip, LossStreak(pairs[start], tuple(hit), pairs[end - 1]))
+            what = (
+                f"{len(hit):,} of {end - start:,} probes of {vip} were lost from {moment(hit[0].invoke.time)} to "
+                f"{moment(hit[-1].invoke.time)}, never {few} in a row"
+            )
+            ops = (hit[0].invoke.index, hit[-1].invoke.index)
+            if cause.kind == "disturbance":
+                yield unknown(f"{what}, while {cause.fault} was active: the cause is unknown.", *ops)
+            elif cause.kind == "other" and self.settings.other_ms == 0:
+                yield self.unless_unseen(hit[0].invoke.time, hit[-1].invoke.time, f"{what}, without a cause.", *ops)
 
     def stops(self, vip: str) -> list[tuple[int, int]]:
         """When no probe was sent although the run went on."""
@@ -377,6 +510,20 @@ class _OutageJudge:
     def outage_findings(self, vip: str) -> Iterator[Finding]:
         """What is wrong with the outages of a VIP."""
         yield from filter(None, (self.finding(vip, outage) for outage in self.outages[vip]))
+        yield from self.scattered(vip)
+        yield from self.contradictions(vip)
+
+    def unless_unseen(self, start: int, end: int, sentence: str, *ops: int) -> Finding:
+        """Invalid, or unknown when the owner was not sampled at the time: its change may be the cause."""
+        before = round(self.settings.before_ms * MS)
+        if start < self.since:
+            known = f"the owners are known only from {moment(self.since)} on"
+            return unknown(f"{sentence.removesuffix('.')}; but {known}, so the cause is unknown.", *ops)
+        for node, since, till in self.blind:
+            if since <= end and start - before <= till:
+                hidden = f"there are no samples of {node} from {moment(since)} to {moment(till)}"
+                return unknown(f"{sentence.removesuffix('.')}; but {hidden}, so the cause is unknown.", *ops)
+        return invalid(sentence, *ops)
 
     def finding(self, vip: str, outage: Outage) -> Finding | None:
         """What is wrong with one outage; None when nothing is."""
@@ -384,22 +531,54 @@ class _OutageJudge:
         budget = self.settings.budget(outage.cause, self.history.cluster)
         lower, upper = self.bounds(outage)
         what = f"{vip} was unreachable for {_between(lower, upper)} from {moment(outage.lost[0].invoke.time)}"
+        if (upper is None or upper > budget) and self.may_be_the_client(outage, budget):
+            return unknown(f"{what}, but the client was stalled meanwhile: how long is unknown.", *ops)
         if outage.after is None and self.history.complete:
             return invalid(f"{vip} had not recovered when the run ended ({_last_answer(outage)}).", *ops)
         if kind == "disturbance" and (upper is None or upper > budget):
             return unknown(f"{what}, while {outage.cause.fault} was active: the cause is unknown.", *ops)
         if lower > budget:
-            return invalid(f"{what}; {_allowed(kind, budget)}.", *ops)
+            return self.too_long(outage, f"{what}; {_allowed(kind, budget)}.", ops)
         if (held := outage.silent_after_takeover_ms()) > self.settings.held_ms:
             took, limit = distinct_spans(held, self.settings.held_ms)
             owner = outage.cause.survivor_name
             return invalid(f"{what}: {owner} had the address for {took} of that time; {limit} is allowed.", *ops)
-        if upper is None or upper > budget:
-            return unknown(f"{what}; {_allowed(kind, budget)}. The probe is too coarse to decide.", *ops)
-        return None
+        coarse = upper is None or upper > budget
+        return (
+            unknown(f"{what}; {_allowed(kind, budget)}. The probe is too coarse to decide.", *ops) if coarse else None
+        )
+
+    def too_long(self, outage: Outage, sentence: str, ops: Sequence[int]) -> Finding:
+        """Invalid. Without a cause: unless the cause may have been missed."""
+        if outage.cause.kind == "other":
+            return self.unless_unseen(outage.streaks[0].start, outage.streaks[-1].end, sentence, *ops)
+        return invalid(sentence, *ops)
+
+    def may_be_the_client(self, outage: Outage, budget: float) -> bool:
+        """True when the probes that were lost while the client ran are too few, or allow a shorter outage."""
+        sure = [self.awake(streak) for streak in outage.streaks]
+        if sum(map(len, sure)) == len(outage.lost):
+            return False
+        certain = sum(_within_ns(pairs, one, self.stop_ns) for pairs, one in zip(sure, outage.streaks, strict=True))
+        return all(len(pairs) < self.settings.losses for pairs in sure) or ms(certain) <= budget
+
+    def awake(self, streak: LossStreak) -> list[Pair]:
+        """The lost probes that the client certainly waited for: it was stalled for less than a fifth of the time."""
+        return [pair for pair in streak.lost if not self.stalled_meanwhile(pair, 5)]
+
+    def stalled_meanwhile(self, pair: Pair, part: int) -> bool:
+        """True when the client was stalled for that part of the time that a probe waited. A refusal is an answer."""
+        if pair.completion is None or pair.completion.type == "fail":
+            return False
+        start, end = pair.invoke.time, pair.completion.time
+        return part * self.stalls.length_within(start, end) >= end - start
+
+    @property
+    def stop_ns(self) -> int:
+        return round(self.settings.stop_ms * MS)
 
     def bounds(self, outage: Outage) -> tuple[float, float | None]:
-        return outage.bounds(round(self.settings.stop_ms * MS))
+        return outage.bounds(self.stop_ns)
 
     # --- the verdict
 
@@ -423,8 +602,6 @@ class _OutageJudge:
 
     def probe_numbers(self, vip: str) -> dict[str, Any]:
         pairs = self.probes[vip]
-        sends = [pair.invoke.time for pair in pairs]
-        steps = sorted(later - earlier for earlier, later in pairwise(sends))
         isolated = [len(streak.lost) for streak in self.streaks[vip] if len(streak.lost) < self.settings.losses]
         return {
             "probes": len(pairs),
@@ -432,7 +609,7 @@ class _OutageJudge:
             "late": sum(self.late(pair) for pair in pairs),
             "lost": sum(not self.good(pair) for pair in pairs),
             "isolated": sum(isolated),
-            "interval_ms": ms(steps[len(steps) // 2]) if steps else None,
+            "interval_ms": self.interval_ms(vip),
         }
 
     def numbers_of(self, vip: str, outage: Outage) -> dict[str, Any]:
@@ -505,6 +682,17 @@ def _stalls(history: History) -> Intervals:
     return Intervals((op.time - round(op["late_ms"] * MS), op.time) for op in noticed)
 
 
+def _within_ns(pairs: Sequence[Pair], streak: LossStreak, stop_ns: int) -> int:
+    """The time between those lost probes that follow each other in the streak."""
+    places = {pair.invoke.index: place for place, pair in enumerate(streak.lost)}
+    total = 0
+    for earlier, later in pairwise(pairs):
+        apart = later.invoke.time - earlier.invoke.time
+        if places[later.invoke.index] - places[earlier.invoke.index] == 1 and apart <= stop_ns:
+            total += apart
+    return total
+
+
 def _streaks(probes: Sequence[tuple[Pair, bool]]) -> list[LossStreak]:
     streaks: list[LossStreak] = []
     before: Pair | None = None
@@ -529,6 +717,14 @@ def _change(spans: Sequence[Holding], gone: Holding) -> Cause | None:
     if gone.ended_by.get("power") in DOWN:
         return Cause("takeover", gone.ended_by, gone.what, survivor)
     return None if heir and survivor is None else Cause("handover", gone.ended_by, gone.what, survivor)
+
+
+def _dropped(spans: Sequence[Holding], gone: Holding) -> bool:
+    """True when a director that ran let go of the VIP, and was the next one to take it."""
+    if gone.ended_by is None or gone.ended_by.f == "power":
+        return False
+    heir = min((span for span in spans if span.start >= gone.end), key=lambda span: span.start, default=None)
+    return heir is not None and heir.what == gone.what and heir.start > gone.end
 
 
 def _part(begin: Op | None, end: Op | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -11,22 +12,24 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.history import History, failover_budget
 from harness.history.arp_claims import Claim, claims
+from harness.history.injections import Injection, injections
 from harness.history.intervals import Intervals, silences
 from harness.history.timeline import (
     MS,
     Holding,
     Span,
+    blindness,
     count_of,
     director_ops,
     distinct_spans,
+    held_while_off,
     holdings,
     moment,
     ms,
-    powers,
     span_of,
     watched,
 )
-from harness.records import Cluster, Power
+from harness.records import Cluster
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "ownership"
@@ -85,7 +88,11 @@ class OwnershipSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Gap:
-    """A time without an owner. ``kind`` is ``takeover`` when it began as the owner went down, else ``handover``."""
+    """A time without an owner.
+
+    ``kind`` is ``takeover`` when it began as the owner went down, ``drop`` when the same owner took the address again
+    and no fault touched it, else ``handover``.
+    """
 
     vip: str
     span: Span
@@ -116,7 +123,10 @@ def check(history: History, settings: OwnershipSettings) -> Verdict:
     It cannot see overlaps that are shorter than the differences between two directors' time stamps (``overlap_ms``),
     nor whether an owner serves: the outage check does that. A frozen director is assumed to keep its addresses without
     answering: its VIP counts as unowned from the freeze, and as owned twice from the thaw if another director took it
-    over. Times without samples never count against the cluster: they make the verdict unknown.
+    over. A director that drops an address and takes it again has no budget, unless a fault touches that director.
+
+    Times without samples never count against the cluster: they make the verdict unknown. So do samples that show an
+    address on a director whose machine is off.
     """
     unseen = _unseen(history)
     if unseen:
@@ -148,6 +158,9 @@ class _OwnershipJudge:
     until: int
     blind: tuple[tuple[str, int, int], ...]
     deaf: tuple[tuple[int, int], ...]
+    samples: Mapping[str, list[int]]
+    """Each director -> the times of its samples."""
+    injections: Sequence[Injection]
 
     @classmethod
     def of(cls, history: History, settings: OwnershipSettings) -> _OwnershipJudge:
@@ -160,8 +173,10 @@ class _OwnershipJudge:
             claims=claims(history, start, until),
             start=start,
             until=until,
-            blind=tuple(_blind(history, start, until, round(settings.samples_ms * MS))),
+            blind=tuple(blindness(history, round(settings.samples_ms * MS))),
             deaf=tuple(silences(alive, start, until, round(settings.alive_ms * MS))),
+            samples={node: [op.time for op in ops if op.f == "holds"] for node, ops in director_ops(history).items()},
+            injections=injections(history),
         )
 
     # --- who held it
@@ -189,9 +204,18 @@ class _OwnershipJudge:
             went_down = before is not None and before.ended_by is not None and before.ended_by.f == "power"
             kind = "takeover" if went_down else "handover"
             budget = self.settings.takeover_budget(cluster) if went_down else self.settings.failback_budget(cluster)
+            if kind == "handover" and before and after and before.what == after.what and not self.excused(before):
+                kind, budget = "drop", self.settings.overlap_ms
             span = Span(start, end, vip, before.ended_by if before else None, after.began_by if after else None)
             gaps.append(Gap(vip, span, _last(spans, start), after.what if after else None, kind, budget))
         return gaps
+
+    def excused(self, held: Holding) -> bool:
+        """True when a fault that touches its owner may have made it drop the address and take it again."""
+        return any(
+            each.touches(held.what) and held.touches(each.start, held.end) and held.end <= each.settled
+            for each in self.injections
+        )
 
     def overlaps(self, vip: str) -> list[Span]:
         """All times with two owners that were both running; ``what`` names the two."""
@@ -208,7 +232,7 @@ class _OwnershipJudge:
     def unless_blind(self, start: int, end: int, sentence: str, *evidence: int) -> Finding:
         """Invalid, or unknown when a running director had no samples at the time."""
         for node, since, till in self.blind:
-            if since < end and start < till:
+            if since <= end and start <= till:
                 return unknown(
                     f"{sentence} But there are no samples of {node} from {moment(since)} to {moment(till)}.", *evidence
                 )
@@ -218,6 +242,14 @@ class _OwnershipJudge:
         for node, since, till in self.blind:
             yield unknown(
                 f"There are no samples of {node} from {moment(since)} to {moment(till)}, although it was running."
+            )
+        for sample, off in held_while_off(self.history, round(self.settings.late_claim_ms * MS)):
+            node, vips = sample["node"], " and ".join(sample["vips"])
+            yield unknown(
+                f"A sample of {node} at {moment(sample.time)} shows {vips}, although {node} was {off['power']} since "
+                f"{moment(off.time)}.",
+                sample.index,
+                off.index,
             )
         for since, till in self.deaf:
             yield unknown(f"ARP was not observed from {moment(since)} to {moment(till)}.")
@@ -232,7 +264,10 @@ class _OwnershipJudge:
             elif gap.span.ms > gap.budget_ms:
                 took, allowed = distinct_spans(gap.span.ms, gap.budget_ms)
                 since = moment(gap.span.start)
-                sentence = f"{vip} had no owner for {took} from {since}; a {gap.kind} may take {allowed}."
+                rule = f"a {gap.kind} may take {allowed}"
+                if gap.kind == "drop":
+                    rule = f"{gap.before} dropped it and took it again, and no fault explains that"
+                sentence = f"{vip} had no owner for {took} from {since}; {rule}."
                 yield self.unless_blind(gap.span.start, gap.span.end, sentence, *gap.span.ops())
 
     def unfinished(self, sentence: str, *evidence: int) -> Finding:
@@ -305,13 +340,23 @@ class _OwnershipJudge:
         ]
 
     def announced(self, taking: Holding, vip: str) -> Claim | None:
-        """The new owner's first gratuitous ARP. Only that reaches neighbours that did not ask."""
+        """The new owner's first gratuitous ARP. Only that reaches neighbours that did not ask.
+
+        It took the address at some time after the sample before.
+        """
         slack, patience = round(self.settings.overlap_ms * MS), round(self.settings.announce_ms * MS)
+        since = self.sampled_before(taking) - slack
         for claim in self.claims[vip]:
             mine = claim.gratuitous and claim.node == taking.what
-            if mine and taking.start - slack <= claim.op.time <= taking.start + patience:
+            if mine and since <= claim.op.time <= taking.start + patience:
                 return claim
         return None
+
+    def sampled_before(self, taking: Holding) -> int:
+        """The time of the director's last sample before one that shows an address; its own time if there is none."""
+        times = self.samples.get(taking.what, [])
+        place = bisect_left(times, taking.start)
+        return times[place - 1] if place else taking.start
 
     def announcement_findings(self, vip: str) -> Iterator[Finding]:
         patience = round(self.settings.announce_ms * MS)
@@ -381,23 +426,6 @@ class _OwnershipJudge:
             claims_made = [self.announced(taking, vip) for taking in self.takings(vip)]
             points |= {claim.op.index for claim in claims_made if claim}
         return points
-
-
-def _blind(history: History, start: int, until: int, longest: int) -> Iterator[tuple[str, int, int]]:
-    states = powers(history)
-    for node, ops in director_ops(history).items():
-        samples = [op.time for op in ops if op.f == "holds"]
-        for span in _running(states.get(node, []), start, until):
-            for since, till in silences(samples, span.start, span.end, longest):
-                yield node, since, till
-
-
-def _running(states: Sequence[Span], start: int, until: int) -> list[Span]:
-    """When the director ran, within the watch. Without a power op, and before its first one, it is taken to run."""
-    first = states[0].start if states else until
-    spans = [Span(start, first, Power.RUNNING), *(span for span in states if span.what == Power.RUNNING)]
-    clipped = [Span(max(span.start, start), min(span.end, until), span.what) for span in spans]
-    return [span for span in clipped if span.start < span.end]
 
 
 def _starts(span: Span) -> int:

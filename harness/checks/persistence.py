@@ -16,7 +16,7 @@ from harness.history.injections import injections
 from harness.history.intervals import Interval, Intervals
 from harness.history.ipvs_tables import Tables, tables
 from harness.history.timeline import MS, count_of, holdings, moment, ms, span_of, watched
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried
 
 NAME = "persistence"
 
@@ -49,7 +49,7 @@ def check(history: History, settings: PersistenceSettings) -> Verdict:
     """
     seconds = history.cluster.persistence_s
     if not seconds:
-        return conclude(NAME, [unknown("The virtual services are not persistent.")], "")
+        return conclude(NAME, [not_tried("The virtual services are not persistent.")], "")
     judge = _PersistenceJudge(history, settings)
     judged, moves = judge.visits
     findings = [*too_few("Answers that follow another one", judged, settings.visits), *judge.moved()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,14 +16,13 @@ from harness.history.injections import (
     eligible,
     failed_servers,
     injections,
-    quiet,
     unproven,
     unrecorded,
 )
 from harness.history.intervals import Intervals, silences
 from harness.history.ipvs_tables import Entry, Key, tables
 from harness.history.timeline import MS, count_of, moment, ms, span_of
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
 NAME = "quiescing"
 
@@ -77,7 +76,8 @@ def check(history: History, settings: QuiescingSettings) -> Verdict:
     Out means weight 0 where the cluster is quiescent, and not in the table where it is not. A quiescent director never
     removes a real server, and a quiesced one gets no new connections: its ``conns`` does not grow (existing connections
     may end as they like). After the undo of the fault it is back in service with its former weight. Two directors do
-    not disagree for longer than one may take to notice. A real server that no fault touches stays in.
+    not disagree for longer than one may take to notice. A real server that no fault touches stays in, before, during
+    and after faults of other nodes.
 
     It sees each director's table twice a second. A failure is a fault of the run that certainly makes a real server
     fail ldirectord's check, from its proof until the step that undoes it. Whether the kernel follows the weight that
@@ -374,27 +374,53 @@ class _QuiescingJudge:
         return Intervals(spans)
 
     def needless(self) -> Iterator[Finding]:
-        """Sound real servers that were taken out while nothing was injected."""
-        found = self.needless_times()
+        """Sound real servers that were taken out of service, and no fault explains it."""
+        found = self.needless_times
         if len(found) <= self.settings.needless:
             return
         for (director, vip, node), entry in found[:EPISODES]:
             what = f"{director} took {node} out of service for {vip} at {moment(entry.time)}"
-            yield invalid(f"{what}, although no fault touched it.", entry.op.index)
+            needed = self.needed_meanwhile(entry.time)
+            if needed:
+                yield unknown(f"{what}, perhaps because it needs {needed}, which a fault touched.", entry.op.index)
+            else:
+                yield invalid(f"{what}, although no fault touched it.", entry.op.index)
 
+    def needed_meanwhile(self, time: int) -> str:
+        """The node that serves all real servers (the database, or the first one's files) and that a fault touched."""
+        for node in ("db", *self.cluster.web[:1]):
+            if any(node in each.known and self.explains(each, time) for each in self.injections):
+                return node
+        return ""
+
+    def explains(self, injection: Injection, time: int) -> bool:
+        """True from a fault's start until a director must have put back what it touched."""
+        return injection.start <= time <= injection.settled + self.slack
+
+    @cached_property
+    def slack(self) -> int:
+        return round(self.back_budget(max(self.hanging.values(), default=1)) * MS)
+
+    @cached_property
     def needless_times(self) -> list[tuple[Key, Entry]]:
-        """When a real server went out and no fault explains it."""
-        slack = round(self.back_budget(max(self.hanging.values(), default=1)) * MS)
-        calm = Intervals((start + slack if start > self.since else start, end) for start, end in quiet(self.history))
-        return [(key, entry) for key, entry in self._went_out() if entry.time in calm]
+        """When a real server went out and no fault of its own or of its director explains it."""
+        duty = {
+            node: eligible(self.history, node, self.settings.settle_ms, self.settings.start_ms, Injection.concerns)
+            for node in self.cluster.directors
+        }
+        return [
+            (key, entry)
+            for key, entry in self._went_out(duty)
+            if not any(each.concerns(key[0], key[2]) and self.explains(each, entry.time) for each in self.injections)
+        ]
 
-    def _went_out(self) -> list[tuple[Key, Entry]]:
-        """All times at which a real server was first seen out."""
+    def _went_out(self, duty: Mapping[str, Intervals]) -> list[tuple[Key, Entry]]:
+        """All times at which a real server was first seen out by a director that ran undisturbed."""
         found = []
         for key, entries in self.tables.rows.items():
-            was_out = False
+            was_out, undisturbed = False, duty.get(key[0], Intervals())
             for entry in entries:
-                on_duty = self.on_duty(entry)
+                on_duty = entry.time in undisturbed
                 if entry.out and on_duty and not was_out:
                     found.append((key, entry))
                 was_out = entry.out and on_duty
@@ -433,7 +459,7 @@ class _QuiescingJudge:
         if doubtful:
             return
         if not self.failed:
-            yield unknown("No fault made a real server fail, so the directors' reaction was not tested.")
+            yield not_tried("No fault made a real server fail, so the directors' reaction was not tested.")
         elif not any(failure.out.judged for failure in self.failures):
             count = len(self.short)
             short = f" {count_of(count, 'fault')} ended before a director had to notice." if count else ""
@@ -471,7 +497,7 @@ class _QuiescingJudge:
             "budget_ms": {"out": self.out_budget(1), "back": self.back_budget(1)},
             "judged": judged,
             "failures": [failure.numbers() for failure in self.failures],
-            "needless": len(self.needless_times()),
+            "needless": len(self.needless_times),
         }
 
     def evidence(self) -> set[int]:

@@ -15,7 +15,7 @@ from harness.history import History, HistoryError, Pair
 from harness.history.injections import Injection, injections, unproven
 from harness.history.intervals import Intervals, silences
 from harness.history.timeline import MS, moment, watched
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
 NAME = "rotation"
 
@@ -130,7 +130,7 @@ class _RotationJudge:
         """An address that is first more often than the others."""
         columns = len(self.vips)
         if columns < 2:
-            yield unknown("There is only one virtual IP, so nothing can rotate.")
+            yield not_tried("There is only one virtual IP, so nothing can rotate.")
             return
         even = evenness(self._blocks())
         draws = needed(columns, self.settings.short_percent / 100, self.settings.alpha, self.settings.power)

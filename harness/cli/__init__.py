@@ -1,6 +1,6 @@
 """The command ``monkeywrench``: a thin layer on ``compose``, the stored runs and the catalogue.
 
-Exit codes: 0 valid (or done), 1 invalid, 2 usage, 3 unknown, 4 lab error.
+Exit codes: 0 valid (or done), 1 invalid, 2 usage, 3 unknown, 4 lab error, 5 internal error.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from harness import crash
 from harness.cli import checks, faults, lab, load, runs
 from harness.cli.console import complain
 from harness.errors import UserError
@@ -24,7 +25,10 @@ class _Monkeywrench(click.Group):
     """Turns every error that a user can cause into one clear sentence and the next step."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command. Exits 4 on a lab error, 2 on a wrong scenario or stored run, 130 when interrupted."""
+        """Run the command.
+
+        Exits 4 on a lab error, 2 on a wrong scenario or stored run, 130 when interrupted, 5 on an internal error.
+        """
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -35,6 +39,11 @@ class _Monkeywrench(click.Group):
             sys.exit(128 + signal.SIGINT)
         except BrokenPipeError:
             sys.exit(LAB_ERROR)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            complain(crash.explain(error, ctx.invoked_subcommand or "monkeywrench"))
+            sys.exit(crash.EXIT_CODE)
 
 
 @click.group(cls=_Monkeywrench, context_settings={"help_option_names": ["-h", "--help"]})

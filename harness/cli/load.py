@@ -16,7 +16,7 @@ from harness.artifacts.stored_run import StoredError, conclude
 from harness.cli import screen
 from harness.cli.console import narrator, output, progress
 from harness.cli.lab import attached
-from harness.cli.options import json_option, lab_option, to_option, tolerance_option
+from harness.cli.options import PlaceType, json_option, lab_option, to_option, tolerance_option
 from harness.compare import Result, release
 from harness.report.comparison import OUTCOMES
 from harness.scenario import ScenarioError
@@ -37,14 +37,14 @@ OP = '{"t":'
 @click.option("--topology", default=None, metavar="NAME|FILE", help="Use this topology instead of the profile's.")
 @click.option(
     "--baseline",
-    type=click.Path(path_type=Path, exists=True),
+    type=PlaceType(exists=True),
     default=None,
     metavar="DIR",
     help="Compare with the earlier runs in this directory.",
 )
 @click.option(
     "--site",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=PlaceType(exists=True, file_okay=False),
     default=None,
     metavar="DIR",
     help="Deploy this site for the candidate's runs.",
@@ -59,7 +59,7 @@ OP = '{"t":'
 @click.option(
     "--to",
     "target",
-    type=click.Path(path_type=Path),
+    type=PlaceType(),
     default=Path("runs"),
     show_default=True,
     metavar="DIR",
@@ -130,8 +130,8 @@ def _with_load(path: Path) -> scenarios.Scenario:
 
 
 @click.command("compare")
-@click.argument("baseline", type=click.Path(path_type=Path, exists=True))
-@click.argument("candidate", type=click.Path(path_type=Path, exists=True))
+@click.argument("baseline", type=PlaceType(exists=True))
+@click.argument("candidate", type=PlaceType(exists=True))
 @to_option
 @tolerance_option
 @json_option
@@ -175,7 +175,7 @@ def _show(result: Result, folder: Path, as_json: bool = False) -> None:
 )
 @click.option(
     "--ops",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=PlaceType(dir_okay=False),
     default=None,
     metavar="FILE",
     help="Append each op to this file.",
@@ -211,11 +211,11 @@ def locust_page(lab_name: str, port: int, client: str, ops: Path | None, words: 
 
 
 @click.command("merge")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("files", nargs=-1, required=True, type=PlaceType(exists=True, dir_okay=False))
 @click.option(
     "--to",
     "target",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PlaceType(file_okay=False),
     required=True,
     metavar="DIR",
     help="Write the run to this directory.",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from harness.reading import shown
+
 __all__ = [
     "DEFAULT_LAB",
+    "PlaceType",
     "checks_of_option",
     "json_option",
     "lab_option",
@@ -18,6 +22,21 @@ __all__ = [
 ]
 
 DEFAULT_LAB = "default"
+
+
+class PlaceType(click.Path):
+    """A path. A name that no file can have, with a NUL or a lone surrogate, is refused like any other wrong one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path. Fails as click does."""
+        try:
+            return super().convert(value, param, ctx)
+        except ValueError:
+            self.fail(f"no file can be called {shown(value)}", param, ctx)
+
 
 lab_option = click.option(
     "--lab", "lab_name", default=DEFAULT_LAB, show_default=True, metavar="NAME", help="Name of the lab."
@@ -32,7 +51,7 @@ topology_option = click.option(
 runs_option = click.option(
     "--runs",
     "runs_dir",
-    type=click.Path(path_type=Path),
+    type=PlaceType(),
     default=Path("runs"),
     show_default=True,
     metavar="DIR",
@@ -41,7 +60,7 @@ runs_option = click.option(
 to_option = click.option(
     "--to",
     "target",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=PlaceType(file_okay=False),
     default=None,
     metavar="DIR",
     help="Write to this directory instead.",

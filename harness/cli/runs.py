@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from harness import crash
 from harness import scenario as scenarios
 from harness.artifacts import run_directory, stored_run
 from harness.artifacts.stored_run import StoredError
@@ -44,9 +45,18 @@ def show_plan(scenario: str, seed: int | None, as_json: bool) -> None:
 @click.option(
     "--load", "profile", default=None, metavar="PROFILE", help="Use this profile's load instead of the scenario's."
 )
+@click.option(
+    "--unhealthy-ok", is_flag=True, help="Use a lab that is up even if it has problems, which the run then starts with."
+)
 @runs_option
 def run_scenario(  # noqa: PLR0913, PLR0917 - click passes each option as an argument
-    scenario: str, lab_name: str, topology: str | None, seed: int | None, profile: str | None, runs_dir: Path
+    scenario: str,
+    lab_name: str,
+    topology: str | None,
+    seed: int | None,
+    profile: str | None,
+    unhealthy_ok: bool,
+    runs_dir: Path,
 ) -> None:
     """Run SCENARIO, and judge whether the cluster held.
 
@@ -62,7 +72,8 @@ def run_scenario(  # noqa: PLR0913, PLR0917 - click passes each option as an arg
     load_file = scenarios.find(profile) if profile else None
     if load_file:
         wanted = scenarios.under(wanted, load_file)
-    with compose.lab_for(load_topology(topology or wanted.scenario.topology), lab_name, report) as lab:
+    wanted_topology = load_topology(topology or wanted.scenario.topology)
+    with compose.lab_for(wanted_topology, lab_name, report, unhealthy_ok=unhealthy_ok) as lab:
         run_dir = compose.execute(wanted, path, lab, runs_dir, report, load_file=load_file)
     verdicts = stored_run.conclude(run_dir, wanted)
     output.print(screen.verdicts(verdicts))
@@ -106,7 +117,8 @@ def report(run_name: str, runs_dir: Path, checks_of: str | None, target: Path | 
     directory = target or path.parent
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        stored_run.write(directory, found, stored_run.judge(found))
+        with crash.noted_in(directory):
+            stored_run.write(directory, found, stored_run.judge(found))
     except OSError as error:
         raise StoredError(
             f"cannot write to {str(directory)!r}: {error.strerror}", "Name another directory with --to DIR."

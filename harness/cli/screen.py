@@ -21,6 +21,8 @@ from harness.verdict import Outcome, Verdict, overall
 
 OK, FAIL, WARN = "[green]OK[/]", "[red]FAIL[/]", "[yellow]WARN[/]"
 COLOURS = {Outcome.VALID: "green", Outcome.INVALID: "red", Outcome.UNKNOWN: "yellow"}
+MOST_FINDINGS = 10
+"""Of one check, on the terminal; the report has all of them."""
 SENTENCES = {
     Outcome.VALID: "valid: the cluster held",
     Outcome.INVALID: "invalid: the cluster did not hold",
@@ -102,20 +104,28 @@ def verdicts(found: Sequence[Verdict]) -> RenderableType:
     outcome = overall(found)
     table = Table.grid(padding=(0, 2))
     for verdict in found:
-        table.add_row(f"[{COLOURS[verdict.outcome]}]{verdict.outcome}[/]", verdict.check, escape(verdict.summary))
-        for finding in verdict.findings[1:]:
-            table.add_row("", "", escape(finding.sentence))
+        word = str(verdict.outcome) if verdict.tried else "not tried"
+        table.add_row(f"[{COLOURS[verdict.outcome]}]{word}[/]", verdict.check, escape(verdict.summary))
+        for line in _further(verdict):
+            table.add_row("", "", line)
     colour = COLOURS[outcome]
     return _panel(table, SENTENCES[outcome], colour)
 
 
 def verdict(found: Verdict) -> RenderableType:
-    """One verdict, with every finding that keeps it from being valid."""
+    """One verdict, with the findings that keep it from being valid."""
     table = Table.grid(padding=(0, 2))
     table.add_row(f"[{COLOURS[found.outcome]}]{found.outcome}[/]", escape(found.summary))
-    for finding in found.findings[1:]:
-        table.add_row("", escape(finding.sentence))
+    for line in _further(found):
+        table.add_row("", line)
     return table
+
+
+def _further(found: Verdict) -> list[str]:
+    """The findings after the first, which is the summary; of many, the first ones and how many more there are."""
+    shown = [escape(finding.sentence) for finding in found.findings[1:MOST_FINDINGS]]
+    more = len(found.findings) - MOST_FINDINGS
+    return [*shown, f"[dim]and {more:,} more: see the report[/]"] if more > 0 else shown
 
 
 def comparison(result: Result) -> RenderableType:

@@ -18,6 +18,7 @@ from harness.algorithms.rank_tests import least_p, runs_for
 from harness.artifacts import run_directory, stored_run
 from harness.compare import CompareError, CompareSettings, Measures, Result, Statistic, Tolerance, compare, measure
 from harness.errors import UserError
+from harness.reading import shown
 from harness.report.comparison import render
 from harness.verdict import Judgement, Outcome
 from harness.wait import REAL, Clock
@@ -197,7 +198,7 @@ def settings(words: Iterable[str]) -> CompareSettings:
             CompareSettings(judged=judged)
         except ValueError as error:
             raise ReleaseError(
-                f"invalid tolerance {word!r} for --tolerance (examples: p50_ms=5, p90_ms=20%, p99_ms=no)",
+                f"invalid tolerance {shown(word)} for --tolerance (examples: p50_ms=5, p90_ms=20%, p99_ms=no)",
                 f"Metrics: {', '.join(get_args(Statistic))}. Values: a number in the metric's unit (ms, a share, or "
                 "per second), a percentage of the baseline, or `no` to ignore the metric.",
             ) from error

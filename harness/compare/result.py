@@ -26,9 +26,11 @@ class _Part(BaseModel):
 class Tolerance(_Part):
     """The smallest change to report: the larger of a share of the baseline's median and an absolute value."""
 
-    share: float = Field(ge=0, description="Share of the baseline's median; 0.05 is 5 %.")
+    share: float = Field(ge=0, allow_inf_nan=False, description="Share of the baseline's median; 0.05 is 5 %.")
     least: float = Field(
-        ge=0, description="Absolute value in the unit of the statistic: ms, share of requests, or answers per second."
+        ge=0,
+        allow_inf_nan=False,
+        description="Absolute value in the unit of the statistic: ms, share of requests, or answers per second.",
     )
 
 

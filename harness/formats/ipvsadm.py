@@ -42,6 +42,10 @@ _PERSISTENT = re.compile(r"\bpersistent ([0-9]+)")
 _DESTINATION = re.compile(r"\s*-> (\S+):([0-9]+)\s+(\w+)\s+([0-9]+)\s+([0-9]+)\s+([0-9]+)", re.ASCII)
 
 
+MOST_DIGITS = 20
+"""The kernel's counters have 64 bits; a line with a longer number is not from ipvsadm."""
+
+
 def parse(printed: str) -> tuple[Service, ...]:
     """The virtual services of ``ipvsadm -Ln``, in its order. Lines of another form are skipped."""
     services: list[tuple[re.Match[str], list[Destination]]] = []
@@ -50,6 +54,8 @@ def parse(printed: str) -> tuple[Service, ...]:
             services.append((match, []))
         elif services and (match := _DESTINATION.match(line)):
             address, port, forwarding, *counts = match.groups()
+            if max(map(len, (port, *counts))) > MOST_DIGITS:
+                continue
             weight, active, inactive = (int(count) for count in counts)
             services[-1][1].append(Destination(address, int(port), forwarding, weight, active, inactive))
     return tuple(_service(match, destinations) for match, destinations in services)
@@ -57,7 +63,9 @@ def parse(printed: str) -> tuple[Service, ...]:
 
 def _service(match: re.Match[str], destinations: list[Destination]) -> Service:
     persistent = _PERSISTENT.search(match[4])
-    return Service(match[1], match[2], match[3] or "", int(persistent[1]) if persistent else 0, tuple(destinations))
+    return Service(
+        match[1], match[2], match[3] or "", int(persistent[1][:MOST_DIGITS]) if persistent else 0, tuple(destinations)
+    )
 
 
 def parse_daemons(printed: str) -> tuple[str, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from harness.algorithms.arrays import FOREVER, Ints, ints
+from harness.algorithms.arrays import FOREVER, NEVER, Ints, ints
 from harness.history import History, HistoryError, Op, Pair
+from harness.history.clocks import uncertainty_ns
 from harness.history.timeline import moment, of_the_load
 from harness.verdict import Finding, invalid, unknown
 
@@ -26,16 +27,26 @@ class Call:
     invoke: Op
     completion: Op | None
     type: str
+    slack: int = 0
+    """By how much the clocks of the clients may differ, in ns: it was sent earlier and answered later by that much."""
+    not_before: int = NEVER
+    """A later read shows that it had not taken effect by then, in ns."""
+    not_after: int = FOREVER
+    """A later read shows that it had taken effect by then, in ns."""
 
     @property
     def start(self) -> int:
-        """When it was sent, in ns."""
-        return self.invoke.time
+        """The earliest time at which it can have taken effect, in ns: when it was sent."""
+        return max(self.invoke.time - self.slack, self.not_before)
 
     @property
     def end(self) -> int:
-        """When it was answered, in ns; FOREVER if it was not acknowledged: it may take effect at any time."""
-        return self.completion.time if self.ok and self.completion is not None else FOREVER
+        """The latest time at which it can have taken effect, in ns: when it was answered.
+
+        FOREVER if it was not acknowledged and no read shows that it took effect.
+        """
+        answered = self.completion.time + self.slack if self.ok and self.completion is not None else FOREVER
+        return min(answered, self.not_after)
 
     @property
     def ok(self) -> bool:
@@ -73,7 +84,8 @@ def number(op: Op, key: str, found: Any) -> int:
 
 def calls(history: History, f: str) -> list[Call]:
     """All ops with that ``f``, by time of sending."""
-    return [Call(pair.invoke, pair.completion, _type(pair)) for pair in history.pairs(f)]
+    slack = uncertainty_ns(history)
+    return [Call(pair.invoke, pair.completion, _type(pair), slack) for pair in history.pairs(f)]
 
 
 def _type(pair: Pair) -> str:
@@ -104,7 +116,7 @@ def once(ops: Iterable[Call], key: str) -> list[Call]:
         if first is None:
             found[name] = call
         elif (rank[call.type], call.end) < (rank[first.type], first.end):
-            found[name] = Call(first.invoke, call.completion, call.type)
+            found[name] = replace(call, invoke=first.invoke)
     return list(found.values())
 
 
@@ -120,7 +132,7 @@ def ends(ops: Iterable[Call]) -> Ints:
 
 def settled(ops: Iterable[Call]) -> int:
     """When the last of them ended, in ns; later reads see the final state. An op without a completion counts too."""
-    return max((call.latest.time for call in ops), default=0)
+    return max((call.latest.time + call.slack for call in ops), default=0)
 
 
 def gaps(history: History) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ What a fault does is recorded with its proof, as ``effects``: no fault is known 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,15 @@ class Injection:
     def touches(self, *nodes: str) -> bool:
         """True when it may affect one of these nodes."""
         return self.anywhere or not self.targets.isdisjoint(nodes)
+
+    @property
+    def known(self) -> frozenset[str]:
+        """The nodes that its settings name or that it has an effect on; none when neither is known."""
+        return self.targets | {effect.node for effect in self.effects or ()}
+
+    def concerns(self, *nodes: str) -> bool:
+        """True when it is known to affect one of these nodes, or when it is not known what it affects."""
+        return not self.known or not self.known.isdisjoint(nodes)
 
     def nodes(self, *kinds: EffectKind) -> frozenset[str]:
         """The nodes on which it certainly has one of these effects."""
@@ -165,8 +174,16 @@ def quiet(history: History, settle_ms: float = 0, *nodes: str) -> Intervals:
     return Intervals([watched(history)]).minus((each.start, each.settled) for each in touching)
 
 
-def eligible(history: History, node: str, settle_ms: float, start_ms: float) -> Intervals:
+def eligible(
+    history: History,
+    node: str,
+    settle_ms: float,
+    start_ms: float,
+    affects: Callable[[Injection, str], bool] | None = None,
+) -> Intervals:
     """When a node ran undisturbed: no fault that touches it was injected or settling, and it was up for ``start_ms``.
+
+    ``affects`` decides whether a fault touches it; by default ``Injection.touches``.
 
     The same time is allowed after such a fault: one of a process ends when that process starts. A node without records
     of its power is taken to run.
@@ -174,7 +191,8 @@ def eligible(history: History, node: str, settle_ms: float, start_ms: float) -> 
     start_ns = round(start_ms * MS)
     off = [span for span in powers(history).get(node, []) if span.what != Power.RUNNING]
     holes = [(span.start, span.end + start_ns) for span in off]
-    touching = [each for each in injections(history, settle_ms) if each.touches(node)]
+    affects = affects or Injection.touches
+    touching = [each for each in injections(history, settle_ms) if affects(each, node)]
     holes += [(each.start, max(each.settled, each.end + start_ns)) for each in touching]
     return Intervals([watched(history)]).minus(holes)
 

@@ -8,6 +8,7 @@ the result of its op is unknown. Source: the README of jepsen-io/history, and th
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -65,7 +66,7 @@ def _profiles(history: History) -> Callable[[Op], Translated | None]:
         if op.f == "profile-write":
             return "txn", [["w", player, motto]]
         if op.f == "profile-read":
-            seen = motto if op.type == "ok" and first.get(player) != motto else None
+            seen = motto if op.type == "ok" and first.get(_profile(op)[0]) != motto else None
             return "txn", [["r", player, seen]]
         return None
 
@@ -74,12 +75,18 @@ def _profiles(history: History) -> Callable[[Op], Translated | None]:
 
 def _unwritten(history: History) -> dict[Any, Any]:
     """Each player -> the first motto that was read and never written."""
-    written = {(op.get("player"), op.get("motto")) for op in history.of("profile-write")}
+    written = {_profile(op) for op in history.of("profile-write")}
     found: dict[Any, Any] = {}
     for op in history.by_time().of("profile-read"):
-        if op.type == "ok" and (op.get("player"), op.get("motto")) not in written:
-            found.setdefault(op.get("player"), op.get("motto"))
+        player, motto = _profile(op)
+        if op.type == "ok" and (player, motto) not in written:
+            found.setdefault(player, op.get("motto"))
     return found
+
+
+def _profile(op: Op) -> tuple[str, str]:
+    """The player and the motto as JSON: a broken op may have any value there."""
+    return json.dumps(op.get("player")), json.dumps(op.get("motto"))
 
 
 def _coins(_: History) -> Callable[[Op], Translated | None]:

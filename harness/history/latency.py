@@ -40,7 +40,10 @@ def asked_again(pair: Pair) -> bool:
 def refused(pair: Pair) -> bool:
     """Whether the site refused the op for a good reason: with one of REFUSALS, and ``written`` in its own answer."""
     completion = pair.completion
-    return completion is not None and completion.get("status") in REFUSALS and completion.get("written") == "no"
+    status = None if completion is None else completion.get("status")
+    return (
+        completion is not None and isinstance(status, int) and status in REFUSALS and completion.get("written") == "no"
+    )
 
 
 def latency_ms(pair: Pair) -> float | None:

@@ -16,10 +16,11 @@ missing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.history import History, HistoryError
+from harness.algorithms.arrays import FOREVER, NEVER
+from harness.history import History, HistoryError, Op
 from harness.history.client_ops import Call, answered
 
 
@@ -74,3 +75,43 @@ def _entries(page: Call) -> Sequence[Mapping[str, Any]]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) and "op" in entry for entry in entries):
         raise HistoryError(f"op {page.latest.index} ({page.latest.f}): its entries cannot be read")
     return entries
+
+
+def resolved(history: History, writes: Sequence[Call], f: str) -> list[Call]:
+    """The writes, with what reads of their ledger show of those that have no answer.
+
+    A write whose entry a page has took effect before that page was answered. One that is missing in a read from the
+    first entry to the last had not taken effect when that read began. Nothing else decides about it: the site makes
+    the entry and the change in one transaction.
+
+    The final reads have all ledgers twice, before and after the sums. Where they have one only once, it counts as the
+    state at the beginning of the final reads: a write without an answer by then took effect before them, or never.
+    """
+    reads = ledger_reads(history, f)
+    seen: dict[str, int] = {}
+    for read in reads:
+        for page, entry in read.entries():
+            name = str(entry["op"])
+            seen[name] = min(seen.get(name, page.end), page.end)
+    missing = max((read.start for read in reads if read.whole), default=NEVER)
+    settled = _settled(history, reads)
+    return [write if write.ok else _resolved(write, seen.get(write.text("op")), missing, settled) for write in writes]
+
+
+def _resolved(write: Call, seen: int | None, missing: int, settled: int) -> Call:
+    """``missing``: the beginning of the last read of all entries. ``settled``: nothing takes effect from then on."""
+    if write.latest.time + write.slack < settled:
+        return replace(write, not_before=FOREVER) if seen is None else replace(write, not_after=min(seen, settled))
+    return replace(write, not_before=missing) if seen is None else replace(write, not_after=seen)
+
+
+def _settled(history: History, reads: Sequence[LedgerRead]) -> int:
+    """When the final reads began, if they have the ledger from the first entry to the last exactly once; else NEVER."""
+    whole = [read for read in reads if read.whole and _final(read.pages[0].invoke)]
+    if len(whole) != 1:
+        return NEVER
+    return min(op.time for op in history if _final(op) and op.type == "invoke") - whole[0].pages[0].slack
+
+
+def _final(op: Op) -> bool:
+    return op.process.partition(":")[0] == "final"

@@ -6,6 +6,7 @@ A verdict rests on the history alone, so the file must survive the run that wrot
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections import defaultdict
@@ -22,6 +23,7 @@ import msgspec
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import UserError
+from harness.reading import ReadingError, brief, json_value, nested_too_deep
 from harness.records import Cluster, Entry
 
 TYPES = frozenset({"invoke", "ok", "fail", "info"})
@@ -85,6 +87,10 @@ class Pair:
         """True when it certainly happened."""
         return self.completion is not None and self.completion.type == "ok"
 
+
+DAY_NS = 86_400 * 10**9
+LONGEST_NS = 30 * DAY_NS
+"""A time that is further from the start of a run is a mistake: the report has a value for each second of a run."""
 
 CLUSTER = TypeAdapter(Cluster)
 DECODER = msgspec.json.Decoder(Op)
@@ -251,27 +257,42 @@ class Recorder:
 
 
 def load(path: str | Path) -> History:
-    """Read a history. A torn last line is dropped; any other broken line raises HistoryError."""
+    """Read a history. A torn last line is dropped; any other broken line raises HistoryError.
+
+    Lines may be missing; their indexes show it, and ``harness/history/record.py`` finds it.
+    """
     *lines, last = Path(path).read_bytes().split(b"\n")
     ops = [_parse(line, number) for number, line in enumerate(lines)]
     if last:
         with suppress(HistoryError):  # no newline: the writer was killed within this line
             ops.append(_parse(last, len(lines)))
+    for number, (before, op) in enumerate(itertools.pairwise(ops)):
+        if op.index <= before.index:
+            raise HistoryError(
+                f"line {number + 2} of the history has index {op.index} after {before.index}: out of order"
+            )
     return History(ops)
 
 
 def _parse(line: bytes, number: int) -> Op:
     where = f"line {number + 1} of the history"
+    if nested_too_deep(line):
+        raise HistoryError(f"{where} is not an op: its value is nested too deep")
     try:
         op = _decoded(line)
     except msgspec.ValidationError as error:
         raise HistoryError(f"{where} is not an op: {_reason(error)}") from error
     except ValueError as error:
-        raise HistoryError(f"{where} is not JSON: {error}") from error
+        raise HistoryError(f"{where} is not JSON: {brief(str(error))}") from error
+    except ReadingError as error:
+        raise HistoryError(f"{where} is {error}") from error
     if op.type not in TYPES:
-        raise HistoryError(f"{where} is not an op: its 'type' is {op.type!r}; accepted: {', '.join(sorted(TYPES))}")
-    if op.index != number:
-        raise HistoryError(f"{where} has index {op.index} instead of {number}: lines are missing")
+        raise HistoryError(
+            f"{where} is not an op: its 'type' is {brief(op.type)!r}; accepted: {', '.join(sorted(TYPES))}"
+        )
+    if not -LONGEST_NS <= op.time <= LONGEST_NS:
+        days = LONGEST_NS // DAY_NS
+        raise HistoryError(f"{where} is not an op: its 'time' is more than {days} days from the start of the run")
     return op
 
 
@@ -282,7 +303,7 @@ def _decoded(line: bytes) -> Op:
         raise
     except msgspec.DecodeError:
         # a log line may have bytes that are not UTF-8; they are recorded as lone surrogates, which msgspec refuses
-        return msgspec.convert(json.loads(line), Op)
+        return msgspec.convert(json_value(line.decode("utf-8", "surrogateescape")), Op)
 
 
 def _reason(error: msgspec.ValidationError) -> str:

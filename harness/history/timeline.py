@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from harness.history import History, Op
+from harness.history.intervals import silences
 from harness.records import Power
 
 MS = 1_000_000
@@ -178,3 +179,37 @@ def _held(node: str, ops: Iterable[Op], until: int) -> Iterable[tuple[str, Holdi
         for vip in sorted(vips - open_.keys()):
             open_[vip] = Holding(op.time, until, node, op, frozen=frozen)
     yield from open_.items()
+
+
+def blindness(history: History, longest: int) -> Iterator[tuple[str, int, int]]:
+    """The times, longer than ``longest``, without samples of a director that was running, within the watch."""
+    start, until = watched(history)
+    states = powers(history)
+    for node, ops in director_ops(history).items():
+        samples = [op.time for op in ops if op.f == "holds"]
+        for span in _running(states.get(node, []), start, until):
+            for since, till in silences(samples, span.start, span.end, longest):
+                yield node, since, till
+
+
+def _running(states: Sequence[Span], start: int, until: int) -> list[Span]:
+    """When the director ran, within the watch. Without a power op, and before its first one, it is taken to run."""
+    first = states[0].start if states else until
+    spans = [Span(start, first, Power.RUNNING), *(span for span in states if span.what == Power.RUNNING)]
+    clipped = [Span(max(span.start, start), min(span.end, until), span.what) for span in spans]
+    return [span for span in clipped if span.start < span.end]
+
+
+def held_while_off(history: History, slack: int) -> Iterator[tuple[Op, Op]]:
+    """Each first sample of a director that claims addresses long after its machine went off, and the op of its power.
+
+    Samples and power come from 2 places, so one of them is wrong.
+    """
+    for ops in director_ops(history).values():
+        off: Op | None = None
+        for op in ops:
+            if op.f == "power":
+                off = op if op["power"] in {Power.OFF, Power.PANICKED} else None
+            elif off is not None and op["vips"] and op.time > off.time + slack:
+                yield op, off
+                off = None

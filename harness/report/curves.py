@@ -21,6 +21,10 @@ LEAST_MS = 0.01
 """Shorter latencies are drawn as this value: a logarithm needs a value above 0."""
 
 
+MOST_SECONDS = 100_000
+"""A curve of a longer run, more than a day, has gaps where nothing was answered."""
+
+
 @dataclass(frozen=True)
 class Curve:
     """One line: its name, its class, and its SVG path. ``area`` closes the path down to zero.
@@ -52,8 +56,16 @@ def charts(history: History) -> list[Chart]:
     if not pairs:
         return []
     scale = axis(history)
-    seconds = range(int(scale.start // SECOND), int(scale.end // SECOND) + 1)
+    seconds = _seconds(pairs, int(scale.start // SECOND), int(scale.end // SECOND))
     return [_throughput(pairs, scale, seconds), *_latency(pairs, scale, seconds)]
+
+
+def _seconds(pairs: Sequence[Pair], first: int, last: int) -> Sequence[int]:
+    """The seconds of the curves: all of them, or in a very long run those with an answer and the ones beside them."""
+    if last - first < MOST_SECONDS:
+        return range(first, last + 1)
+    near = {second + beside for second in _by_second(pairs) for beside in (-1, 0, 1)}
+    return sorted(second for second in near | {first, last} if first <= second <= last)
 
 
 def _by_second(pairs: Sequence[Pair]) -> dict[int, list[Pair]]:
@@ -64,7 +76,7 @@ def _by_second(pairs: Sequence[Pair]) -> dict[int, list[Pair]]:
     return groups
 
 
-def _throughput(pairs: Sequence[Pair], scale: Axis, seconds: range) -> Chart:
+def _throughput(pairs: Sequence[Pair], scale: Axis, seconds: Sequence[int]) -> Chart:
     groups = _by_second(pairs)
     good = {second: float(sum(pair.ok for pair in groups.get(second, ()))) for second in seconds}
     bad = {second: float(sum(not pair.ok for pair in groups.get(second, ()))) for second in seconds}
@@ -80,7 +92,7 @@ def _throughput(pairs: Sequence[Pair], scale: Axis, seconds: range) -> Chart:
     return Chart("Load", "requests per second", curves, _grid((0, top / 2, top), y))
 
 
-def _latency(pairs: Sequence[Pair], scale: Axis, seconds: range) -> list[Chart]:
+def _latency(pairs: Sequence[Pair], scale: Axis, seconds: Sequence[int]) -> list[Chart]:
     """Quantiles of each second on a logarithmic scale, because an outage can increase them a hundredfold."""
     groups = _by_second([pair for pair in pairs if pair.ok])
     found = {second: [ms for ms in map(latency_ms, groups.get(second, ())) if ms is not None] for second in seconds}

@@ -360,7 +360,7 @@ def _plain(op: Op) -> str:
 
 def _named(key: str, value: Any) -> str:
     """A value with its name; a duration in a sensible unit."""
-    if key.endswith("_ms") and isinstance(value, int | float) and not isinstance(value, bool):
+    if key.endswith("_ms") and isinstance(value, int | float) and abs(value) < 2**63:
         return f"{_words(key.removesuffix('_ms'))}: {span_of(value)}"
     return f"{_words(key)}: {_cell(value)}"
 

@@ -25,7 +25,10 @@ def journal_page(journal: str, after: int) -> Request:
 
 
 def requests(wanted: Mapping[str, Any]) -> list[Request]:
-    """All requests; journals first, as they take longest. Pure.
+    """All requests. Pure.
+
+    Journals come first and last: what the first read of one has, all reads of points and coins must have, and none may
+    have what the last one lacks. Profiles lie between the first one and the points, so that it has ended by then.
 
     ``wanted`` is ``{"pages": ["ledger"], "players": 200, "uploads": [NAME], "articles": 12}``.
     """
@@ -33,11 +36,12 @@ def requests(wanted: Mapping[str, Any]) -> list[Request]:
     articles = range(1, wanted.get("articles", 0) + 1)
     return [
         *(journal_page(journal, 0) for journal in wanted["pages"]),
-        Request("coins", {}, "/coins.php"),
-        *(Request("score-read", {"player": player}, f"/score.php?player={player}") for player in players),
         *(Request("profile-read", {"player": player}, f"/profile.php?player={player}") for player in players),
+        *(Request("score-read", {"player": player}, f"/score.php?player={player}") for player in players),
+        Request("coins", {}, "/coins.php"),
         *(Request("download", {"name": name}, f"/upload.php?name={name}") for name in wanted["uploads"]),
         *(Request("article", {"article": article}, f"/article.php?article={article}") for article in articles),
+        *(journal_page(journal, 0) for journal in wanted["pages"]),
     ]
 
 

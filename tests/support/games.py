@@ -71,6 +71,9 @@ class Game:
     seed: int
     ops: int = 40
     sure: bool = False
+    users: int = 3
+    span_ms: int = 40
+    """The longest time from the start of an op to its effect, and from there to its answer."""
     plant: Callable[[Site, History], None] | None = None
     site: Site = field(default_factory=Site.used)
     recorded: list[Op] = field(default_factory=list)
@@ -89,17 +92,18 @@ class Game:
         if self.plant is not None:
             self.plant(self.site, h.of(self.recorded))
         self._read_all()
-        return h.of([h.start(), *self.recorded, h.end(self.end + 10)])
+        worker = h.op(0, "worker:load", "worker", {"phase": "begin", "boot": "one", "wall_ns": 0})
+        return h.of([h.start(), worker, *self.recorded, h.end(self.end + 10)])
 
     def _asks(self) -> Iterator[Ask]:
-        clocks = {f"user:{number}": 20 + number for number in range(3)}
+        clocks = {f"user:{number}": 20 + number for number in range(self.users)}
         names: list[str] = []
         for number in range(self.ops):
             process = min(clocks, key=lambda name: clocks[name])
             f, asked = self._ask(f"{self.run}-{process[5:]}-{number}", names)
             start = clocks[process] + self.chance.randint(1, 30)
-            effect = start + self.chance.randint(0, 40)
-            end = effect + self.chance.randint(0, 40)
+            effect = start + self.chance.randint(0, self.span_ms)
+            end = effect + self.chance.randint(0, self.span_ms)
             answer = self.sure or self.chance.random() > 0.12
             late = 0 if answer else self.chance.choice((0, 0, 200, 10_000))
             done = answer or self.chance.random() < 0.6

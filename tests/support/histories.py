@@ -237,6 +237,22 @@ def without(history: History, unwanted: Callable[[Op], bool]) -> History:
     return of(one for one in history if not unwanted(one))
 
 
+def renumbered(history: History) -> History:
+    """The history as if each feed with a ``seq`` had counted only the requests that are there."""
+    known: dict[tuple[str, str, int], int] = {}
+    next_: dict[tuple[str, str], int] = {}
+
+    def counted(op: Op) -> Op:
+        if not isinstance(op.value, dict) or "seq" not in op.value or op.error == "probe overrun":
+            return op
+        target = op.f, str(op.get("vip") or op.get("node"))
+        if op.type == "invoke":
+            known[(*target, op["seq"])] = next_[target] = next_.get(target, -1) + 1
+        return op.copy(value=op.value | {"seq": known.get((*target, op["seq"]), op["seq"])})
+
+    return History(counted(op) for op in history)
+
+
 def with_ops(history: History, *more: Op) -> History:
     """The history and some ops more."""
     return of([*history, *more])

@@ -147,3 +147,134 @@ def test_what_was_not_recorded_is_unknown(history: History, says: str) -> None:
 def test_a_pattern_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="announced"):
         check(audited(), announced=["("])
+
+
+# --- which lines a fault explains
+
+PANIC = "Kernel panic - not syncing: Fatal exception"
+HUNG = "INFO: task apache2:812 blocked for more than 120 seconds."
+BOTH = f"{HEARTBEAT}ERROR: Both machines own our resources!"
+DOWN, SERVICE, PATH = "node-down", "service-down", "cuts-path"
+
+
+def under(node: str, kind: str, line_of: str, said: str, service: str = "") -> History:
+    """One fault from 43 s to 50 s, and one line at 45 s."""
+    effects = [{"kind": kind, "node": node, "service": service}]
+    more = {"node": node, "fault": "x", "effects": effects}
+    lines = {**h.CLUSTER["error_lines"], "console": CONSOLE_ERROR}
+    return h.with_ops(
+        h.without(audited(), lambda op: op.f in {"fault", "start"}),
+        h.start(error_lines=lines),
+        h.fault(43_000, "x", "start", node=node, fault="x"),
+        h.fault(43_100, "x", "proof", **more),
+        h.step(49_000, "heal", "begin"),
+        h.fault(50_000, "x", "end", node=node, fault="x"),
+        line(45_000, line_of, said),
+    )
+
+
+@pytest.mark.parametrize(
+    ("history", "explained"),
+    [
+        (under("lb-1", DOWN, "lb-1:heartbeat", LATE), True),
+        (under("lb-1", DOWN, "lb-2:heartbeat", LATE), True),
+        (under("lb-1", DOWN, "lb-2:heartbeat", BOTH), False),
+        (under("lb-1", PATH, "lb-2:heartbeat", BOTH), True),
+        (under("lb-1", SERVICE, "lb-2:heartbeat", LATE, "heartbeat"), True),
+        (under("lb-1", SERVICE, "lb-2:heartbeat", LATE, "ldirectord"), False),
+        (under("lb-1", DOWN, "db:console", MARIADB), False),
+        (under("lb-1", DOWN, "db:console", PANIC), False),
+        (under("lb-1", DOWN, "lb-2:console", PANIC), False),
+        (under("lb-1", DOWN, "web-2:apache", APACHE), False),
+        (under("web-3", DOWN, "lb-2:heartbeat", LATE), False),
+        (under("web-3", DOWN, "web-3:console", PANIC), True),
+        (under("web-3", DOWN, "web-4:apache", APACHE), False),
+        (under("web-3", DOWN, "web-4:console", HUNG), False),
+        (under("web-3", SERVICE, "web-3:apache", APACHE, "apache"), True),
+        (under("web-3", SERVICE, "web-3:console", PANIC, "apache"), False),
+        (under("web-1", DOWN, "web-4:apache", APACHE), True),
+        (under("web-1", DOWN, "web-4:console", HUNG), True),
+        (under("web-1", DOWN, "web-4:console", PANIC), False),
+        (under("web-1", DOWN, "db:console", MARIADB), False),
+        (under("db", DOWN, "db:console", MARIADB), True),
+        (under("db", DOWN, "web-5:apache", APACHE), True),
+        (under("db", DOWN, "web-5:console", PANIC), False),
+        (under("db", DOWN, "lb-1:heartbeat", LATE), False),
+        (under("client", DOWN, "lb-1:heartbeat", LATE), False),
+    ],
+)
+def test_a_fault_explains_lines_of_what_it_touches_and_of_what_depends_on_that(
+    history: History, explained: bool
+) -> None:
+    verdict = check(history)
+    assert verdict.outcome is (Outcome.VALID if explained else Outcome.INVALID), verdict.findings
+
+
+def test_lines_of_ldirectord_about_a_real_server_are_explained() -> None:
+    lines = {"heartbeat": "ERROR", "ldirectord": "ERROR"}
+    for node, outcome in (("web-3", Outcome.VALID), ("db", Outcome.INVALID), ("lb-1", Outcome.INVALID)):
+        history = under(node, DOWN, "lb-2:ldirectord", "ERROR: web-3 does not answer")
+        history = h.changed(history, lambda op: op.f == "start", lambda _: h.start(error_lines=lines))
+        assert check(history).outcome is outcome, node
+
+
+def test_a_line_after_a_fault_that_says_both_own_the_resources_is_explained() -> None:
+    """A frozen director still holds its address when it thaws."""
+    late = h.with_ops(under("lb-1", DOWN, "lb-2:heartbeat", LATE), line(49_500, "lb-2:heartbeat", BOTH))
+    assert check(late).outcome is Outcome.VALID
+
+
+def test_what_an_older_record_does_not_tell_of_a_fault_is_unknown() -> None:
+    def older(op: Op) -> Op:
+        return op.copy(value={key: value for key, value in op.value.items() if key not in {"effects", "node"}})
+
+    history = h.changed(under("lb-1", DOWN, "db:console", MARIADB), lambda op: op.f == "fault", older)
+    verdict = check(history)
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "what it touched was not recorded" in verdict.summary
+    assert check(h.with_ops(history, line(500, "db:console", MARIADB))).outcome is Outcome.INVALID
+
+
+def test_without_a_log_it_is_unknown() -> None:
+    deaf = h.without(audited(), lambda op: op.f == "log")
+    assert check(deaf).outcome is Outcome.UNKNOWN
+    assert check(deaf).summary == "No log was followed, so error lines are unknown."
+    half = h.without(audited(), lambda op: op.process == "log:lb-1:heartbeat")
+    assert check(half).summary == "The log 'heartbeat' of lb-1 was not followed."
+
+
+def feed(at_ms: float, process: str, phase: str) -> Op:
+    return h.op(at_ms, process, "feed", {"phase": phase})
+
+
+def test_a_log_that_was_lost_is_unknown() -> None:
+    lost = [feed(100, "log:lb-1:heartbeat", "open"), feed(30_000, "log:lb-1:heartbeat", "lost")]
+    assert "A log was lost at 30.0 s (lb-1, heartbeat)" in check(h.with_ops(audited(), *lost)).summary
+    again = [feed(31_000, "log:lb-1:heartbeat", "open"), feed(59_500, "log:lb-1:heartbeat", "closed")]
+    assert check(h.with_ops(audited(), *lost, *again)).outcome is Outcome.VALID
+    consoles = [feed(100, f"log:{node}:console", "open") for node in ("lb-1", "lb-2", "web-1")]
+    verdict = check(h.with_ops(audited(), *consoles))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "of web-2 was not followed" in verdict.summary
+
+
+TABLES: Any = h.AS_BEFORE["weights"]
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ({"owners": {h.VIP1: ["lb-1"]}}, f"The owner of {h.VIP2} at the end"),
+        ({"owners": {}}, f"The owner of {h.VIP1} at the end"),
+        ({"weights": {"lb-1": TABLES["lb-1"]}}, "The table of lb-2 at the end"),
+        ({"weights": {}}, "The table of lb-1 at the end"),
+        (
+            {"weights": {node: {f"{h.VIP1}:80": h.WEIGHTS} for node in TABLES}},
+            f"The real servers of {h.VIP2} at the end",
+        ),
+    ],
+)
+def test_an_audit_without_a_virtual_ip_a_director_or_a_service_is_unknown(found: dict[str, Any], says: str) -> None:
+    verdict = check(audited(**found))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert says in verdict.summary

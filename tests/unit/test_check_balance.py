@@ -111,6 +111,62 @@ def test_nothing_to_count_is_unknown() -> None:
     assert check(h.killed(Scene(1, faults=0).history(c.tables), 9_000)).outcome is Outcome.UNKNOWN
 
 
+def fewer(history: History, node: str, director: str, vip: str, part: float) -> History:
+    """One real server gets only a part of its connections; it is as busy as it was."""
+
+    def tell(op: Op) -> Any:
+        if op["node"] != director or node not in op["vips"][vip]:
+            return None
+        return c.reweighed(op, vip, node, conns=int(op["vips"][vip][node]["conns"] * part))
+
+    return c.with_values(history, "table", tell)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.02, 0.08, 0.15])
+def test_a_real_server_with_far_less_than_its_share_is_named(part: float) -> None:
+    for seed in range(6):
+        scene = Scene(seed, faults=0, rests=(90_000, 90_000))
+        director, vip = (("lb-1", h.VIP1), ("lb-2", h.VIP2))[seed % 2]
+        node = c.WEB[seed % 6]
+        verdict = check(fewer(scene.history(c.tables), node, director, vip, part))
+        assert verdict.outcome is Outcome.INVALID, (seed, verdict.numbers)
+        assert f"{director} gave {node} " in " ".join(finding.sentence for finding in verdict.findings)
+
+
+def test_shares_of_a_right_scheduler_are_never_accused() -> None:
+    for seed in range(8):
+        verdict = check(Scene(seed, faults=0, rests=(90_000, 90_000)).history(c.tables))
+        assert verdict.outcome is Outcome.VALID, (seed, verdict.findings)
+        assert any(row["connections"] > 1_000 for row in verdict.numbers["services"])
+
+
+def test_a_real_server_that_is_busy_may_rightly_get_less() -> None:
+    history = fewer(Scene(1, faults=0, rests=(90_000, 90_000)).history(c.tables), "web-2", "lb-1", h.VIP1, 0.1)
+
+    def busy(op: Op) -> Any:
+        return c.reweighed(op, h.VIP1, "web-2", active=3) if op["node"] == "lb-1" else None
+
+    verdict = check(c.with_values(history, "table", busy))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "web-2 had 3." in verdict.summary
+
+
+@pytest.mark.parametrize("scheduler", ["wlc", "rr"])
+def test_unequal_weights_are_named(scheduler: str) -> None:
+    history = Scene(1, faults=0, rests=(40_000, 40_000), cluster={"scheduler": scheduler}).history(c.tables)
+    heavy = c.with_values(
+        history, "table", lambda op: c.reweighed(op, h.VIP1, "web-2", weight=7) if op["node"] == "lb-1" else None
+    )
+    verdict = check(heavy)
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "web-1 1, web-2 7, web-3 1" in verdict.summary
+    assert f"The weights of {h.VIP1} on lb-1 were unequal" in verdict.summary
+    short = c.with_values(
+        history, "table", lambda op: c.reweighed(op, h.VIP1, "web-2", weight=7) if op.time < 1_500 * h.MS else None
+    )
+    assert check(short).outcome is Outcome.VALID
+
+
 # --- by probes
 
 

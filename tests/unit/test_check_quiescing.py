@@ -142,6 +142,55 @@ def test_every_defect_is_found(defect: Callable[[Op, Happening], Any]) -> None:
         assert verdict.findings[0].evidence
 
 
+def all_out(since: float, till: float, *nodes: str) -> Callable[[Op], Any]:
+    """All real servers, or these, are out of service in both tables for a while."""
+
+    def change(op: Op) -> Any:
+        if not since * h.MS <= op.time <= till * h.MS:
+            return None
+        value = op.value
+        for vip in (h.VIP1, h.VIP2):
+            for node in nodes or c.WEB:
+                value = c.reweighed(op.copy(value=value), vip, node, weight=0)
+        return value
+
+    return change
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+def test_sound_real_servers_that_go_out_are_found_whenever_it_is(seed: int, when: str) -> None:
+    scene = Scene(seed, faults=1, rests=(60_000.0, 60_000.0))
+    fault = scene.happenings[0]
+    others = [node for node in c.WEB if node != fault.node]
+    at = {"before": 2_000.0, "during": fault.proof + 2_000, "after": fault.end + 2_000}[when]
+    for nodes in ((), tuple(others), tuple(others[:1])):
+        verdict = check(c.with_values(scene.history(c.tables), "table", all_out(at, at + 5_000, *nodes)))
+        needless_ones = [each.sentence for each in verdict.findings if "although no fault touched it" in each.sentence]
+        assert verdict.outcome is Outcome.INVALID
+        assert len(needless_ones) >= min(5, 2 * (len(nodes) or 6)), verdict.findings
+
+
+def elsewhere(at: float, till: float, node: str) -> list[Op]:
+    return [
+        h.fault(at, "other", "start", node=node),
+        h.fault(at + 100, "other", "proof", node=node),
+        h.fault(till, "other", "end", node=node),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("node", "says"), [("lb-1", "although no fault touched it"), ("db", "perhaps because it needs")]
+)
+def test_a_fault_of_another_node_does_not_explain_it(node: str, says: str) -> None:
+    scene = Scene(2, faults=1, rests=(60_000.0, 60_000.0))
+    at = scene.happenings[0].end + 50_000
+    sound = h.with_ops(scene.history(c.tables), *elsewhere(at, at + 8_000, node))
+    assert check(sound).outcome is Outcome.VALID, check(sound).findings
+    verdict = check(c.with_values(sound, "table", all_out(at + 1_000, at + 6_000, "web-5")))
+    assert any(says in finding.sentence for finding in verdict.findings), verdict.findings
+
+
 def test_directors_that_disagree_are_found_whatever_is_allowed_to_be_needless() -> None:
     scene = Scene(3)
     spoilt = _series(scene.history(c.tables), scene, disagree)

@@ -110,6 +110,20 @@ def test_verdicts_show_each_check_and_the_worst_as_the_title() -> None:
     assert "A feed was silent." in text
 
 
+def test_of_many_findings_the_terminal_shows_ten_and_how_many_more() -> None:
+    found = Verdict.model_validate(
+        {
+            "check": "errors",
+            "outcome": "invalid",
+            "summary": "Error 0.",
+            "findings": [{"outcome": "invalid", "sentence": f"Error {number}."} for number in range(110)],
+        }
+    )
+    for text in (drawn(screen.verdicts([found])), drawn(screen.verdict(found))):
+        assert text.count("Error ") == 10
+        assert "and 100 more: see the report" in text
+
+
 def test_findings_show_the_next_step() -> None:
     found = [
         Finding("disk", False, "1 GiB free", "Free some space."),

@@ -13,7 +13,7 @@ import pytest
 from harness import compose
 from harness.fake import FakeFeed, FakeLab
 from harness.protocols import Feed
-from harness.records import LabError
+from harness.records import LabError, Status
 from harness.scenario import Scenario, parse, seeded
 from topology.lab import engine, lifecycle
 from topology.lab.docker_lab import DockerLab
@@ -104,6 +104,9 @@ class Running:
     def wait_healthy(self, **_: object) -> None:
         self.done.append("wait")
 
+    def status(self) -> Status:
+        return Status((), {}, {}, ("web-6 is off",), ())
+
     def close(self) -> None:
         self.done.append("close")
 
@@ -121,6 +124,16 @@ def test_the_lab_that_is_up_is_used(monkeypatch: pytest.MonkeyPatch, topology: T
         assert cast(object, lab) is running
         assert running.done == ["wait"]
     assert running.done == ["wait", "close"]
+
+
+def test_a_lab_with_problems_is_used_on_request(monkeypatch: pytest.MonkeyPatch, topology: Topology) -> None:
+    running = Running(topology)
+    monkeypatch.setattr(engine, "connect", lambda: None)
+    monkeypatch.setattr(lifecycle, "attach", lambda *_: running)
+    said: list[str] = []
+    with compose.lab_for(topology, "mine", said.append, unhealthy_ok=True):
+        assert running.done == []
+    assert said[-1] == "continuing in spite of a problem: web-6 is off"
 
 
 def test_a_lab_with_another_topology_is_refused(monkeypatch: pytest.MonkeyPatch, topology: Topology) -> None:

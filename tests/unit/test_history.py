@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.history import History, HistoryError, Op, Recorder, load
-from harness.history.ops import TYPES
+from harness.history.ops import LONGEST_NS, TYPES
 from harness.records import Cluster, Entry
 from tests.support import histories as h
 from tests.support.examples import examples
@@ -26,7 +26,13 @@ JSON = st.recursive(
     max_leaves=8,
 )
 ENTRIES = st.builds(
-    Entry, st.integers(0, 2**62), st.text(), st.sampled_from(sorted(TYPES)), st.text(), JSON, st.none() | st.text()
+    Entry,
+    st.integers(h.ORIGIN_NS - LONGEST_NS, h.ORIGIN_NS + LONGEST_NS),
+    st.text(),
+    st.sampled_from(sorted(TYPES)),
+    st.text(),
+    JSON,
+    st.none() | st.text(),
 )
 
 
@@ -156,7 +162,7 @@ GOOD = '{"index":%d,"time":1,"process":"p","type":"info","f":"x","value":null}'
         (GOOD.replace('"value"', '"valeu"') % 1, "unknown field 'valeu'"),
         (GOOD.replace('"x"', "7") % 1, "its 'f' is wrong .expected 'str', got 'int'"),
         (GOOD.replace('"x","value":null', '"x","value":"\\udce9","error":7') % 1, "its 'error' is wrong"),
-        (GOOD % 2, "lines are missing"),
+        (GOOD % 0, "out of order"),
     ],
 )
 def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path, line: str, says: str) -> None:

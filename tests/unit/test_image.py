@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import docker.errors
 import pytest
 
+from harness.records import LabError
 from topology.lab import image
 from topology.lab.node import without_stack_traces
 
@@ -59,3 +61,38 @@ The end.
         "Kernel panic - not syncing: Requested init /sbin/runit failed (error -13).",
         "The end.",
     ]
+
+
+class Engine:
+    """An engine that imports a file system under a tag that it chooses."""
+
+    def __init__(self, tag: str, report: str) -> None:
+        self.tags, self._tag, self._report = set[str](), tag, report
+        self.api = self.images = self
+
+    def import_image_from_file(self, _: str, repository: str, tag: str) -> str:
+        assert (repository, tag) == ("monkeywrench-base", "bookworm")
+        self.tags.add(f"{repository}:{self._tag}")
+        return self._report
+
+    def get(self, name: str) -> Engine:
+        if name not in self.tags | {"sha256:1f"}:
+            raise docker.errors.ImageNotFound(name)
+        return self
+
+    def tag(self, repository: str, tag: str) -> None:
+        self.tags.add(f"{repository}:{tag}")
+
+
+@pytest.mark.parametrize("report", ['{"status":"sha256:1f"}\r\n', '{"progress":"1 MB"}\n{"status":"sha256:1f"}\n', ""])
+@pytest.mark.parametrize("tag", ["bookworm", "latest"])
+def test_an_imported_base_has_its_tag_on_every_engine(tag: str, report: str, tmp_path: Path) -> None:
+    """Docker takes the tag of the import; Podman ignores it."""
+    engine = Engine(tag, report)
+    image.import_base(engine, tmp_path / "base.tar")
+    assert image.BASE in engine.tags
+
+
+def test_an_import_that_fails_is_a_lab_error(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="importing the base image failed: no space"):
+        image.import_base(Engine("bookworm", '{"error":"no space"}'), tmp_path / "base.tar")

@@ -142,9 +142,10 @@ def test_a_journal_is_read_page_by_page_by_one_reader(tmp_path: Path) -> None:
     shared.answered(mine, *found, judgement("ok", status=200, entries=[{}] * 1000, last=1000))
     assert shared.next(mine) == (reader.journal_page("ledger", 1000), 0)
     assert [request.f for request, _ in iter(lambda: shared.next(mine), None)] == [
-        "coins",
-        "score-read",
         "profile-read",
+        "score-read",
+        "coins",
+        "ledger",
     ]
     assert shared.leave(0)
 

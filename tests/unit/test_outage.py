@@ -323,7 +323,12 @@ def test_the_parts_add_up_to_the_time_from_the_fall_to_the_first_good_probe() ->
 
 
 def unprobed(since: float, till: float, vip: str = VIP1) -> History:
-    return h.without(CLEAN, lambda op: op.f == "http" and op["vip"] == vip and since * h.MS <= op.time < till * h.MS)
+    gone = {
+        op["seq"]
+        for op in CLEAN.of("http")
+        if op.type == "invoke" and op["vip"] == vip and since * h.MS <= op.time < till * h.MS
+    }
+    return h.renumbered(h.without(CLEAN, lambda op: op.f == "http" and op["vip"] == vip and op["seq"] in gone))
 
 
 @pytest.mark.parametrize(
@@ -364,4 +369,186 @@ def test_probes_under_way_when_the_run_closed_are_not_lost() -> None:
     last = max(op.time for op in CLEAN.of("http"))
     fewer = h.without(cut_off, lambda op: op.f == "http" and op.time < 58_900 * h.MS and op.time > 58_000 * h.MS)
     assert last < 59_500 * h.MS
-    assert check(fewer).outcome == Outcome.VALID
+    assert check(h.renumbered(fewer)).outcome == Outcome.VALID
+
+
+# --- only what follows its cause belongs to it
+
+
+@pytest.mark.parametrize(
+    ("lost", "kind"),
+    [
+        ((2_000, 10_000), "takeover"),  # 8 s before the power cut
+        ((8_500, 10_000), "takeover"),
+        ((24_000, 40_000), "handover"),  # 16 s before the handover
+        ((18_000, 40_000), "handover"),
+        ((38_500, 40_000), "handover"),
+    ],
+)
+def test_what_was_lost_before_a_change_of_owner_has_no_cause(lost: tuple[float, float], kind: str) -> None:
+    verdict = check(lose(CLEAN, VIP1, *lost))
+    assert verdict.outcome is Outcome.INVALID, verdict.summary
+    assert "unexplained outages are not allowed" in verdict.summary
+    early = next(row for row in verdict.numbers["outages"] if row["kind"] == "other")
+    assert early["lower_ms"] == pytest.approx(lost[1] - lost[0] - 50, abs=51)
+    assert {row["kind"] for row in verdict.numbers["outages"]} == {"takeover", "handover", "other"}
+    rest = next(row for row in verdict.numbers["outages"] if row["kind"] == kind)
+    assert rest["outcome"] == "valid"
+    generous = check(lose(CLEAN, VIP1, *lost), takeover_ms=90_000, failback_ms=90_000)
+    assert generous.outcome is Outcome.INVALID
+
+
+@pytest.mark.parametrize("lead", [0, 60, 400, 900])
+@pytest.mark.parametrize("at", [10_000, 40_000])
+def test_a_change_of_owner_may_be_seen_a_little_late(lead: float, at: float) -> None:
+    verdict = check(lose(CLEAN, VIP1, at - lead, at))
+    assert verdict.outcome is Outcome.VALID, verdict.summary
+
+
+def test_a_takeover_begins_with_the_fault_that_took_the_owner_down() -> None:
+    """A panic is seen some time after it happened."""
+    history = h.with_ops(
+        h.without(CLEAN, lambda op: op.f == "fault"),
+        h.fault(8_000, "cut", "start"),
+        h.fault(10_002, "cut", "proof"),
+        h.fault(26_400, "cut", "end"),
+    )
+    assert check(lose(history, VIP1, 8_100, 10_000)).outcome is Outcome.VALID
+    assert check(lose(history, VIP1, 5_000, 10_000)).outcome is Outcome.INVALID
+
+
+# --- evidence that contradicts itself, or is thin
+
+
+def test_an_address_that_is_dropped_again_after_a_takeover_has_no_cause() -> None:
+    drop = [h.holds(15_600, "lb-2", VIP2), h.holds(17_600, "lb-2", VIP1, VIP2)]
+    kept = h.without(CLEAN, lambda op: op.f == "holds" and op["node"] == "lb-2" and 15_600 <= op.time / h.MS <= 17_600)
+    verdict = check(lose(h.with_ops(kept, *drop), VIP1, 15_600, 17_600))
+    assert verdict.outcome is Outcome.INVALID
+    assert "unexplained" in verdict.summary
+
+
+def test_answers_while_no_director_holds_the_address_are_unknown() -> None:
+    nobody = h.changed(
+        CLEAN,
+        lambda op: op.f == "holds" and op["node"] == "lb-2" and 45_000 <= op.time / h.MS <= 50_000,
+        lambda op: op.copy(value={"node": "lb-2", "vips": []}),
+    )
+    verdict = check(nobody)
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "contradict" in verdict.summary
+    early = h.with_ops(CLEAN, h.power(50_000, "lb-2", "off"))
+    assert "contradict" in check(early).summary
+
+
+def thinned(every: int) -> History:
+    return h.without(CLEAN, lambda op: op.f == "http" and op["seq"] % every != 0)
+
+
+@pytest.mark.parametrize("every", [2, 3, 20])
+def test_missing_probes_are_unknown(every: int) -> None:
+    verdict = check(thinned(every))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert any("missing" in finding.sentence for finding in verdict.findings)
+
+
+def test_probes_that_are_far_apart_are_unknown() -> None:
+    verdict = check(PowerCut(probe_every=900).history())
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "shorter outages are not seen" in verdict.summary
+
+
+def test_probes_that_the_client_skipped_are_not_missing() -> None:
+    skipped = [
+        h.op(at, f"probe:{VIP2}", "http", {"vip": VIP2, "seq": 0, "skipped": 10, "late_ms": 1}, error="probe overrun")
+        for at in range(45_000, 50_000, 500)
+    ]
+    gone = h.without(CLEAN, lambda op: op.f == "http" and op["vip"] == VIP2 and 700 <= op["seq"] < 800)
+    assert "missing" in " ".join(finding.sentence for finding in check(gone).findings)
+    verdict = check(h.with_ops(gone, *skipped))
+    assert not any("missing from" in finding.sentence for finding in verdict.findings)
+
+
+def scattered(history: History, vip: str, since: float, till: float, lose_of: tuple[int, int]) -> History:
+    lost, out_of = lose_of
+    sent = {
+        pair.completion.index
+        for pair in history.pairs("http")
+        if pair.completion
+        and pair.invoke["vip"] == vip
+        and since * h.MS <= pair.invoke.time < till * h.MS
+        and pair.invoke["seq"] % out_of < lost
+    }
+    return h.changed(history, lambda op: op.index in sent, lambda op: op.copy(type="info", error="lost"))
+
+
+@pytest.mark.parametrize("lose_of", [(2, 3), (1, 2), (1, 3), (1, 4)])
+@pytest.mark.parametrize("bounds", [(0, 60_000), (45_000, 52_000)])
+def test_many_losses_that_are_never_enough_in_a_row_are_found(
+    lose_of: tuple[int, int], bounds: tuple[float, float]
+) -> None:
+    verdict = check(scattered(CLEAN, VIP2, *bounds, lose_of))
+    assert verdict.outcome is Outcome.INVALID, verdict.summary
+    assert "never 3 in a row" in verdict.summary
+
+
+def test_a_few_losses_are_noise() -> None:
+    assert check(scattered(CLEAN, VIP2, 0, 60_000, (1, 10))).outcome is Outcome.VALID
+    assert check(scattered(CLEAN, VIP2, 45_000, 46_000, (1, 2))).outcome is Outcome.VALID
+
+
+def test_scattered_losses_while_a_real_server_fails_are_its() -> None:
+    history = h.with_ops(CLEAN, *KILLED)
+    assert check(scattered(history, VIP2, 43_200, 47_000, (1, 3))).outcome is Outcome.VALID
+
+
+# --- what could not be seen
+
+
+def test_an_outage_while_the_owners_were_not_sampled_is_unknown() -> None:
+    lost = lose(CLEAN, VIP2, 50_000, 52_000)
+    assert check(lost).outcome is Outcome.INVALID
+    for history in (
+        h.without(lost, lambda op: op.f == "holds"),
+        h.without(lost, lambda op: op.f in {"holds", "power"}),
+        h.without(lost, lambda op: op.f == "holds" and op["node"] == "lb-2" and 48_000 < op.time / h.MS < 54_000),
+    ):
+        verdict = check(history)
+        assert verdict.outcome is Outcome.UNKNOWN, verdict.summary
+        assert "the cause is unknown" in " ".join(finding.sentence for finding in verdict.findings)
+    far = h.without(lost, lambda op: op.f == "holds" and op["node"] == "lb-1" and 42_000 < op.time / h.MS < 46_000)
+    assert check(far).outcome is Outcome.INVALID
+
+
+def unanswered(history: History, vip: str, since: float, till: float) -> History:
+    """The probes of the VIP sent in [since, till) time out after 500 ms."""
+    lost = lose(history, vip, since, till)
+    return h.changed(lost, lambda op: op.error == "lost", lambda op: op.copy(time=op.time + 498 * h.MS))
+
+
+def stalled(till: float, late_ms: float) -> Op:
+    return h.op(till, f"probe:{VIP2}", "http", {"vip": VIP2, "seq": 9, "late_ms": late_ms}, error="probe overrun")
+
+
+def test_an_outage_before_any_owner_is_known_is_unknown() -> None:
+    """The only thing that is known of the directors is a power cut that comes later."""
+    early = lose(h.without(CLEAN, lambda op: op.f == "holds"), VIP2, 5_000, 6_000)
+    findings = [finding for finding in check(early).findings if finding.outcome is Outcome.INVALID]
+    assert findings == []
+
+
+def test_an_outage_while_the_client_was_stalled_is_unknown() -> None:
+    for late_ms in (120.0, 200.0, 500.0):
+        history = h.with_ops(unanswered(CLEAN, VIP2, 50_000, 50_400), stalled(50_520, late_ms))
+        verdict = check(history)
+        assert verdict.outcome is not Outcome.INVALID, verdict.summary
+        assert verdict.outcome is Outcome.VALID or "the client was stalled" in verdict.summary
+    for lost, till, late_ms in (
+        ((48_000, 52_000), 50_520, 500.0),
+        ((46_000, 47_000), 50_520, 500.0),
+        ((50_000, 50_400), 50_200, 50.0),  # too short to explain it
+    ):
+        verdict = check(h.with_ops(unanswered(CLEAN, VIP2, *lost), stalled(till, late_ms)))
+        assert verdict.outcome is Outcome.INVALID, verdict.summary
+    refused = h.with_ops(lose(CLEAN, VIP2, 50_000, 50_400, "fail"), stalled(50_420, 500))
+    assert check(refused).outcome is Outcome.INVALID

@@ -245,7 +245,7 @@ def silent(who: str, since: float, till: float, history: History = CLEAN) -> His
             "There are no samples of lb-1",
         ),
         (History([]), "no start"),
-        (History([h.start()]), "There are no samples"),
+        (h.of([h.start()]), "There are no samples"),
     ],
 )
 def test_times_without_samples_are_unknown(history: History, says: str) -> None:
@@ -304,3 +304,41 @@ def test_settings_refuse_what_they_do_not_know() -> None:
 )
 def test_a_killed_run_may_have_come_to_the_order_but_not_undo_it(expected: list[str], outcome: Outcome) -> None:
     assert check(h.killed(CLEAN, 30_000), owners={VIP1: expected}).outcome == outcome
+
+
+def unsampled(history: History, node: str, since: float, till: float) -> History:
+    return h.without(
+        history, lambda op: op.f == "holds" and op["node"] == node and since * h.MS <= op.time < till * h.MS
+    )
+
+
+def test_samples_that_are_silent_over_a_takeover_accuse_no_one() -> None:
+    """The new owner is first seen with the address long after it announced it."""
+    for since, till in ((9_000, 20_000), (12_000, 17_600), (14_000, 16_500)):
+        verdict = check(unsampled(CLEAN, "lb-2", since, till))
+        assert verdict.outcome is not Outcome.INVALID, verdict.findings
+    assert check(unsampled(CLEAN, "lb-2", 9_000, 20_000)).outcome is Outcome.UNKNOWN
+    mute = h.without(CLEAN, lambda op: op.f == "arp" and op.get("gratuitous") and op["node"] == "lb-2")
+    assert check(mute).outcome is Outcome.INVALID
+
+
+def test_an_address_that_is_dropped_and_taken_again_is_found() -> None:
+    kept = unsampled(CLEAN, "lb-2", 16_000, 18_001)
+    again = [h.holds(16_000, "lb-2", VIP2), h.holds(18_000, "lb-2", VIP1, VIP2), *h.garp(18_010, "lb-2", VIP1)]
+    verdict = check(h.with_ops(kept, *again))
+    assert verdict.outcome is Outcome.INVALID
+    assert "lb-2 dropped it and took it again" in verdict.summary
+    touched = [
+        h.fault(15_500, "b", "start", node="lb-2", fault="process.kill"),
+        h.fault(15_600, "b", "proof", node="lb-2", fault="process.kill"),
+        h.fault(19_000, "b", "end", node="lb-2", fault="process.kill"),
+    ]
+    assert check(h.with_ops(kept, *again, *touched)).outcome is Outcome.VALID
+
+
+def test_an_owner_whose_power_is_off_is_unknown() -> None:
+    ghost = h.samples("lb-1", 12_000, 20_000, VIP1)
+    verdict = check(h.with_ops(CLEAN, *ghost))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "although lb-1 was off since 10.0 s" in verdict.summary
+    assert check(h.with_ops(CLEAN, h.holds(10_300, "lb-1", VIP1))).outcome is Outcome.VALID

@@ -17,7 +17,8 @@ from topology import status
 from topology.files import files_of, secrets
 from topology.load import load, parse, shipped
 from topology.model import Topology
-from topology.parts import PARTS, ganglia, real_servers, variable_data, virtual_service
+from topology.parts import PARTS, ganglia, parts_of, real_servers, variable_data, virtual_service
+from topology.parts.boot_scripts import BootScripts
 from topology.parts.part import Observations
 
 Answers = dict[str, dict[str, str]]
@@ -90,6 +91,9 @@ def healthy(topology: Topology | None = None) -> Observations:
     return Observations(topology, power, addresses, healthy_answers(topology))
 
 
+JUDGED = [part.name for part in parts_of(load("ultramonkey")) if part.name != "Linux Directors"]
+
+
 def but(part: str, **answers: str | None) -> Observations:
     """A healthy cluster in which some nodes answer otherwise, or not at all, to the question of one part."""
     seen = healthy()
@@ -134,13 +138,13 @@ def test_a_neighbour_entry_for_an_address_without_one_owner_is_not_judged(holder
     assert status.judge(replace(seen, addresses=held), []).stale_neighbours == ()
 
 
-@pytest.mark.parametrize("part", [part.name for part in PARTS if part.name != "Linux Directors"])
+@pytest.mark.parametrize("part", JUDGED)
 def test_no_part_is_healthy_without_answers(part: str) -> None:
     seen = healthy()
     assert problems(replace(seen, answers={**seen.answers, part: {}})) != []
 
 
-@pytest.mark.parametrize("part", [part.name for part in PARTS if part.name != "Linux Directors"])
+@pytest.mark.parametrize("part", JUDGED)
 @pytest.mark.parametrize("garbage", ["", "\n", "x", "null", "[1]", "{}", '"', "0\n0\n0\n", "\x00\n\x00"])
 def test_garbage_is_a_problem_and_not_a_traceback(part: str, garbage: str) -> None:
     seen = healthy()
@@ -322,3 +326,19 @@ def test_the_parts_know_the_facts_of_the_cluster() -> None:
         "quiescent": True,
         "scheduler": "wlc",
     }
+
+
+def test_a_boot_script_that_fails_is_a_problem() -> None:
+    topology = load("ultramonkey")
+    part = BootScripts()
+    assert not part.enabled(topology)
+    names = [machine.name for machine in topology.machines]
+    power = dict.fromkeys(names, Power.RUNNING)
+    answers = dict.fromkeys(names, "done\n")
+    assert not part.judge(Observations(topology, power, {}, {part.name: answers})).problems
+    answers |= {"web-1": "done\n/etc/monkeywrench/boot.d/mine failed with exit code 3\n", "web-2": ""}
+    found = part.judge(Observations(topology, {**power, "web-3": Power.OFF}, {}, {part.name: answers})).problems
+    assert found == (
+        "web-1: boot script /etc/monkeywrench/boot.d/mine failed with exit code 3",
+        "web-2: no report of its boot scripts",
+    )

@@ -9,7 +9,8 @@ import pytest
 
 from harness.checks import CHECKS, judge
 from harness.history import History, Op
-from harness.verdict import Outcome, Verdict, conclude, invalid, judgement, overall, schema, unknown
+from harness.plan import Condition, Heal, Inject, Step
+from harness.verdict import Outcome, Verdict, conclude, invalid, judgement, not_tried, overall, schema, unknown
 from tests.support import histories as h
 from tests.support.histories import PowerCut
 
@@ -68,6 +69,96 @@ def test_each_defect_has_its_outcome(history: History, outcome: Outcome, says: s
     assert says in " ".join([verdict.summary, *(finding.sentence for finding in verdict.findings)])
 
 
+STEADY = Condition(30)
+PLANNED = [
+    Step("steady", until=STEADY, hold_s=5),
+    Step("cut", Inject("node.power-off", "cut", {"node": "lb-1"}), Condition(15, {h.VIP1: "lb-2"}), hold_s=9),
+    Step("power on", Heal("cut"), STEADY),
+    Step("steady again", until=STEADY, hold_s=2),
+]
+
+
+def compared(history: History, planned: list[Step]) -> Verdict:
+    (verdict,) = judge(history, {"recovery": {}}, planned)
+    return verdict
+
+
+def test_a_run_that_did_what_its_scenario_plans_is_valid() -> None:
+    assert compared(CLEAN, PLANNED).outcome is Outcome.VALID
+
+
+def of_fault(**values: Any) -> History:
+    return h.changed(CLEAN, lambda op: op.f == "fault", lambda op: op.copy(value=op.value | values))
+
+
+def moved(phase: str, at_ms: float) -> History:
+    return h.changed(
+        CLEAN, lambda op: op.f == "fault" and op["phase"] == phase, lambda op: op.copy(time=round(at_ms * h.MS))
+    )
+
+
+@pytest.mark.parametrize(
+    ("history", "says"),
+    [
+        (
+            h.without(CLEAN, lambda op: op.f == "fault"),
+            "The scenario injects fault 'cut' (node.power-off); the run did",
+        ),
+        (
+            h.without(CLEAN, lambda op: op.f == "step" and op["step"] == "power on"),
+            "Step 3 of the run is 'steady again'; the scenario has 'power on'",
+        ),
+        (
+            h.without(CLEAN, lambda op: op.f == "step" and op["step"] == "steady again"),
+            "Step 4 of the scenario is 'steady again'; the run has only 3 steps",
+        ),
+        (
+            h.with_ops(CLEAN, h.step(59_100, "more", "begin"), h.step(59_200, "more", "end", met=None)),
+            "Step 5 of the run is 'more'; the scenario has no further step",
+        ),
+        (of_fault(fault="node.freeze"), "was node.freeze; the scenario injects node.power-off"),
+        (of_fault(node="lb-2"), "had node = 'lb-2'; the scenario gives 'lb-1'"),
+        (of_fault(node=None), "had node = None"),
+        (moved("proof", 26_500), "The undo of fault 'cut' (node.power-off) is before its proof"),
+        (moved("proof", 9_990), "started, but nothing proves that it took effect"),
+        (moved("end", 20_000), "The undo of fault 'cut' is not within step 'power on'"),
+        (moved("start", 5_000), "The start of fault 'cut' is not within step 'cut'"),
+        (
+            h.with_ops(
+                CLEAN, h.fault(45_000, "b", "start"), h.fault(45_001, "b", "proof"), h.fault(46_000, "b", "end")
+            ),
+            "Fault 'b' (node.power-off) is not in the scenario",
+        ),
+    ],
+)
+def test_a_run_that_did_something_else_is_unknown(history: History, says: str) -> None:
+    verdict = compared(history, PLANNED)
+    sentences = [finding.sentence for finding in verdict.findings]
+    assert verdict.outcome is Outcome.UNKNOWN, sentences
+    assert any(says in sentence for sentence in sentences), sentences
+
+
+def test_other_deadlines_pauses_and_settings_of_the_scenario_are_unknown() -> None:
+    for number, step, says in (
+        (
+            1,
+            Step("cut", PLANNED[1].action, Condition(16)),
+            "had a deadline of 15.0 s; the scenario gives it a deadline",
+        ),
+        (1, Step("cut", PLANNED[1].action), "the scenario gives it no deadline"),
+        (0, Step("steady", until=STEADY, hold_s=8), "The pause after step 'steady' was 6.0 s; the scenario gives it 8"),
+        (1, Step("cut", Inject("node.power-off", "cut", {"node": ["lb-2"]}), Condition(15)), None),
+    ):
+        verdict = compared(CLEAN, [*PLANNED[:number], step, *PLANNED[number + 1 :]])
+        assert verdict.outcome is (Outcome.UNKNOWN if says else Outcome.VALID), verdict.findings
+        assert says is None or says in verdict.summary
+
+
+def test_what_a_step_with_a_deadline_missed_stays_invalid_in_another_run() -> None:
+    late = altered("step", "end", met=False, why="lb-2 holds nothing")
+    assert compared(late, PLANNED[:1]).outcome is Outcome.INVALID
+
+
 def test_a_step_without_a_deadline_needs_none() -> None:
     hold = [h.step(42_000, "hold", "begin"), h.step(44_000, "hold", "end", met=None)]
     assert check(h.with_ops(CLEAN, *hold)).outcome == Outcome.VALID
@@ -119,3 +210,34 @@ def test_verdicts_survive_json_and_its_schema_names_every_field() -> None:
     assert type(whole).model_validate_json(whole.model_dump_json()) == whole
     assert set(json.loads(whole.model_dump_json())) == set(schema()["properties"])
     assert whole.outcome == overall(verdicts)
+
+
+VALID, INVALID, UNKNOWN = Outcome.VALID, Outcome.INVALID, Outcome.UNKNOWN
+
+
+def made(check: str, *findings: Any) -> Verdict:
+    return conclude(check, findings, "held")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "outcome"),
+    [
+        ([made("outage"), made("quiescing", not_tried("no"))], VALID),
+        ([made("outage"), made("quiescing", not_tried("no"), unknown("x"))], UNKNOWN),
+        ([made("outage", unknown("x")), made("quiescing", not_tried("no"))], UNKNOWN),
+        ([made("outage", invalid("x")), made("quiescing", not_tried("no"))], INVALID),
+        ([made("quiescing", not_tried("no"))], UNKNOWN),
+        ([made("recovery"), made("audit"), made("quiescing", not_tried("no"))], UNKNOWN),
+        ([made("recovery"), made("audit")], VALID),
+        ([], UNKNOWN),
+    ],
+)
+def test_what_was_not_tried_does_not_count_unless_nothing_was(verdicts: list[Verdict], outcome: Outcome) -> None:
+    assert overall(verdicts) is outcome
+
+
+def test_a_verdict_on_what_was_not_tried_is_unknown() -> None:
+    verdict = made("quiescing", not_tried("no"))
+    assert (verdict.outcome, verdict.tried) == (Outcome.UNKNOWN, False)
+    assert made("outage").tried
+    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict

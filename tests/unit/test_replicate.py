@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from topology.images.web.lib import replicate
-from topology.images.web.lib.replicate import SECOND_NS, Plan, mark, take_snapshot, whole_second
+from topology.images.web.lib.replicate import SECOND_NS, Plan, mark, settle, take_snapshot, whole_second
 
 
 @pytest.fixture
@@ -75,3 +75,50 @@ def test_what_goes_away_meanwhile_is_no_mistake(plan: Plan, monkeypatch: pytest.
 def test_an_empty_folder_is_no_site(plan: Plan) -> None:
     (Path(plan.folder) / "articles").rmdir()
     assert "is empty" in take_snapshot(plan)
+
+
+class Writes:
+    """Events at a fixed interval on a clock of its own; a snapshot takes 50 ms."""
+
+    def __init__(self, every_s: float, monkeypatch: pytest.MonkeyPatch, last_s: float = 1e9) -> None:
+        self.now_s, self.every_s, self.last_s, self.taken = 0.0, every_s, last_s, 0
+        self.read = 0
+        monkeypatch.setattr(replicate, "take_snapshot", self.take)
+
+    def take(self, _: Plan) -> str:
+        self.now_s += 0.05
+        self.taken += 1
+        return ""
+
+    def now(self) -> float:
+        return self.now_s
+
+    def happened(self, within_s: float) -> bool:
+        """As the real one: it returns at the first event, and discards all that there are."""
+        event_s = (self.read + 1) * self.every_s
+        if event_s > min(self.now_s + within_s, self.last_s):
+            self.now_s += within_s
+            return False
+        self.now_s = max(self.now_s, event_s)
+        self.read = max(self.read + 1, int(self.now_s / self.every_s))
+        return True
+
+
+def test_a_pause_of_the_debounce_is_waited_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = Writes(0.4, monkeypatch, last_s=2.0)
+    assert not settle(plan, writes, writes.now)  # type: ignore[arg-type]
+    assert writes.taken == 1
+    assert writes.now_s == pytest.approx(2.0 + 0.5 + 0.05)
+
+
+def test_what_changes_twice_a_second_is_replicated_all_the_same(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = Writes(0.45, monkeypatch)
+    assert not settle(plan, writes, writes.now)  # type: ignore[arg-type]
+    assert writes.taken == 1
+    assert 5.0 <= writes.now_s <= 6.0
+
+
+def test_writing_without_a_pause_is_a_problem_and_not_silence(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = Writes(0.04, monkeypatch)
+    assert settle(plan, writes, writes.now) == "not replicated: written without a pause for 10 s"  # type: ignore[arg-type]
+    assert writes.taken == 0

@@ -121,16 +121,17 @@ def test_a_torn_last_line_is_a_killed_run(tmp_path: Path) -> None:
     assert (result.exit_code, "The run was killed" in result.stdout) == (3, True)
 
 
-def test_a_run_without_a_history_or_a_scenario_or_with_a_gap_is_not_judged(tmp_path: Path) -> None:
+def test_a_run_without_a_history_or_a_scenario_or_with_a_broken_line_is_not_judged(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     lines = (run / run_directory.HISTORY).read_text().splitlines(keepends=True)
     (run / run_directory.HISTORY).write_text("".join([*lines[:6], lines[6][:30] + "\n", *lines[7:]]))
     result = call("check", run)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "line 7 of the history is not JSON" in stderr(result)
-    assert "Next: The history has a gap." in stderr(result)
+    assert "Next: The history has a broken line." in stderr(result)
     (run / run_directory.HISTORY).write_text("".join([*lines[:6], *lines[7:]]))
-    assert "lines are missing" in stderr(call("check", run))
+    result = call("check", run)
+    assert (result.exit_code, "lines missing" in result.stdout) == (3, True)
     (run / run_directory.SCENARIO).unlink()
     result = call("report", run)
     assert result.exit_code == 2
@@ -146,6 +147,11 @@ def test_another_scenario_may_be_given_and_one_without_checks_is_unknown(tmp_pat
     other.write_text(head)
     assert call("check", run, "--scenario", other).exit_code == 3
     other.write_text(f"{head}[checks.recovery]\n")
+    result = call("check", run, "--scenario", other)
+    assert result.exit_code == 3
+    assert "This is a run of scenario 'director-power-cut', not of 'x'" in " ".join(result.stdout.split())
+    own = (run / "scenario.toml").read_text()
+    other.write_text(own[: own.index("[checks.")] + "[checks.recovery]\n")
     result = call("check", run, "--scenario", other)
     assert (result.exit_code, "ownership" in result.stdout) == (0, False)
     (run / run_directory.SCENARIO).write_text(f"{head}[checks.recovry]\n")

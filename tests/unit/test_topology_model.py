@@ -60,7 +60,7 @@ def test_a_director_has_its_interfaces_in_the_order_of_the_segments() -> None:
         ('name = "web"', 'name = "webservers"', ["'webservers-1' is too long"]),
         ("count = 2", "count = 3", ["3 with role director", "a lab has exactly 2"]),
         ('"198.18.1.101", "198.18.1.201"', '"198.18.1.101"', ["nodes web-1", "one for each VIP (2)"]),
-        ("[segments]", "[segments", ["my.toml is not valid TOML"]),
+        ("[segments]", "[segments", ["my.toml: invalid TOML"]),
         ('forwarding = "masq"', 'forwarding = "nat"', ["service.forwarding", "'masq', 'gate' or 'ipip'"]),
         ('scheduler = "wlc"', 'scheduler = "fair"', ["service.scheduler", "'wlc'"]),
         ('gateway = "198.18.1.1"\n', "", ["vips[0].gateway: required with forwarding masq", "gate or ipip"]),

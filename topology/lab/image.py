@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -189,7 +190,24 @@ def bootstrap(client: Any, say: Say) -> None:
                 f"bootstrapping Debian {SUITE} failed:\n{done.stderr.strip()[-2000:]}",
                 f"It needs root and access to Debian's package mirror. Or run `docker pull {REGISTRY_IMAGE}` first.",
             )
-        client.api.import_image_from_file(str(archive), repository=BASE.partition(":")[0], tag=SUITE)
+        import_base(client, archive)
+
+
+def import_base(client: Any, archive: Path) -> None:
+    """Make the base image from the archive of a file system. Raises LabError.
+
+    Podman ignores the tag of an import (its Docker API took only ``fromSrc``, ``changes`` and ``message`` up to 4.3 at
+    least) and calls the image ``latest``, so it is tagged afterwards by the ID that the import reports.
+    """
+    events = client.api.import_image_from_file(str(archive), repository=BASE.partition(":")[0], tag=SUITE)
+    report = [json.loads(line) for line in str(events).splitlines() if line.strip()]
+    if failed := next((event["error"] for event in report if "error" in event), ""):
+        raise LabError(f"importing the base image failed: {failed}", "Free some space, and look at the engine's log.")
+    if exists(client, BASE):
+        return
+    name, _, suite = BASE.partition(":")
+    image = report[-1]["status"] if report and "status" in report[-1] else f"{name}:latest"
+    client.images.get(image).tag(name, suite)
 
 
 def install(packages: list[str], say: Say) -> None:

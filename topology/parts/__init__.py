@@ -1,6 +1,7 @@
 """The parts of the cluster, one per file, in the order that `status` shows them."""
 
 from topology.model import Topology
+from topology.parts.boot_scripts import BootScripts
 from topology.parts.database import Database
 from topology.parts.directors import Directors
 from topology.parts.dns import Dns
@@ -24,6 +25,7 @@ PARTS: tuple[Part, ...] = (
     VariableData(),
     Database(),
     Ganglia(),
+    BootScripts(),
 )
 
 

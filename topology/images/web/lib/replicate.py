@@ -6,7 +6,8 @@
 No visitor of another real server ever sees half of a page:
 
 - it waits until nothing was written for ``debounce_ms``, then copies the folder to a snapshot beside it. If anything
-  was written meanwhile, it discards the snapshot and waits again;
+  was written meanwhile, it discards the snapshot and waits again. If writing did not stop within PATIENCE times
+  ``debounce_ms``, a shorter pause is enough; without even that, it reports a problem and tries again;
 - from the snapshot, rsync writes under other names and renames at the end (``--delay-updates``).
 
 rsync detects a changed file by its size and its time. A hostfs stores whole seconds only, so a time with a fraction
@@ -27,7 +28,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ EVENTS = "modify,close_write,attrib,move,create,delete"
 RSYNC = ("rsync", "-a", "--delete", "--modify-window=-1")
 PUSH = (*RSYNC, "--delay-updates", "--timeout=10", "--contimeout=3")
 SECOND_NS = 10**9
+PATIENCE = 10
+"""After this many times the debounce, a pause of a SHORTER part of it is enough.
+
+So changes twice a second are replicated with a debounce of 500 ms, the default; and a page that is written in one go
+is still whole, which takes far less than 100 ms.
+"""
+SHORTER = 5
 RETRY_S = 5
 """Pause after a round that did not reach all targets."""
 
@@ -169,14 +177,17 @@ def write(plan: Plan, status: Status) -> None:
     new.rename(path)
 
 
-def settle(plan: Plan, watch: Watch) -> str:
+def settle(plan: Plan, watch: Watch, now: Callable[[], float] = time.monotonic) -> str:
     """Wait until writing stops, then take the snapshot. Returns the error, or an empty text."""
-    while True:
-        while watch.happened(plan.debounce_s):
-            pass
+    began, patience_s = now(), PATIENCE * plan.debounce_s
+    while now() - began < 2 * patience_s:
+        pause_s = plan.debounce_s if now() - began < patience_s else plan.debounce_s / SHORTER
+        if watch.happened(pause_s):
+            continue
         why = take_snapshot(plan)
         if why or not watch.happened(0):
             return why
+    return f"not replicated: written without a pause for {2 * patience_s:g} s"
 
 
 def replicate(plan: Plan, watch: Watch, status: Status) -> None:
