@@ -32,7 +32,7 @@ GROUPS: dict[str, list[list[str]]] = {
         [str(SCRIPTS / "ruff"), "check", "."],
         [str(SCRIPTS / "mypy")],
     ],
-    "fast": [pytest("-n", "2", "--dist", "worksteal", "-m", f"not ({SLOW})", "tests/unit", "tests/plugin")],
+    "fast": [pytest("-n", "3", "--dist", "worksteal", "-m", f"not ({SLOW})", "tests/unit", "tests/plugin")],
     # these wait more than they compute
     "load": [pytest("-n", "4", "--dist", "worksteal", "-m", SLOW, "tests/unit")],
     "images": [[PYTHON, "-m", "harness.cli", "build"]],
