@@ -67,7 +67,7 @@ class Explanations:
             return False
         return not scope or service == scope or (service == CONSOLE and not KERNEL.search(str(op.value)))
 
-    def others(self, fault: Injection, touched: str, scope: str, node: str, service: str, op: Op) -> bool:  # noqa: PLR0913, PLR0917
+    def others(self, fault: Injection, touched: str, scope: str, node: str, service: str, op: Op) -> bool:  # noqa: PLR0913, PLR0917 - both ends
         """A line of another node, about the one that the fault touches."""
         cluster, text = self.cluster, str(op.value)
         if node == touched:
