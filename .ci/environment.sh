@@ -72,19 +72,8 @@ engine() {
     [ -z "${DOCKER_HOST:-}" ] || fail "no Docker Engine answers at DOCKER_HOST=$DOCKER_HOST" "Start it, or unset DOCKER_HOST."
     command -v dockerd > /dev/null || apt_install docker.io
     answers || start_engine
-    .venv/bin/python -c '
-from harness.protocols import LabError
-from harness.wait import NotYet, until
-from topology.lab.engine import connect
-
-def up():
-    try:
-        return connect()
-    except LabError as error:
-        raise NotYet(str(error)) from None
-
-until(up, 60, "the Docker Engine to answer", 0.2)
-' || { tail -n 15 /var/log/dockerd.log >&2 2> /dev/null; fail "the Docker Engine did not start" "Look at its log."; }
+    .venv/bin/python -c 'from topology.lab.engine import wait_until_it_answers; wait_until_it_answers(60)' \
+        || { tail -n 15 /var/log/dockerd.log >&2 2> /dev/null; fail "the Docker Engine did not start" "Look at its log."; }
 }
 
 browser() {

@@ -63,6 +63,16 @@ class Change:
     """How long to wait for the proof: longer where the effect itself takes long."""
 
 
+REAL_TIME_ONLY = (
+    "network.",
+    "heartbeat.",
+    "node.slow",
+    "cluster.split-brain",
+    "cluster.one-path-cut",
+)
+"""How the names of the faults begin that need the cables or the processor of a lab in real time."""
+
+
 class SimpleFault(BaseModel, ABC):
     """Frozen settings and one verb, for faults that are a list of changes."""
 
@@ -105,6 +115,10 @@ class SimpleFault(BaseModel, ABC):
 
     def available(self, lab: Lab) -> str | None:
         """None, or the reason why this lab cannot do it."""
+        if lab.clock.kind == "virtual" and self.name.startswith(REAL_TIME_ONLY):
+            return (
+                "in virtual time the cables are in the simulator, which this fault does not reach yet; use --clock real"
+            )
         try:
             self.target(lab)
         except LabError as error:

@@ -16,6 +16,8 @@ Audit = Mapping[str, tuple[str, ...]]
 """Each node -> its state in lines, as returned by ``Lab.audit``."""
 
 EVERY_S = 0.5
+"""Real time; on a lab in virtual time an audit costs no time of the lab, but much of the machine's."""
+VIRTUAL_EVERY_S = 5.0
 
 AS_BEFORE_S = 60.0
 """After a director's fault its virtual IP addresses fail back within about 20 s, on a slow machine twice that."""
@@ -66,10 +68,14 @@ def left_over(lab: Lab, before: Audit, within_s: float) -> list[str]:
         return True
 
     try:
-        until(unchanged, within_s, "the lab to be as it was before", EVERY_S, lab.clock)
+        until(unchanged, within_s, "the lab to be as it was before", _every_s(lab), lab.clock)
     except Timeout:
         return found
     return []
+
+
+def _every_s(lab: Lab) -> float:
+    return VIRTUAL_EVERY_S if lab.clock.kind == "virtual" else EVERY_S
 
 
 def _still(lease: LeaseStatus) -> str:
@@ -91,7 +97,7 @@ def aftermath(lab: Lab, before: Audit, within_s: float) -> dict[str, Any]:
         return statuses[-1].healthy
 
     with suppress(Timeout):
-        until(healthy, within_s, "the cluster to be healthy", EVERY_S, lab.clock)
+        until(healthy, within_s, "the cluster to be healthy", _every_s(lab), lab.clock)
     seen = statuses[-1]
     weights = {
         director: {service: {each.node: each.weight for each in rows} for service, rows in table.items()}

@@ -68,8 +68,20 @@ def feeds(scenario: Scenario, lab: Lab) -> Feeds:
     return found
 
 
+def access_log(scenario: Scenario) -> str:
+    """What is in the access log that the load replays; empty for a load without one. Raises LabError."""
+    load = scenario.load
+    replay = loads.replayed(load) if load else None
+    if load is None or replay is None:
+        return ""
+    found = f"{load.log}: {len(replay.requests)} requests over {replay.requests[-1][0]:.0f} s"
+    return found + (f"; left out: {replay.left_out}" if replay.broken or replay.skipped else "")
+
+
 @contextmanager
-def lab_for(topology: Topology, name: str, progress: Progress, *, unhealthy_ok: bool = False) -> Iterator[DockerLab]:
+def lab_for(
+    topology: Topology, name: str, progress: Progress, *, seed: int = 0, unhealthy_ok: bool = False
+) -> Iterator[DockerLab]:
     """The lab of that name if it is up, else one that is booted for the block and removed afterwards.
 
     Waits until the lab is healthy; with ``unhealthy_ok``, a lab that is up is used as it is, and its problems are
@@ -79,7 +91,7 @@ def lab_for(topology: Topology, name: str, progress: Progress, *, unhealthy_ok: 
 
     running = lifecycle.attach(engine.connect(), name)
     if running is None:
-        with lifecycle.booted(topology, f"run-{os.getpid()}", progress) as lab:
+        with lifecycle.booted(topology, f"run-{os.getpid()}", progress, seed) as lab:
             yield lab
             progress("taking the lab down")
         return

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from harness.records import LabError
 
 if TYPE_CHECKING:
+    from topology.lint import LintFinding
     from topology.model import Topology
 
-DISK_GIB = 6
-"""For the images of all roles and their build layers, with a reserve."""
+DISK_GIB = 9
+"""For the images of all roles, their build layers and the kernel's source (3 GB while it is built), with a reserve."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,20 @@ class Finding:
 Question: TypeAlias = tuple[str, Callable[[], Finding]]
 
 
-def examine(name: str) -> list[Finding]:
-    """All findings for the topology with that name (or file) on this machine and its Docker Engine."""
+def examine(name: str, offline: bool = False) -> list[Finding]:
+    """All findings for the topology with that name (or file) on this machine and its Docker Engine.
+
+    ``offline`` leaves out the questions to the nodes' own programs.
+    """
     from topology.load import load  # the harness knows no topology but here
 
-    machine: list[Question] = [("processor", _processor), ("engine", _engine), ("disk", _disk), ("images", _images)]
+    machine: list[Question] = [
+        ("processor", _processor),
+        ("engine", _engine),
+        ("disk", _disk),
+        ("images", _images),
+        ("kernel", _kernel),
+    ]
     findings = [_answer(*question) for question in machine]
     try:
         topology = load(name)
@@ -49,7 +59,7 @@ def examine(name: str) -> list[Finding]:
         ("memory", lambda: _memory(topology)),
         ("kernels", lambda: _kernels(topology)),
     ]
-    return findings + [_answer(*question) for question in lab] + _lint(topology)
+    return findings + [_answer(*question) for question in lab] + programs(topology, offline) + lint(topology)
 
 
 def _answer(what: str, question: Callable[[], Finding]) -> Finding:
@@ -90,26 +100,48 @@ def _topology(topology: Topology) -> Finding:
     return Finding("topology", True, f"{topology.name}: {len(topology.machines)} nodes, {len(topology.vips)} VIPs")
 
 
-def _lint(topology: Topology) -> list[Finding]:
+def lint(topology: Topology) -> list[Finding]:
     """What the lint rules find in the nodes' files, overlays included."""
-    from topology import lint
+    from topology import lint as rules
     from topology.files import files_of
 
     configs = [
-        lint.Config(machine.name, file.path, file.data.decode("utf-8", "replace"), file.mode, file.source)
+        rules.Config(machine.name, file.path, file.data.decode("utf-8", "replace"), file.mode, file.source)
         for machine in topology.machines
         for file in files_of(topology, machine, "doctor", "doctor")
     ]
-    found = lint.examine(configs, web=len(topology.of_role("web")))
-    return [
-        Finding(
-            f"{rule.file}:{rule.line}" if rule.line else rule.file,
-            True,
-            f"{rule.reason} (on {', '.join(rule.nodes)})",
-            warning=True,
-        )
-        for rule in found
-    ]
+    facts = rules.LabFacts(
+        {str(vip.address): vip.home for vip in topology.vips},
+        frozenset(str(each) for machine in topology.machines for group in machine.addresses.values() for each in group),
+        topology.directors.auto_failback,
+        topology.web_data.master if topology.web_data else "",
+    )
+    found = rules.examine(configs, len(topology.of_role("web")), facts)
+    return [_warning(each) for each in found]
+
+
+def programs(topology: Topology, offline: bool = False) -> list[Finding]:
+    """What the nodes' own programs say about their files, and whether they were asked."""
+    if offline:
+        return [Finding("programs", True, "not asked (--offline): only the lint rules have looked at the files")]
+    from topology.lab import daemons, engine
+
+    try:
+        said, missing = daemons.ask(engine.connect(), topology)
+    except LabError as error:
+        return [Finding("programs", False, str(error), error.next_step)]
+    summary = Finding(
+        "programs", True, f"{len(said)} complaint{'s' if len(said) > 1 else ''}" if said else "accept all files"
+    )
+    if missing:
+        left_out = f"not asked about the files of {' and '.join(missing)} nodes, whose images are not built yet"
+        summary = Finding("programs", True, left_out, "Run `monkeywrench build`, then this again.", warning=True)
+    return [summary, *map(_warning, said)]
+
+
+def _warning(rule: LintFinding) -> Finding:
+    where = f"{rule.file}:{rule.line}" if rule.line else rule.file
+    return Finding(where, True, f"{rule.reason} (on {', '.join(rule.nodes)})", warning=True)
 
 
 def _memory(topology: Topology) -> Finding:
@@ -149,3 +181,15 @@ def _images() -> Finding:
     if missing:
         return Finding("images", True, f"not built yet; the first `monkeywrench up` builds them: {', '.join(missing)}")
     return Finding("images", True, "all built")
+
+
+def _kernel() -> Finding:
+    from topology.lab import engine, image
+
+    return kernel_finding(image.exists(engine.connect(), image.own_kernel()))
+
+
+def kernel_finding(built: bool) -> Finding:
+    """About the kernels that nodes get. Pure."""
+    own = "the one built from source" if built else "one that the first of these labs builds, in about 8 minutes"
+    return Finding("kernel", True, f"in real time Debian's; in virtual time {own}")

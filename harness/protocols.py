@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from harness.records import (
     Cable,
@@ -63,6 +63,10 @@ class Node(Protocol):
     @property
     def kernel(self) -> str:
         """``"uml"`` (a kernel of its own) or ``"host"``."""
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of its lab."""
 
     def services(self) -> tuple[str, ...]:
         """The services that its init supervises, whether the node runs or not."""
@@ -233,6 +237,16 @@ class HasOwnLoad(Protocol):
 
     def feeds(self, load: LoadTable | None) -> Feeds:
         """The probe, and the load if there is one."""
+
+
+@runtime_checkable
+class Repeatable(Protocol):
+    """A lab whose runs repeat exactly from a seed."""
+
+    def trace(self) -> Mapping[str, Any]:
+        """``hash`` (of all frames and console bytes so far, with their times), ``frames``, ``virtual_ns`` (the time)
+        and ``images`` (each node -> the digest of its image): 2 runs are the same exactly if these are.
+        """
 
 
 @runtime_checkable

@@ -6,18 +6,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, retry_if_result
 
 from harness.records import LabError
 
-__all__ = ["REAL", "Clock", "NotYet", "Timeout", "never", "pass_time", "until"]
+__all__ = ["REAL", "Clock", "NotYet", "Task", "Timeout", "each", "never", "of_tasks", "pass_time", "until"]
 
 T = TypeVar("T")
+A = TypeVar("A")
 
 LEAST_S = 0.001
 """A shorter remainder counts as 0: a coarse clock would round it away, and the wait would never end."""
@@ -31,15 +33,37 @@ class Timeout(LabError):  # noqa: N818 - the common name of it
     """A condition did not become true in time; the sentence names it, the time and the last state."""
 
 
+class Task(Protocol):
+    """A function that runs beside its caller."""
+
+    def is_alive(self) -> bool:
+        """False once the function has ended."""
+
+
+def _in_a_thread(function: Callable[[], None], name: str) -> Task:
+    thread = threading.Thread(target=function, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
 @dataclass(frozen=True)
 class Clock:
-    """The time in seconds, from any origin, and a way to let it pass. Tests use a virtual one."""
+    """The time in seconds, from any origin, and a way to let it pass. Tests and virtual labs have virtual ones."""
 
     now: Callable[[], float]
     sleep: Callable[[float], None]
+    spawn: Callable[[Callable[[], None], str], Task] = _in_a_thread
+    """Start a function beside the caller; the name is for people who look at a stack."""
+    kind: Literal["real", "virtual"] = "real"
+    """Whether the time passes on its own. Virtual time passes only while somebody waits on this clock."""
 
 
 REAL = Clock(time.monotonic, time.sleep)
+
+
+def of_tasks(clock: Clock) -> Clock:
+    """The clock on which to wait for tasks: threads take real time, even beside a lab in memory."""
+    return clock if clock.kind == "virtual" else REAL
 
 
 def never() -> bool:
@@ -82,6 +106,28 @@ def pass_time(
     except Timeout:
         return True
     return False
+
+
+def each(function: Callable[[A], T], items: Iterable[A], clock: Clock = REAL, within_s: float = 3600.0) -> list[T]:
+    """Call a function for each item, all at the same time on the clock; -> the results in the order of the items.
+
+    Raises the exception of the first item that failed, once all calls have ended.
+    """
+    wanted = list(items)
+    results: dict[int, T] = {}
+    failures: dict[int, BaseException] = {}
+
+    def call(number: int) -> None:
+        try:
+            results[number] = function(wanted[number])
+        except BaseException as error:
+            failures[number] = error
+
+    tasks = [clock.spawn(lambda number=number: call(number), f"{number}") for number in range(len(wanted))]  # type: ignore[misc]
+    until(lambda: not any(task.is_alive() for task in tasks), within_s, "all calls to end", 0.005, of_tasks(clock))
+    for number in sorted(failures):
+        raise failures[number]
+    return [results[number] for number in range(len(wanted))]
 
 
 def _last_state(state: RetryCallState) -> str:

@@ -7,9 +7,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import quote
 
-LINE = re.compile(r'\S+ \S+ \S+ \[(?P<time>[^\]]+)\] "(?P<method>[A-Z]+) (?P<path>\S+) HTTP/[\d.]+" \d{3} ')
-"""The Common Log Format, with or without more fields after it (mod_log_config, LogFormat)."""
+LINE = re.compile(r'\S+ \S.* \[(?P<time>[0-9]+/[^\]]+)\] "(?P<request>(?:[^"\\]|\\.)*)" (?:\d{3}|-)(?: |$)')
+"""The Common Log Format, with or without a virtual host before it (``vhost_combined`` of Debian's apache2.conf) and
+more fields after it. The user's name may have blanks (mod_log_config, LogFormat, ``%u``)."""
+
+REQUEST = re.compile(r"(?P<method>[A-Z]+) (?P<path>/\S*) HTTP/[\d.]+")
+"""A request line; a log also has ``-`` for a connection that asked nothing (408), and the bytes of TLS (400)."""
+
+ESCAPED = re.compile(r"\\(?:x([0-9a-fA-F]{2})|(.))")
+"""What Apache does to bytes that cannot be printed, to quotes and to backslashes (ap_escape_logitem)."""
 
 TIME = "%d/%b/%Y:%H:%M:%S %z"
 
@@ -22,7 +30,12 @@ class Replay:
     broken: int
     """Lines that cannot be read."""
     skipped: int
-    """Requests other than GET: a log does not have what they wrote."""
+    """Requests other than GET, of which a log does not have what they wrote, and lines without a request."""
+
+    @property
+    def left_out(self) -> str:
+        """How many lines are not replayed, and why."""
+        return f"{self.broken} unreadable {'line' if self.broken == 1 else 'lines'}, {self.skipped} other than GET"
 
 
 def read(lines: Iterable[str], speed: float = 1.0) -> Replay:
@@ -40,12 +53,21 @@ def read(lines: Iterable[str], speed: float = 1.0) -> Replay:
         at_s = _seconds(match["time"]) if match else None
         if match is None or at_s is None:
             broken += 1
-        elif match["method"] != "GET" or not match["path"].startswith("/"):
+            continue
+        request = REQUEST.fullmatch(match["request"])
+        if request is None or request["method"] != "GET":
             skipped += 1
         else:
-            found.append((at_s, match["path"]))
+            found.append((at_s, ESCAPED.sub(_quoted, request["path"])))
     found.sort(key=lambda request: request[0])
     return Replay(tuple(_spread(found, speed)), broken, skipped)
+
+
+def _quoted(escape: re.Match[str]) -> str:
+    """An escape of the log as it is written in a URL."""
+    if escape[1]:
+        return f"%{escape[1].upper()}"
+    return quote({"n": "\n", "r": "\r", "t": "\t"}.get(escape[2], escape[2]))
 
 
 def _seconds(text: str) -> int | None:

@@ -278,8 +278,20 @@ def _address(lab: Lab, clients: Sequence[Node]) -> str:
 
 def _replay(load: LoadTable) -> Mapping[str, bytes]:
     """The requests of an access log as a file for the client. Raises LabError for a log without any."""
-    if load.log is None:
+    replay = replayed(load)
+    if replay is None:
         return {}
+    if replay.broken or replay.skipped:
+        logging.getLogger("monkeywrench").warning(
+            "%s: %d requests; left out: %s", load.log, len(replay.requests), replay.left_out
+        )
+    return {REPLAY: json.dumps(replay.requests).encode()}
+
+
+def replayed(load: LoadTable) -> accesslog.Replay | None:
+    """The requests of the load's access log; None for a load without one. Raises LabError for a log without any."""
+    if load.log is None:
+        return None
     try:
         lines = Path(load.log).read_text(encoding="utf-8", errors="replace").splitlines()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
@@ -290,18 +302,10 @@ def _replay(load: LoadTable) -> Mapping[str, bytes]:
     replay = accesslog.read(lines, load.speed)
     if not replay.requests:
         raise LabError(
-            f"the access log {load.log!r} has no request to replay: {_left_out(replay)}",
+            f"the access log {load.log!r} has no request to replay: {replay.left_out}",
             "Use the Common Log Format, or one that begins like it.",
         )
-    if replay.broken or replay.skipped:
-        logging.getLogger("monkeywrench").warning(
-            "%s: %d requests; left out: %s", load.log, len(replay.requests), _left_out(replay)
-        )
-    return {REPLAY: json.dumps(replay.requests).encode()}
-
-
-def _left_out(replay: accesslog.Replay) -> str:
-    return f"{replay.broken} unreadable {'line' if replay.broken == 1 else 'lines'}, {replay.skipped} other than GET"
+    return replay
 
 
 def _pace(load: LoadTable) -> tuple[str, ...]:

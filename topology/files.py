@@ -50,9 +50,12 @@ def machine_spec(topology: Topology, machine: Machine, lab: str) -> dict[str, An
     return {
         "name": machine.name,
         "kernel": machine.kernel,
+        "clock": topology.clock,
         "kernel_path": "/opt/uml/linux.uml",
         "memory_mib": machine.memory_mib,
-        "interfaces": [{"name": name, "mac": machine.mac(lab, name)} for name, _ in topology.interfaces(machine)],
+        "interfaces": [
+            {"name": name, "mac": topology.mac(machine, name, lab)} for name, _ in topology.interfaces(machine)
+        ],
         "disks": [_disk_spec(disk) for disk in disks],
     }
 
@@ -88,7 +91,7 @@ def _network(topology: Topology, machine: Machine) -> str:
         own_vips=[vip.address for vip in topology.vips] if real_server and topology.answers_directly else [],
         tunnel=real_server and topology.service.forwarding == "ipip",
         lan=topology.segments["lan"],
-        own_kernel=machine.kernel == "uml",
+        renamed=machine.kernel == "uml" and topology.clock == "real",
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from harness import reading
 from harness.mistakes import mistakes
-from topology.model import Overlay, Topology, TopologyError
+from topology.model import ClockKind, Overlay, Topology, TopologyError
 
 
 def shipped() -> dict[str, Path]:
@@ -21,8 +21,11 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
 
 
-def load(name_or_path: str) -> Topology:
-    """Read a topology by the name of a shipped one, or from a TOML file. Raises TopologyError."""
+def load(name_or_path: str, clock: ClockKind | None = None) -> Topology:
+    """Read a topology by the name of a shipped one, or from a TOML file. Raises TopologyError.
+
+    ``clock`` replaces the clock that the file asks for.
+    """
     path = shipped().get(name_or_path) or Path(name_or_path)
     try:
         text = reading.read_text(path)
@@ -31,7 +34,7 @@ def load(name_or_path: str) -> Topology:
             f"cannot read topology {reading.shown(name_or_path)}: {error}",
             f"Give a TOML file, or the name of a shipped topology: {', '.join(shipped())}.",
         ) from None
-    topology = parse(text, str(path))
+    topology = parse(text, str(path), clock)
     overlays = tuple(_found(overlay, path) for overlay in topology.overlays)
     return topology.model_copy(update={"overlays": overlays}) if overlays else topology
 
@@ -66,10 +69,11 @@ def digest(source: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def parse(text: str, source: str) -> Topology:
+def parse(text: str, source: str, clock: ClockKind | None = None) -> Topology:
     """Read a topology from TOML text; ``source`` names it in errors. Raises TopologyError."""
     try:
-        return Topology.model_validate(reading.toml(text))
+        table = reading.toml(text)
+        return Topology.model_validate({**table, "clock": clock} if clock else table)
     except reading.ReadingError as error:
         raise TopologyError(f"{source}: {error}") from None
     except ValidationError as error:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from harness.reading import brief, shown
 from harness.records import LabError
 
+ClockKind = Literal["real", "virtual"]
 Role = Literal["client", "resolver", "director", "web", "db"]
 Kernel = Literal["uml", "host"]
 Forwarding = Literal["masq", "gate", "ipip"]
@@ -168,7 +169,9 @@ class NodeSpec(Strict):
     name: str = Field(pattern=NAME_PATTERN)
     role: Role
     count: int | None = Field(None, ge=1, le=64)
-    kernel: Kernel = "uml"
+    kernel: Kernel | None = None
+    """None for "uml", and for "host" on a client in real time: the load generator must be faster than what it
+    measures."""
     memory_mib: int = Field(128, ge=48, le=16384)
     addresses: dict[str, Addresses]
     uplink: IPv4Address | None = None
@@ -197,6 +200,8 @@ class Topology(Strict):
     name: str = Field(pattern=NAME_PATTERN)
     site: str = Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$")
     ttl_s: int = Field(5, ge=0)
+    clock: ClockKind = "real"
+    """Whose time it is: the host's, or one virtual clock for all kernels of the lab."""
     segments: dict[str, IPv4Network]
     vips: tuple[Vip, ...] = Field(min_length=1)
     nodes: tuple[NodeSpec, ...]
@@ -212,7 +217,7 @@ class Topology(Strict):
     @cached_property
     def machines(self) -> tuple[Machine, ...]:
         """Every single node, in the order of the file."""
-        return tuple(machine for spec in self.nodes for machine in _expand(spec, self.answers_directly))
+        return tuple(machine for spec in self.nodes for machine in _expand(spec, self))
 
     @property
     def answers_directly(self) -> bool:
@@ -246,6 +251,10 @@ class Topology(Strict):
         segments = [segment for segment in self.segments if segment in machine.addresses]
         return [(f"eth{number}", segment) for number, segment in enumerate(segments)]
 
+    def mac(self, machine: Machine, interface: str, lab: str) -> str:
+        """The MAC address of a node's interface. In virtual time it is the same in every lab: a run must repeat."""
+        return machine.mac("" if self.clock == "virtual" else lab, interface)
+
     def interface(self, machine: Machine, segment: str) -> str:
         """The interface of a node on a segment."""
         return next(name for name, on in self.interfaces(machine) if on == segment)
@@ -257,15 +266,16 @@ class Topology(Strict):
         return self
 
 
-def _expand(spec: NodeSpec, plug_in_uplink: bool) -> Iterator[Machine]:
+def _expand(spec: NodeSpec, topology: Topology) -> Iterator[Machine]:
     firsts_of = dict(spec.addresses)
-    if spec.uplink and plug_in_uplink:
+    usual: Kernel = "host" if spec.role == "client" and topology.clock == "real" else "uml"
+    if spec.uplink and topology.answers_directly:
         firsts_of["internet"] = (spec.uplink,)
     for number in range(spec.count or 1):
         yield Machine(
             name=f"{spec.name}-{number + 1}" if spec.count else spec.name,
             role=spec.role,
-            kernel=spec.kernel,
+            kernel=spec.kernel or usual,
             memory_mib=spec.memory_mib,
             addresses={segment: tuple(first + number for first in firsts) for segment, firsts in firsts_of.items()},
         )
@@ -280,6 +290,7 @@ def _problems(topology: Topology) -> Iterator[str]:
     yield from _part_problems(topology)
     yield from _forwarding_problems(topology)
     yield from _overlay_problems(topology)
+    yield from _clock_problems(topology)
 
 
 def _name_problems(topology: Topology) -> Iterator[str]:
@@ -388,6 +399,15 @@ def needs_own_kernel(topology: Topology, machine: Machine) -> str:
     if topology.monitoring and machine.name == topology.monitoring.gmetad_on:
         return "[monitoring] keeps its history on its own disk"
     return ""
+
+
+def _clock_problems(topology: Topology) -> Iterator[str]:
+    for machine in topology.machines if topology.clock == "virtual" else ():
+        if machine.kernel == "host":
+            yield (
+                f'nodes {machine.name}: kernel = "host" is not possible with clock = "virtual", because only a kernel '
+                'of its own can have virtual time; use kernel = "uml", or clock = "real"'
+            )
 
 
 def _forwarding_problems(topology: Topology) -> Iterator[str]:

@@ -16,13 +16,14 @@ from rich.markup import escape
 from harness import doctor as doctors
 from harness.cli import screen
 from harness.cli.console import complain, narrator, output, progress
-from harness.cli.options import DEFAULT_LAB, json_option, lab_option, topology_option
+from harness.cli.options import DEFAULT_LAB, clock_option, json_option, lab_option, topology_option
 from harness.errors import UserError
 from harness.records import LabError, Status
 from harness.wait import pass_time
 
 if TYPE_CHECKING:
     from topology.lab.docker_lab import DockerLab
+    from topology.model import ClockKind
 
 __all__ = ["COMMANDS", "attached"]
 
@@ -49,7 +50,10 @@ def attached(name: str) -> Iterator[DockerLab]:
 
 @click.command()
 def build() -> None:
-    """Build the missing images ahead of the first lab."""
+    """Build the missing images ahead of the first lab.
+
+    If the kernel could not be built before, this tries again.
+    """
     from topology.lab import engine, image
 
     report = narrator()
@@ -59,8 +63,10 @@ def build() -> None:
 
 @click.command()
 @topology_option
+@clock_option
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of a lab in virtual time.")
 @lab_option
-def up(topology: str, lab_name: str) -> None:
+def up(topology: str, clock: ClockKind | None, seed: int, lab_name: str) -> None:
     """Boot a lab and wait until it is healthy.
 
     A healthy lab with the same topology is left as it is.
@@ -69,7 +75,7 @@ def up(topology: str, lab_name: str) -> None:
     from topology.load import load as load_topology
 
     report = narrator()
-    wanted = load_topology(topology)
+    wanted = load_topology(topology, clock)
     client = engine.connect()
     running = lifecycle.attach(client, lab_name)
     if running and running.topology == wanted and running.status().healthy:
@@ -77,7 +83,7 @@ def up(topology: str, lab_name: str) -> None:
         running.close()
         return
     try:
-        running = lifecycle.boot(client, wanted, lab_name, report, keep=True)
+        running = lifecycle.boot(client, wanted, lab_name, report, keep=True, seed=seed)
     except lifecycle.UnhealthyError as error:
         # with overlays, the user wants to see what their own files do
         step = f"The lab stays up. Run `monkeywrench status` and `monkeywrench doctor --topology {topology}`."
@@ -182,13 +188,15 @@ def prove_backup(lab_name: str, fresh: bool, as_json: bool) -> None:
 @click.command()
 @topology_option
 @json_option
-def doctor(topology: str, as_json: bool) -> None:
+@click.option("--offline", is_flag=True, help="Do not ask the nodes' own programs about their files.")
+def doctor(topology: str, as_json: bool, offline: bool) -> None:
     """Check whether this machine can run a lab.
 
-    Shows how to fix what is missing, and the lint rules that the nodes' configuration breaks. Changes nothing.
+    Shows how to fix what is missing, what the nodes' own programs say about their configuration (each only reads it, in
+    a container that is thrown away), and the lint rules that it breaks. Changes nothing.
     Exits 4 if a lab cannot run.
     """
-    findings = doctors.examine(topology)
+    findings = doctors.examine(topology, offline)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:

@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_LAB",
     "PlaceType",
     "checks_of_option",
+    "clock_option",
     "json_option",
     "lab_option",
     "runs_option",
@@ -47,6 +48,12 @@ topology_option = click.option(
     show_default=True,
     metavar="NAME|FILE",
     help="Name of a shipped topology, or a TOML file.",
+)
+clock_option = click.option(
+    "--clock",
+    type=click.Choice(["virtual", "real"]),
+    default=None,
+    help="Use this clock instead of the topology's: virtual time repeats, real time is the machine's.",
 )
 runs_option = click.option(
     "--runs",

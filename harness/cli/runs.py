@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,10 +16,13 @@ from harness.artifacts import run_directory, stored_run
 from harness.artifacts.stored_run import StoredError
 from harness.cli import screen
 from harness.cli.console import narrator, output
-from harness.cli.options import checks_of_option, json_option, lab_option, runs_option, to_option
+from harness.cli.options import checks_of_option, clock_option, json_option, lab_option, runs_option, to_option
 from harness.history import jepsen
 from harness.plan import plan
 from harness.verdict import judgement, overall
+
+if TYPE_CHECKING:
+    from topology.model import ClockKind
 
 __all__ = ["COMMANDS"]
 
@@ -28,19 +32,28 @@ __all__ = ["COMMANDS"]
 @click.option("--seed", type=int, default=None, help="Use this seed instead of the scenario's.")
 @json_option
 def show_plan(scenario: str, seed: int | None, as_json: bool) -> None:
-    """Show the steps of SCENARIO, random draws included. Needs no lab."""
+    """Show the steps of SCENARIO, random draws included. Needs no lab.
+
+    Also says what is in the access log that the load replays.
+    """
+    from harness import compose
+
     wanted = scenarios.seeded(scenarios.load(scenarios.find(scenario)), seed)
     steps = plan(wanted, wanted.scenario.seed)
+    log = compose.access_log(wanted)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(step) for step in steps], indent=2))
     else:
         output.print(screen.steps(steps))
+        if log:
+            output.print(log, soft_wrap=True, markup=False)
 
 
 @click.command("run")
 @click.argument("scenario")
 @lab_option
 @click.option("--topology", default=None, metavar="NAME|FILE", help="Use this topology instead of the scenario's.")
+@clock_option
 @click.option("--seed", type=int, default=None, help="Use this seed instead of the scenario's.")
 @click.option(
     "--load", "profile", default=None, metavar="PROFILE", help="Use this profile's load instead of the scenario's."
@@ -53,6 +66,7 @@ def run_scenario(  # noqa: PLR0913, PLR0917 - click passes each option as an arg
     scenario: str,
     lab_name: str,
     topology: str | None,
+    clock: ClockKind | None,
     seed: int | None,
     profile: str | None,
     unhealthy_ok: bool,
@@ -72,8 +86,11 @@ def run_scenario(  # noqa: PLR0913, PLR0917 - click passes each option as an arg
     load_file = scenarios.find(profile) if profile else None
     if load_file:
         wanted = scenarios.under(wanted, load_file)
-    wanted_topology = load_topology(topology or wanted.scenario.topology)
-    with compose.lab_for(wanted_topology, lab_name, report, unhealthy_ok=unhealthy_ok) as lab:
+    wanted_topology = load_topology(topology or wanted.scenario.topology, clock)
+    if log := compose.access_log(wanted):  # before a lab is booted for it
+        report(log)
+    seed = wanted.scenario.seed
+    with compose.lab_for(wanted_topology, lab_name, report, seed=seed, unhealthy_ok=unhealthy_ok) as lab:
         run_dir = compose.execute(wanted, path, lab, runs_dir, report, load_file=load_file)
     verdicts = stored_run.conclude(run_dir, wanted)
     output.print(screen.verdicts(verdicts))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from harness.fake.time import FakeStream
 from harness.protocols import Stream
 from harness.records import LabError, Output, Power, Undo
+from harness.wait import Clock
 
 if TYPE_CHECKING:
     from harness.fake.lab import FakeLab
@@ -36,6 +37,11 @@ class FakeNode:
     """Each program -> its output."""
     supervised: tuple[str, ...] = ()
     """The services of its init."""
+
+    @property
+    def clock(self) -> Clock:
+        """The lab's."""
+        return self.lab.clock
 
     def services(self) -> tuple[str, ...]:
         """The services of its init."""

@@ -20,6 +20,8 @@ class Export:
     path: str
     client: str
     options: tuple[str, ...]
+    whole: bool = True
+    """False for a word that exportfs refuses: brackets that are not closed, as around options with blanks."""
 
 
 @lru_cache(maxsize=64)
@@ -44,6 +46,8 @@ def _clients(line: int, path: str, words: list[str]) -> Iterator[Export]:
             continue
         client, _, options = word.partition("(")
         clients += 1
-        yield Export(line, path, client, (*defaults, *options.rstrip(")").split(",")))
+        yield Export(
+            line, path, client, (*defaults, *options.rstrip(")").split(",")), word.count("(") == word.count(")")
+        )
     if not clients:
         yield Export(line, path, "", defaults)

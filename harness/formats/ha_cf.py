@@ -16,16 +16,6 @@ UDP_MEDIA = frozenset({"bcast", "ucast", "ucast6"})
 MEDIA = UDP_MEDIA | {"mcast", "mcast6", "serial"}
 PINGS = frozenset({"ping", "ping6", "ping_group"})
 
-_PLAIN = """
-apiauth auto_failback autojoin baud cluster compression compression_threshold conn_logd_time coredumps coreroot crm
-crm_daemon_dir crmd_spawns_pengine deadping deadtime debug debugfile enable_config_writes env failfast hbgenmethod
-hopfudge initdead keepalive log_badpack logfacility logfile max_rexmit_delay memreserve msgfmt nice_failback node
-pacemaker quorum_server realtime record_config_changes record_pengine_inputs respawn rtprio stonith stonith_host
-syslogmsgfmt traditional_compression udpport use_apphbd use_logd uuidfrom warntime watchdog
-"""
-DIRECTIVES = MEDIA | PINGS | frozenset(_PLAIN.split())
-"""The directives of heartbeat 3.0.6 (heartbeat/config.c), with the media and pings that Debian packages plugins for."""
-
 DEFAULT_MS = {"keepalive": 1000, "deadtime": 30_000}
 """heartbeat/config.c."""
 LEAST_MS = {"keepalive": 1, "warntime": 1, "deadtime": 0, "initdead": 0, "deadping": 0}

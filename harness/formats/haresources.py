@@ -8,6 +8,8 @@ from functools import lru_cache
 from harness.formats.lines import joined
 
 PATH = "/etc/ha.d/haresources"
+LDIRECTORD_CF = "ldirectord.cf"
+"""The file of an ldirectord without an argument (ld_init of ldirectord 4.12)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Group:
     @property
     def ldirectord_files(self) -> tuple[str, ...]:
         """The configurations that the group starts ldirectord with."""
-        return tuple(each.arguments[0] for each in self.resources if each.script == "ldirectord" and each.arguments)
+        return tuple((*each.arguments, LDIRECTORD_CF)[0] for each in self.resources if each.script == "ldirectord")
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from harness.catalogue import Faults
 from harness.history import Recorder
 from harness.mistakes import unknown
 from harness.plan import Inject, Step, plan
-from harness.protocols import Fault, Feeds, Lab, LearningFeed
+from harness.protocols import Fault, Feeds, Lab, LearningFeed, Repeatable
 from harness.records import Entry, LabError
 from harness.run.feeds import follow, following, stop
 from harness.run.journal import Journal
@@ -104,7 +104,7 @@ def run(  # noqa: PLR0913, PLR0917 - each is a seam that tests replace
                 follow(feed, journal)
         on_progress("comparing the lab with its state before the run")
         _look_after(lab, before, journal)
-        journal.info("run", "end")
+        journal.info("run", "end", dict(lab.trace()) if isinstance(lab, Repeatable) else None)
     return RunResult(run_dir, results)
 
 
@@ -119,7 +119,14 @@ def _look_after(lab: Lab, before: Audit, journal: Journal) -> None:
 def _start(scenario: Scenario, seed: int, lab: Lab, origin_ns: int) -> dict[str, Any]:
     cluster = asdict(lab.cluster)
     warm_up = {"warm_up_ms": 1000 * scenario.load.warm_up_s} if scenario.load and scenario.load.warm_up_s else {}
-    return {"origin_ns": origin_ns, "scenario": scenario.name, "seed": seed, "cluster": cluster, **warm_up}
+    return {
+        "origin_ns": origin_ns,
+        "scenario": scenario.name,
+        "seed": seed,
+        "cluster": cluster,
+        "clock": lab.clock.kind,
+        **warm_up,
+    }
 
 
 def _check_owners(steps: Sequence[Step], lab: Lab, scenario: Scenario) -> None:

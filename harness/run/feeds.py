@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Literal
 
 from harness import wait
@@ -16,6 +16,7 @@ from harness.run.journal import Journal, given
 __all__ = ["FeedThread", "follow", "following", "stop"]
 
 READY_EVERY_S = 0.2
+POLL_S = 0.005
 FEED_START_S = 10.0
 FEED_STOP_S = 5.0
 """How long a feed may take to end once its stream was stopped."""
@@ -40,15 +41,17 @@ class FeedThread:
         self._begun = threading.Event()
         self._stream: Stream | None = None
         self._changing = threading.Lock()
-        self._thread = threading.Thread(target=self._work, name=f"feed {feed.name}", daemon=True)
+        self._task: wait.Task | None = None
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread.start()
+        self._task = self._clock.spawn(self._work, f"feed {self.feed.name}")
 
     def wait_begun(self) -> None:
         """Wait until the feed was opened, or its node found down. After 10 s the checks have to notice its absence."""
-        self._begun.wait(FEED_START_S)
+        with suppress(wait.Timeout):
+            clock = wait.of_tasks(self._clock)
+            wait.until(self._begun.is_set, FEED_START_S, f"{self.feed.name} to begin", POLL_S, clock)
 
     def stop(self) -> None:
         """End the stream; ``join`` waits for the lines that are left. Safe to call twice."""
@@ -60,10 +63,13 @@ class FeedThread:
 
     def join(self) -> None:
         """Wait for the thread. One that does not end is left behind, and the history records that."""
-        if self._thread.ident is None:
+        task = self._task
+        if task is None:
             return
-        self._thread.join(FEED_STOP_S)
-        if self._thread.is_alive():
+        try:
+            clock = wait.of_tasks(self._clock)
+            wait.until(lambda: not task.is_alive(), FEED_STOP_S, f"{self.feed.name} to end", POLL_S, clock)
+        except wait.Timeout:
             self._note("dropped", f"did not end within {FEED_STOP_S:g} s of being stopped")
 
     def _work(self) -> None:

@@ -234,7 +234,7 @@ def read_topology(data: bytes, folder: Path) -> None:
 
 def read_topology_files(data: bytes, folder: Path) -> None:
     """As `doctor` does."""
-    doctor._lint(topologies.load(str(_file(data, folder, "topology.toml"))))
+    doctor.lint(topologies.load(str(_file(data, folder, "topology.toml"))))
 
 
 def read_history(data: bytes, folder: Path) -> None:

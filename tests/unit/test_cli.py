@@ -12,12 +12,13 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from faults import FAULTS
-from harness import catalogue
+from harness import catalogue, doctor
 from harness.checks import CHECKS
 from harness.cli import main, screen
 from harness.doctor import Finding
 from harness.records import NodeStatus, PartStatus, Power, RealServer, Status
 from harness.verdict import Outcome, Verdict
+from topology.load import load
 
 
 def call(*words: str) -> Result:
@@ -47,6 +48,23 @@ def test_the_doctor_continues_after_a_finding_that_fails() -> None:
     assert result.exit_code == 4
     assert "does not answer" in " ".join(result.stdout.split())
     assert "11 nodes, 2 VIPs" in result.stdout
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_the_doctor_says_that_it_asks_no_program_offline() -> None:
+    assert "not asked (--offline)" in call("doctor", "--offline").stdout
+
+
+def test_the_doctor_says_which_images_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("topology.lab.engine.connect", object)
+    monkeypatch.setattr("topology.lab.image.exists", lambda *_: False)
+    (finding,) = doctor.programs(load("ultramonkey"))
+    assert "db and director and web nodes, whose images are not built yet" in finding.seen
+    assert (finding.ok, finding.warning, finding.next_step) == (
+        True,
+        True,
+        "Run `monkeywrench build`, then this again.",
+    )
 
 
 def test_a_wrong_topology_is_refused_before_anything_is_made(tmp_path: Path) -> None:
@@ -150,6 +168,23 @@ def test_a_plan_is_shown_without_a_lab_and_depends_on_the_seed(tmp_path: Path) -
     plans = [call("plan", str(file), "--json", "--seed", seed).output for seed in ("1", "1", "2")]
     assert plans[0] == plans[1] != plans[2]
     assert len(json.loads(plans[0])) == 18
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_a_plan_and_a_run_look_at_the_access_log_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Path(__file__).parents[1] / "cases" / "config" / "82-log-plan-does-not-look" / "scenario.toml"
+    file = tmp_path / "scenario.toml"
+    file.write_text(case.read_text().replace("promise", "expectation").replace("people", "persona"))
+    monkeypatch.chdir(tmp_path)
+    for command in ("plan", "run"):
+        refused = call(command, str(file))
+        assert refused.exit_code == 4
+        assert "cannot read the access log" in refused.stderr
+    asked = '192.0.2.7 - - [10/Oct/2023:13:55:3{} +0200] "GET /news.html HTTP/1.1" 200 512\n'
+    (tmp_path / "there-is-no-such.log").write_text(asked.format(6) + asked.format(9) + "half a line\n")
+    shown = call("plan", str(file))
+    assert shown.exit_code == 0, shown.output
+    assert "2 requests over 4 s; left out: 1 unreadable line, 0 other than GET" in shown.output
 
 
 def test_the_faults_are_listed_and_one_is_described() -> None:

@@ -150,8 +150,8 @@ def test_without_a_lab_one_is_booted_and_removed(monkeypatch: pytest.MonkeyPatch
     done: list[str] = []
 
     @contextmanager
-    def booted(wanted: Topology, name: str, _: object) -> Iterator[DockerLab]:
-        assert wanted is topology
+    def booted(wanted: Topology, name: str, _: object, seed: int) -> Iterator[DockerLab]:
+        assert (wanted, seed) == (topology, 5)
         done.append(name.partition("-")[0])
         yield cast(DockerLab, None)
         done.append("removed")
@@ -159,6 +159,6 @@ def test_without_a_lab_one_is_booted_and_removed(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(engine, "connect", lambda: None)
     monkeypatch.setattr(lifecycle, "attach", lambda *_: None)
     monkeypatch.setattr(lifecycle, "booted", booted)
-    with compose.lab_for(topology, "mine", done.append):
+    with compose.lab_for(topology, "mine", done.append, seed=5):
         done.append("block")
     assert done == ["run", "block", "taking the lab down", "removed"]

@@ -26,6 +26,7 @@ from loadtests import accesslog, probe
 from loadtests.feeds import CONNECTIONS, LOCUSTFILE, PROBE, entry, feeds, installed, program
 from loadtests.lib import addresses, arrivals
 from loadtests.lib.site import PLAYERS
+from tests.support.cases import FOLDER as CONFIG
 from tests.support.program import DEADLINE_S
 from topology.lab.restore import COINS_EACH
 from topology.model import ALLOWED
@@ -214,6 +215,33 @@ def test_a_log_is_played_at_its_times_in_order_and_what_cannot_be_is_counted() -
     assert replay.requests == ((0.5, "/"), (1.25, "/news.html"), (1.75, "/rules.html?all=1"), (5.5, "/style.css"))
     assert (replay.broken, replay.skipped) == (2, 1)
     assert accesslog.read(LOG.splitlines(), speed=2).requests[-1] == (2.75, "/style.css")
+
+
+@pytest.mark.parametrize(
+    ("start", "request_line", "path"),
+    [
+        ("www.example.test:80 192.0.2.7 - -", "GET /news.html HTTP/1.1", "/news.html"),
+        ("192.0.2.9 - Ann Lee", "GET /members HTTP/1.1", "/members"),
+        ("192.0.2.9 - -", r"GET /caf\xc3\xa9?q=\"a\\b\" HTTP/1.1", "/caf%C3%A9?q=%22a%5Cb%22"),
+        ("192.0.2.9 - -", "-", None),
+        ("192.0.2.9 - -", r"\x16\x03\x01", None),
+        ("192.0.2.9 - -", "OPTIONS * HTTP/1.0", None),
+    ],
+)
+def test_lines_that_apache_writes_are_read(start: str, request_line: str, path: str | None) -> None:
+    replay = accesslog.read([f'{start} [10/Oct/2023:13:55:36 +0200] "{request_line}" 200 512 "-" "agent [x]"'])
+    assert [asked for _, asked in replay.requests] == ([path] if path else [])
+    assert (replay.broken, replay.skipped) == (0, 0 if path else 1)
+
+
+def test_the_logs_of_the_cases_are_read() -> None:
+    logs = {
+        name: (CONFIG / name / "access.log").read_text().splitlines()
+        for name in ("79-log-vhost-combined", "81-log-not-broken")
+    }
+    assert [path for _, path in accesslog.read(logs["79-log-vhost-combined"]).requests] == ["/news.html"]
+    replay = accesslog.read(logs["81-log-not-broken"])
+    assert ([path for _, path in replay.requests], replay.broken, replay.skipped) == (["/members"], 0, 2)
 
 
 @given(st.text())

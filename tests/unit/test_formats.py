@@ -161,17 +161,15 @@ def test_ldirectord_cf_is_read_as_ldirectord_reads_it() -> None:
     assert (found.forks, found.maintenance_folder) == (True, "/etc/ha.d/maintenance # ours")
 
 
-def test_lines_that_ldirectord_rejects_are_noted_with_their_numbers() -> None:
-    refused = ldirectord_cf.parse(LDIRECTORD_CF).refused
-    assert [line for line, _ in refused] == [12]
-    assert "the virtual service above ended" in refused[0][1]
-    text = "chektimeout=3\nquiescent=yes \ncheckinterval=0\nvirtual=203.0.113.101:80\n\treal=198.18.1.101:80\n"
-    assert [line for line, _ in ldirectord_cf.parse(text).refused] == [1, 2, 3, 5]
+def test_a_line_that_belongs_to_the_service_above_is_noted() -> None:
+    assert ldirectord_cf.parse(LDIRECTORD_CF).stray == 12
+    assert ldirectord_cf.parse("virtual=203.0.113.101:80\nreal=198.18.1.101:80 masq\n").stray == 2
+    assert ldirectord_cf.parse("virtual=203.0.113.101:80\n\treal=198.18.1.101:80 masq\nfork=yes\n").stray == 0
 
 
 def test_the_shipped_ldirectord_cf() -> None:
     found = ldirectord_cf.parse(rendered("lb-1", "/etc/ha.d/ldirectord.cf"))
-    assert not found.refused
+    assert not found.stray
     assert [(service.address, len(service.reals)) for service in found.services] == [
         ("203.0.113.101:80", 6),
         ("203.0.113.102:80", 6),

@@ -32,7 +32,7 @@ class Chassis:
     """A chassis that notes its commands; the test ends them."""
 
     def __init__(self, lease: Any) -> None:
-        self.machine = Machine()
+        self.machine, self.spec = Machine(), {"clock": "real"}
         self.commands: list[tuple[Any, str, list[str]]] = []
         self.powered: list[str] = []
         self.leases = lease.Leases(self)

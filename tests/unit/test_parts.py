@@ -12,6 +12,7 @@ import pytest
 from harness.formats import ipvsadm
 from harness.protocols import Node
 from harness.records import NodeStatus, Output, Power, RealServer, StaleNeighbour
+from harness.wait import REAL
 from tests.support.site import VIPS, WEB
 from topology import status
 from topology.files import files_of, secrets
@@ -298,6 +299,7 @@ class Director:
     """A director that prints its files, and whose resource scripts answer at once."""
 
     name: str
+    clock = REAL
 
     def exec(self, *argv: str, **_: float) -> Output:
         topology = load("ultramonkey")

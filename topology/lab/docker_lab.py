@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
 from harness.protocols import Capture, Feed, Node
 from harness.records import Cable, Cluster, LabError, LeaseStatus, NodeStatus, Power, Status
-from harness.wait import REAL, NotYet, Timeout, until
+from harness.wait import REAL, Clock, NotYet, Timeout, each, until
 from topology import status
 from topology.lab import switch
 from topology.lab.node import DockerNode
@@ -51,7 +50,7 @@ def _silent(_: str) -> None:
 class DockerLab:
     """A booted lab, whoever booted it."""
 
-    clock = REAL
+    clock: Clock = REAL
 
     def __init__(self, client: Any, name: str, topology: Topology, containers: Iterable[Any]) -> None:
         self._client, self.name, self.topology = client, name, topology
@@ -59,10 +58,13 @@ class DockerLab:
         self._why: dict[str, str] = {}
         for container in containers:
             labels = container.labels
-            node = DockerNode(client, container, labels[ROLE_LABEL], labels[KERNEL_LABEL])
+            node = self._made(container, labels[ROLE_LABEL], labels[KERNEL_LABEL])
             self._nodes[node.name] = node
             self._why[node.name] = labels[WHY_LABEL]
         self._offset_ns: int | None = None
+
+    def _made(self, container: Any, role: str, kernel: str) -> DockerNode:
+        return DockerNode(self._client, container, role, kernel)
 
     @property
     def switch(self) -> DockerNode:
@@ -121,7 +123,7 @@ class DockerLab:
             vips={str(vip.address): vip.home for vip in topology.vips},
             directors=tuple(machine.name for machine in topology.of_role("director")),
             web=tuple(machine.name for machine in topology.of_role("web")),
-            macs={m.mac(self.name, topology.interface(m, "internet")): m.name for m in on_internet},
+            macs={topology.mac(m, topology.interface(m, "internet"), self.name): m.name for m in on_internet},
             error_lines={"console": CONSOLE_ERROR} | {log.service: log.error for log in logs if log.error},
             **facts,
         )
@@ -136,7 +138,7 @@ class DockerLab:
                 interface,
                 segment,
                 tuple(str(address) for address in machine.addresses.get(segment, ())),
-                machine.mac(self.name, interface),
+                self.topology.mac(machine, interface, self.name),
             )
             for machine in self.topology.machines
             for interface, segment in self.topology.interfaces(machine)
@@ -144,8 +146,7 @@ class DockerLab:
 
     def leases(self) -> list[LeaseStatus]:
         """All active faults, on any node and in the switch, oldest first."""
-        with ThreadPoolExecutor(max_workers=len(self._nodes)) as pool:
-            found = [lease for held in pool.map(DockerNode.leases, self._nodes.values()) for lease in held]
+        found = [lease for held in each(DockerNode.leases, self._nodes.values(), self.clock) for lease in held]
         return sorted(found, key=lambda lease: -lease.age_ms)
 
     def heal(self) -> list[LeaseStatus]:
@@ -162,8 +163,18 @@ class DockerLab:
 
     def audit(self) -> dict[str, tuple[str, ...]]:
         """The state that a fault could leave changed, on each node and in the switch."""
-        with ThreadPoolExecutor(max_workers=len(self._nodes)) as pool:
-            return dict(zip(self._nodes, pool.map(_audit, self._nodes.values()), strict=True))
+        return dict(zip(self._nodes, each(self._audit, self._nodes.values(), self.clock), strict=True))
+
+    def _audit(self, node: DockerNode) -> tuple[str, ...]:
+        if node.power() is not Power.RUNNING:
+            return ()
+        earliest_s = self._time_of_day_s(node)
+        first, *lines = node.exec("/usr/lib/monkeywrench/audit", timeout_s=AUDIT_S).stdout.splitlines()
+        return (clock_line(int(first.split()[1]), earliest_s, self._time_of_day_s(node)), *lines)
+
+    def _time_of_day_s(self, node: DockerNode) -> int:
+        """The right time of day for a node: the host's."""
+        return int(node.chassis_exec("date", "+%s", timeout_s=AUDIT_S).stdout)
 
     def owners(self) -> dict[str, tuple[str, ...]]:
         """Each VIP -> the directors that hold it, from their kernels."""
@@ -172,13 +183,12 @@ class DockerLab:
 
     def status(self) -> Status:
         """The cluster now: every node runs the probe commands of all parts, all nodes in parallel."""
-        with ThreadPoolExecutor(max_workers=len(self.topology.machines)) as pool:
-            nodes = list(pool.map(self._node_status, self.topology.machines))
-            power = {node.name: node.power for node in nodes}
-            running = [machine for machine in self.topology.machines if power[machine.name] is Power.RUNNING]
-            directors = [machine.name for machine in running if machine.role == "director"]
-            held = dict(zip(directors, pool.map(self._addresses, directors), strict=True))
-            answers = dict(zip([m.name for m in running], pool.map(self._answers, running), strict=True))
+        nodes = each(self._node_status, self.topology.machines, self.clock)
+        power = {node.name: node.power for node in nodes}
+        running = [machine for machine in self.topology.machines if power[machine.name] is Power.RUNNING]
+        directors = [machine.name for machine in running if machine.role == "director"]
+        held = dict(zip(directors, each(self._addresses, directors, self.clock), strict=True))
+        answers = dict(zip([m.name for m in running], each(self._answers, running, self.clock), strict=True))
         by_part = {
             part.name: {node: printed[part.name] for node, printed in answers.items() if part.name in printed}
             for part in parts_of(self.topology)
@@ -305,19 +315,6 @@ class Unhealthy(Timeout):
         super().__init__(problems)
         self.parts = parts
         """The names of the parts with problems at the end."""
-
-
-def _audit(node: DockerNode) -> tuple[str, ...]:
-    if node.power() is not Power.RUNNING:
-        return ()
-    earliest_s = _host_s(node)
-    first, *lines = node.exec("/usr/lib/monkeywrench/audit", timeout_s=AUDIT_S).stdout.splitlines()
-    return (clock_line(int(first.split()[1]), earliest_s, _host_s(node)), *lines)
-
-
-def _host_s(node: DockerNode) -> int:
-    """The host's time of day."""
-    return int(node.chassis_exec("date", "+%s", timeout_s=AUDIT_S).stdout)
 
 
 def clock_line(now_s: int, earliest_s: int, latest_s: int) -> str:

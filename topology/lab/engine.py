@@ -13,6 +13,7 @@ import requests
 
 from harness.interrupts import deferring_signals
 from harness.records import LabError
+from harness.wait import NotYet, until
 
 LABEL = "monkeywrench.lab"
 """On everything that belongs to a lab; its value is the lab's name."""
@@ -57,6 +58,19 @@ def connect() -> Any:
             "Run `make setup` to install and start one, or set DOCKER_HOST.",
         ) from None
     return client
+
+
+def wait_until_it_answers(within_s: float) -> None:
+    """Wait for an engine that was just started. Raises Timeout with the last reason."""
+
+    def answers() -> bool:
+        try:
+            connect()
+        except EngineError as error:
+            raise NotYet(str(error)) from None
+        return True
+
+    until(answers, within_s, "the Docker Engine to answer", every_s=0.2)
 
 
 def explain(error: Exception) -> LabError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -11,8 +12,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ import docker.errors
 import requests
 
 from harness.records import LabError
+from topology.model import ClockKind
 
 IMAGES = Path(__file__).parents[1] / "images"
 ROLES = ("director", "web", "db", "resolver", "client", "switch")
@@ -32,30 +36,94 @@ PYTHON = "3.11"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 LOG_LINES = 15
 LABEL = "monkeywrench.image"
+NO_KERNEL = "no own kernel: "
+"""How the last line of ``images/kernel/build`` begins when it fails."""
+LOCK = Path(tempfile.gettempdir()) / f"monkeywrench-kernel-{os.getuid()}.lock"
+KERNEL_PROGRESS = ("compiling ", "user and system time ")
+"""How lines of ``images/kernel/build`` begin that tell a user how far it is."""
 
 Say = Callable[[str], None]
 
 
-def ensure(client: Any, say: Say) -> dict[str, str]:
-    """Build the missing images. Returns the image of each role."""
-    node, images = tag("node", BASE), names()
+def ensure(client: Any, say: Say, clock: ClockKind = "real") -> dict[str, str]:
+    """Build the missing images for labs with that clock. Returns the image of each role.
+
+    Raises LabError when one cannot be built; for virtual time also when the kernel cannot.
+    """
+    kernel = kernel_for(clock)
+    if not exists(client, kernel):
+        base(client, say)
+        with _alone(say):
+            if not exists(client, kernel):  # another process may have built it meanwhile
+                _build_kernel(client, kernel, say)
+    node, images = tag("node", BASE, kernel), names(clock)
     missing = [role for role in ROLES if not exists(client, images[role])]
     if not missing:
         return images
     if not exists(client, node):
         base(client, say)
-        build(client, "node", node, {"BASE": BASE}, say)
+        build(client, Recipe("node"), node, {"BASE": BASE, "KERNEL": kernel}, say)
     with ThreadPoolExecutor(max_workers=len(missing)) as pool:
-        jobs = [pool.submit(build, client, role, images[role], {"NODE": node}, say) for role in missing]
+        jobs = [pool.submit(build, client, Recipe(role), images[role], {"NODE": node}, say) for role in missing]
         for job in jobs:
             job.result()
     return images
 
 
-def names() -> dict[str, str]:
-    """The name of each role's image, built or not."""
-    node = tag("node", BASE)
+def names(clock: ClockKind = "real") -> dict[str, str]:
+    """The name of each role's image for labs with that clock, built or not."""
+    node = tag("node", BASE, kernel_for(clock))
     return {role: tag(role, node) for role in ROLES}
+
+
+def kernel_for(clock: ClockKind) -> str:
+    """The image of the kernel: our own for virtual time, which Debian's binary does not have; Debian's for real time.
+
+    Ours has no BPF yet, which some faults of real servers need.
+    """
+    return own_kernel() if clock == "virtual" else debian_kernel()
+
+
+def own_kernel() -> str:
+    """The image of the kernel that is built from source with the project's patches."""
+    return tag("kernel", BASE)
+
+
+def debian_kernel() -> str:
+    """The image of Debian's binary kernel."""
+    return own_kernel().replace("-kernel:", "-kernel-debian:")
+
+
+@contextmanager
+def _alone(say: Say) -> Iterator[None]:
+    """Two processes must not build the same kernel. The build is bounded in time, and a lock ends with its process."""
+    with LOCK.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process builds the kernel; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build_kernel(client: Any, kernel: str, say: Say) -> None:
+    if kernel == debian_kernel():
+        build(client, Recipe("kernel", "Dockerfile.debian"), kernel, {"BASE": BASE}, say)
+        return
+    say("building the kernel from Debian's source: about 8 minutes of one processor, once")
+    try:
+        build(client, Recipe("kernel", progress=KERNEL_PROGRESS), kernel, {"BASE": BASE}, say)
+    except LabError as error:
+        raise LabError(
+            f"virtual time needs a kernel built from source, and that failed: {why_not(str(error))}",
+            "Use --clock real, which needs no such kernel, or try again.",
+        ) from None
+
+
+def why_not(error: str) -> str:
+    """The reason why the kernel could not be built, as the second half of a sentence. Pure."""
+    found = [line.removeprefix(NO_KERNEL) for line in error.splitlines() if line.startswith(NO_KERNEL)]
+    return found[-1] if found else (error.splitlines() or ["its build failed"])[0]
 
 
 def exists(client: Any, image: str) -> bool:
@@ -67,9 +135,9 @@ def exists(client: Any, image: str) -> bool:
     return True
 
 
-def tag(role: str, parent: str) -> str:
+def tag(role: str, *parents: str) -> str:
     """An image's name: its role, and a digest of everything it is built from."""
-    digest = hashlib.sha256(parent.encode())
+    digest = hashlib.sha256("\0".join(parents).encode())
     for path, content in sorted(_content(role).items()):
         digest.update(f"{path}\0{len(content)}\0".encode() + content)
     return f"monkeywrench-{role}:{digest.hexdigest()[:16]}"
@@ -81,8 +149,20 @@ def _content(role: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def build(client: Any, role: str, name: str, arguments: dict[str, str], say: Say) -> None:
+@dataclass(frozen=True)
+class Recipe:
+    """How an image is built: the folder of its files, one of the Dockerfiles there, and the image's own labels."""
+
+    role: str
+    dockerfile: str = "Dockerfile"
+    labels: tuple[tuple[str, str], ...] = ()
+    progress: tuple[str, ...] = ()
+    """How lines of the build's log begin that a user sees."""
+
+
+def build(client: Any, recipe: Recipe, name: str, arguments: dict[str, str], say: Say) -> None:
     """Build one image. Raises LabError with the end of the log."""
+    role = recipe.role
     say(f"building the {role} image from Debian packages")
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as wheels:
@@ -94,13 +174,18 @@ def build(client: Any, role: str, name: str, arguments: dict[str, str], say: Say
             tag=name,
             network_mode="host",
             buildargs={**arguments, **_proxies()},
-            labels={LABEL: role},
+            dockerfile=recipe.dockerfile,
+            labels={LABEL: role, **dict(recipe.labels)},
             rm=True,
             forcerm=True,
             decode=True,
         )
         for event in events:
-            lines += str(event.get("stream", "")).splitlines()
+            new = str(event.get("stream", "")).splitlines()
+            lines += new
+            for line in new:
+                if recipe.progress and line.startswith(recipe.progress):
+                    say(line)
             if "error" in event:
                 raise LabError(
                     f"building the {role} image failed: {event['error']}\n" + "\n".join(lines[-LOG_LINES:]),

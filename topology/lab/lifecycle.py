@@ -11,7 +11,7 @@ import platform
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import docker.errors
 
 from harness.interrupts import deferring_signals
 from harness.records import LabError
-from harness.wait import Timeout
+from harness.wait import Timeout, each, until
 from topology.files import files_of
 from topology.lab import engine, image, kernel, switch
 from topology.lab.docker_lab import (
@@ -32,7 +32,10 @@ from topology.lab.docker_lab import (
     DockerLab,
     Unhealthy,
 )
-from topology.lab.node import put_files
+from topology.lab.node import DockerNode, put_files
+from topology.lab.virtual.lab import VirtualLab
+from topology.lab.virtual.node import VirtualNode
+from topology.lab.virtual.simulator import FOLDER
 from topology.model import Machine, Topology, needs_own_kernel
 from topology.parts.directors import Directors
 from topology.parts.heartbeat import Heartbeat
@@ -47,6 +50,9 @@ they must not wait for the servers they balance, or a busy machine would look li
 for a processor would measure that as latency of the site. A database that waits makes everyone who waits for its locks
 wait, too."""
 
+SIMULATOR, DETACH = "/usr/lib/monkeywrench/simulator", "/usr/lib/monkeywrench/detach"
+START_S = 10
+
 HEARTBEAT_EXPLAINS = {Heartbeat.name, Directors.name}
 """The parts whose problems show in heartbeat's log."""
 
@@ -55,13 +61,16 @@ TOPOLOGY_LABEL, OWNER_LABEL = "monkeywrench.topology", "monkeywrench.owner"
 Say = Callable[[str], None]
 
 
-def boot(client: Any, topology: Topology, name: str, say: Say, keep: bool = False) -> DockerLab:
+def boot(  # noqa: PLR0913, PLR0917 - what a lab is made of
+    client: Any, topology: Topology, name: str, say: Say, keep: bool = False, seed: int = 0
+) -> DockerLab:
     """Boot a lab and wait until it is healthy. Removes what an earlier lab of that name left behind.
 
     With ``keep`` the lab outlives this process. A failed boot leaves nothing behind, with one exception: a lab to keep
     that runs files of the user's stays up, healthy or not (UnhealthyError), so that its user can look at it.
+    ``seed`` decides what is left to chance in virtual time.
     """
-    lab = power_on(client, topology, name, say, keep)
+    lab = power_on(client, topology, name, say, keep, seed)
     try:
         say("waiting for all parts to be healthy")
         _wait_healthy(lab, say)
@@ -86,20 +95,26 @@ def _wait_healthy(lab: DockerLab, say: Say) -> None:
         raise Timeout(f"{unhealthy}\nheartbeat's last log lines:\n{lab.last_words()}") from None
 
 
-def power_on(client: Any, topology: Topology, name: str, say: Say, keep: bool = False) -> DockerLab:
+def power_on(  # noqa: PLR0913, PLR0917 - as boot
+    client: Any, topology: Topology, name: str, say: Say, keep: bool = False, seed: int = 0
+) -> DockerLab:
     """Create a lab and power on all its machines, without waiting for health."""
     remove_orphans(client)
     _refuse_if_in_use(client, name)
     remove(client, name)
-    images = image.ensure(client, say)
+    images = image.ensure(client, say, topology.clock)
     labels = {engine.LABEL: name, OWNER_LABEL: "" if keep else owner()}
     architecture, host_has = _architecture(client), _host_has(client, images, labels)
     choices = {
         machine.name: kernel.choose(machine, architecture, host_has, needs_own_kernel(topology, machine))
         for machine in topology.machines
     }
+    virtual = topology.clock == "virtual"
+    # the same files on the same nodes, run after run: a secret of a lab without a route out guards nothing
+    key = f"{seed:032x}" if virtual else secrets.token_hex(16)
+    plan = _Plan(client, topology, name, images, choices, labels, key)
     try:
-        return _create(_Plan(client, topology, name, images, choices, labels, secrets.token_hex(16)), say)
+        return _create_virtual(plan, seed, say) if virtual else _create(plan, say)
     except BaseException:
         remove(client, name)
         raise
@@ -185,6 +200,35 @@ def _create(plan: _Plan, say: Say) -> DockerLab:
     return lab
 
 
+def _create_virtual(plan: _Plan, seed: int, say: Say) -> DockerLab:
+    """Create a lab in virtual time: its cables are in the simulator, which nodes reach through a shared folder."""
+    topology = plan.topology
+    volume = plan.client.volumes.create(_volume(plan.lab), labels={engine.LABEL: plan.lab})
+    say(f"creating the switch and {len(topology.machines)} nodes")
+    with deferring_signals(), ThreadPoolExecutor(max_workers=4) as pool:
+        center = pool.submit(_switch_container, plan)
+        rest = list(pool.map(lambda machine: _machine_container(plan, machine), topology.machines))
+    switch_node = DockerNode(plan.client, center.result(), SWITCH, "host")
+    switch_node.boot()
+    started = switch_node.exec(DETACH, SIMULATOR, FOLDER)
+    until(lambda: switch_node.exec("test", "-S", f"{FOLDER}/control").ok, START_S, "the simulator to start")
+    if not started.ok:
+        raise LabError(f"the simulator did not start: {started.stderr.strip()}")
+    switch_node.close()
+    lab = VirtualLab(plan.client, plan.lab, topology, [center.result(), *rest])
+    lab.plug(seed)
+    say(f"powering on in virtual time (volume {volume.name})")
+    nodes = [lab.machine(machine.name) for machine in topology.machines]
+    with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
+        list(pool.map(VirtualNode.power_on, nodes))
+    each(VirtualNode.come_up, nodes, lab.clock)
+    return lab
+
+
+def _volume(lab: str) -> str:
+    return f"mw-{lab}-simulator"
+
+
 def _pids(containers: Iterable[Any]) -> dict[str, int]:
     return {container.labels[NODE_LABEL]: container.attrs["State"]["Pid"] for container in containers}
 
@@ -194,7 +238,7 @@ def _machine_container(plan: _Plan, machine: Machine) -> Any:
     files = [(file.path, file.data, file.mode) for file in files_of(topology, machine, plan.lab, plan.key)]
     marks = {NODE_LABEL: machine.name, ROLE_LABEL: machine.role, KERNEL_LABEL: choice.kernel, WHY_LABEL: choice.why}
     resolver = str(topology.of_role("resolver")[0].addresses["internet"][0])
-    options = _machine_options(machine, choice) | {"dns": [resolver]}
+    options = _machine_options(machine, choice) | {"dns": [resolver]} | _shared(plan)
     return _container(plan, marks, files, options)
 
 
@@ -213,7 +257,14 @@ def _switch_container(plan: _Plan) -> Any:
         ("/etc/monkeywrench/services", b"", 0o644),
         ("/etc/monkeywrench/network.batch", b"\n", 0o644),
     ]
-    return _container(plan, marks, files, {"cap_add": ["NET_ADMIN", "NET_RAW"]})
+    return _container(plan, marks, files, {"cap_add": ["NET_ADMIN", "NET_RAW"]} | _shared(plan))
+
+
+def _shared(plan: _Plan) -> dict[str, Any]:
+    """The folder of the simulator's sockets, on all containers of a lab in virtual time."""
+    if plan.topology.clock == "real":
+        return {}
+    return {"volumes": {_volume(plan.lab): {"bind": FOLDER, "mode": "rw"}}}
 
 
 def _machine_options(machine: Machine, choice: kernel.Choice) -> dict[str, Any]:
@@ -266,7 +317,11 @@ def attach(client: Any, name: str) -> DockerLab | None:
     nodes = [container for container in containers if NODE_LABEL in container.labels]
     if len(nodes) != len(topology.machines) + 1:
         return None
-    return DockerLab(client, name, topology, nodes)
+    if topology.clock == "real":
+        return DockerLab(client, name, topology, nodes)
+    lab = VirtualLab(client, name, topology, nodes)
+    lab.take_over()
+    return lab
 
 
 def names(client: Any) -> list[str]:
@@ -279,6 +334,9 @@ def remove(client: Any, name: str) -> int:
     containers = engine.containers(client, name)
     with ThreadPoolExecutor(max_workers=16) as pool:
         list(pool.map(_remove_container, containers))
+    for volume in client.volumes.list(filters={"label": f"{engine.LABEL}={name}"}):
+        with suppress(docker.errors.NotFound):
+            volume.remove(force=True)
     return len(containers)
 
 
@@ -315,10 +373,10 @@ def remove_orphans(client: Any) -> None:
 
 
 @contextmanager
-def booted(topology: Topology, name: str, say: Say) -> Iterator[DockerLab]:
+def booted(topology: Topology, name: str, say: Say, seed: int = 0) -> Iterator[DockerLab]:
     """A lab for the duration of the block. Nothing of it is left afterwards, however the block ends."""
     client = engine.connect()
-    lab = boot(client, topology, name, say)
+    lab = boot(client, topology, name, say, seed=seed)
     try:
         yield lab
     finally:

@@ -47,7 +47,7 @@ def cable_commands(topology: Topology, lab: str, pids: dict[str, int]) -> list[s
         for interface, segment in topology.interfaces(machine) if machine.name in pids else ():
             cable = f"{machine.name}.{interface}"
             lines += [
-                f"link add {cable} type veth peer name {interface} address {machine.mac(lab, interface)} "
+                f"link add {cable} type veth peer name {interface} address {topology.mac(machine, interface, lab)} "
                 f"netns {pids[machine.name]}",
                 f"link set {cable} master {bridge(segment)} up",
             ]

@@ -8,6 +8,9 @@ from harness.formats.exports import Export
 from harness.formats.lines import quoted
 from topology.lint.model import Remark
 
+UPLOADS = "/srv/uploads"
+"""The folder that the site's uploads are written to (topology/parts/variable_data.py)."""
+
 
 def asynchronous(exports: tuple[Export, ...]) -> Iterator[Remark]:
     """Accepted: the server answers before the data is on disk."""
@@ -29,6 +32,26 @@ def no_fsid(exports: tuple[Export, ...]) -> Iterator[Remark]:
         )
 
 
+def same_fsid(exports: tuple[Export, ...]) -> Iterator[Remark]:
+    """Accepted: handles of one folder mean the other."""
+    paths: dict[str, str] = {}
+    for export in exports:
+        for option in export.options:
+            if option.startswith("fsid=") and paths.setdefault(option, export.path) != export.path:
+                yield (
+                    export.line,
+                    f"{option} is also that of {quoted(paths[option])}: file handles of one folder mean the other. Use "
+                    "a number for each file system [exports(5)]",
+                )
+
+
+def read_only(exports: tuple[Export, ...]) -> Iterator[Remark]:
+    """Accepted: the default is ro, and clients cannot write uploads."""
+    for line, path in _lines(exports, lambda options: [o for o in options if o in {"rw", "ro"}][-1:] != ["rw"]):
+        if path.rstrip("/") == UPLOADS:
+            yield line, f"{quoted(path)} is exported read-only (the default): every upload fails. Add rw [exports(5)]"
+
+
 def open_to_all(exports: tuple[Export, ...]) -> Iterator[Remark]:
     """Accepted: a blank before the bracket applies the options to every client."""
     for export in exports:
@@ -42,4 +65,7 @@ def open_to_all(exports: tuple[Export, ...]) -> Iterator[Remark]:
 
 def _lines(exports: tuple[Export, ...], wrong: Callable[[tuple[str, ...]], bool]) -> list[tuple[int, str]]:
     """The lines on which the options of at least 1 client are wrong, each once."""
-    return list(dict.fromkeys((export.line, export.path) for export in exports if wrong(export.options)))
+    # of a line that exportfs refuses nothing follows
+    broken = {export.line for export in exports if not export.whole}
+    found = (each for each in exports if each.line not in broken and wrong(each.options))
+    return list(dict.fromkeys((export.line, export.path) for export in found))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from topology.lint.model import Remark
+from topology.lint.model import ClusterFiles, Config, Hit, Remark, cited, others, per_node
 
 PATHS = ("/etc/ganglia/gmond.conf", "/etc/gmond.conf")
 
@@ -93,3 +93,27 @@ def unicast_metadata(sections: tuple[Section, ...]) -> Iterator[Remark]:
             f"send_metadata_interval {value}, and udp_send_channel sends to one host: a collector that restarts "
             "drops all metrics until their senders restart too. Set it to 30, for example [gmond.conf(5)]",
         )
+
+
+def groups_differ(configs: Sequence[Config], _: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: a node that sends where nobody listens is missing from the list."""
+    groups = {config: _group(parse(config.text)) for config in configs}
+    if len(set(groups.values())) > 1:
+        here = cited(groups)
+        values = per_node((config.node, group) for config, group in groups.items())
+        yield Hit(
+            here,
+            0,
+            f"udp_send_channel differs between nodes ({values}): nodes that send to another group or port are missing "
+            "from the list. Use the same on all [gmond.conf(5)]",
+            others(here, groups),
+        )
+
+
+def _group(sections: tuple[Section, ...]) -> str:
+    found = [
+        ":".join(each.settings.get(name, (0, ""))[1] for name in ("mcast_join", "host", "port")).replace("::", ":")
+        for each in sections
+        if each.name == "udp_send_channel"
+    ]
+    return " ".join(sorted(found)) or "nowhere"

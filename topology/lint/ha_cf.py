@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from harness.formats.ha_cf import DIRECTIVES, LEAST_MS, MEDIA, PACEMAKER, PINGS, UDP_MEDIA, HaCf, milliseconds, parse
-from harness.formats.lines import nearest, quoted
+from harness.formats.ha_cf import DEFAULT_PORT, MEDIA, PINGS, TRUE, UDP_MEDIA, HaCf, parse
+from harness.formats.lines import quoted
 from topology.lint.model import NETWORK, ClusterFiles, Config, Hit, Remark, cited, others, per_node
 
-PROGRAMS = "/usr/libexec/heartbeat/"
-"""Where Debian installs ipfail and similar programs."""
 LONGEST_MS = {
     "keepalive": 30_000,
     "warntime": 180_000,
@@ -28,34 +26,6 @@ INITDEAD_WARNED_MS = 10_000
 def seconds(ms: int) -> str:
     """A duration in a sentence."""
     return f"{ms / 60_000:g} minutes" if ms >= 120_000 else f"{ms / 1000:g} s"
-
-
-def unknown_directive(cf: HaCf) -> Iterator[Remark]:
-    """Refused at start."""
-    for directive in cf:
-        if directive.name not in DIRECTIVES:
-            hint = nearest(directive.name.partition("=")[0], DIRECTIVES)
-            yield (
-                directive.line,
-                f"unknown directive {quoted(directive.name)}: heartbeat refuses to start{hint} [heartbeat/config.c]",
-            )
-
-
-def unreadable_duration(cf: HaCf) -> Iterator[Remark]:
-    """Refused at start, or a directive without a value, which is skipped."""
-    for directive in cf:
-        if directive.name not in LEAST_MS:
-            continue
-        if not directive.words:
-            yield directive.line, f"{directive.name} has no value: heartbeat ignores the line and uses its default."
-        for word in directive.words:
-            ms = milliseconds(word)
-            if ms is None or ms < LEAST_MS[directive.name]:
-                yield (
-                    directive.line,
-                    f"invalid duration {quoted(word)} for {directive.name}: heartbeat refuses to start. "
-                    "A bare number is seconds; ms and us are the only units [cl_get_msec of cluster-glue]",
-                )
 
 
 def implausible_duration(cf: HaCf) -> Iterator[Remark]:
@@ -77,40 +47,12 @@ def implausible_duration(cf: HaCf) -> Iterator[Remark]:
             )
 
 
-def deadtime_against_keepalive(cf: HaCf) -> Iterator[Remark]:
-    """Refused at start."""
-    keepalive, deadtime = cf.duration("keepalive"), cf.duration("deadtime")
-    if keepalive and deadtime and deadtime.ms <= 2 * keepalive.ms:
-        yield (
-            deadtime.line or keepalive.line,
-            f"deadtime ({seconds(deadtime.ms)}) must be more than twice keepalive ({seconds(keepalive.ms)}): "
-            "heartbeat refuses to start [heartbeat/config.c]",
-        )
-
-
-def deadping_against_keepalive(cf: HaCf) -> Iterator[Remark]:
-    """Refused at start."""
-    keepalive, deadping = cf.duration("keepalive"), cf.duration("deadping")
-    if keepalive and deadping and deadping.ms <= 2 * keepalive.ms:
-        yield (
-            deadping.line,
-            f"deadping ({seconds(deadping.ms)}) must be more than twice keepalive ({seconds(keepalive.ms)}): "
-            "heartbeat refuses to start [heartbeat/config.c]",
-        )
-
-
 def initdead_against_deadtime(cf: HaCf) -> Iterator[Remark]:
-    """Refused at start when shorter than deadtime; accepted, with a warning in the log, when merely short."""
+    """Accepted, with a warning in the log."""
     initdead, deadtime = cf.duration("initdead"), cf.duration("deadtime")
     if initdead is None or deadtime is None:
         return
-    if initdead.ms < deadtime.ms:
-        yield (
-            initdead.line,
-            f"initdead ({seconds(initdead.ms)}) is less than deadtime ({seconds(deadtime.ms)}): "
-            "heartbeat refuses to start [heartbeat/config.c]",
-        )
-    elif initdead.ms < INITDEAD_WARNED_MS:
+    if deadtime.ms <= initdead.ms < INITDEAD_WARNED_MS:
         yield (
             initdead.line,
             f"initdead is {seconds(initdead.ms)}: while networks come up, each director declares the other dead "
@@ -133,7 +75,7 @@ def udpport_after_media(cf: HaCf) -> Iterator[Remark]:
     """Accepted: media before this line use the default port."""
     media = [directive.line for directive in cf if directive.name in UDP_MEDIA]
     late = [directive.line for directive in cf if directive.name == "udpport" and directive.words]
-    if media and late and late[-1] > media[0]:
+    if media and late and late[-1] > media[0] and cf.udpport != DEFAULT_PORT:
         yield (
             late[-1],
             f"udpport comes after a medium that uses it (line {media[0]}), which keeps the default port, 694. "
@@ -142,13 +84,11 @@ def udpport_after_media(cf: HaCf) -> Iterator[Remark]:
 
 
 def heartbeat_paths(cf: HaCf) -> Iterator[Remark]:
-    """Refused at start without a medium; at risk of a split brain with a single path."""
+    """Accepted: at risk of a split brain."""
     media = [directive for directive in cf if directive.name in MEDIA and directive.words]
     every_word = {"bcast", "serial"}
     paths = {word for medium in media for word in (medium.words if medium.name in every_word else medium.words[:1])}
-    if not media:
-        yield 0, "There is no medium: heartbeat refuses to start. Add ucast, bcast or mcast [heartbeat/config.c]"
-    elif len(paths) == 1:
+    if len(paths) == 1:
         yield (
             media[0].line,
             f"Heartbeats have only one path ({quoted(*paths)}): if it fails, both directors take both VIPs (split "
@@ -165,31 +105,6 @@ def failback(cf: HaCf) -> Iterator[Remark]:
             value[0] if value else 0,
             f"auto_failback {mode}: a deprecated mode in which ipfail and hb_standby do not work. Set it to on or off "
             "[heartbeat/config.c]",
-        )
-
-
-def pacemaker(cf: HaCf) -> Iterator[Remark]:
-    """Accepted: heartbeat does not read haresources."""
-    if cf.uses_haresources:
-        return
-    for name in ("crm", "pacemaker"):
-        value = cf.last(name)
-        if value and value[1].lower() in PACEMAKER:
-            yield (
-                value[0],
-                f"{name} {value[1]} hands the resources to Pacemaker: haresources is not used, and no director takes "
-                "a VIP. To use haresources, set it to no [ha.cf(5), heartbeat/config.c]",
-            )
-
-
-def autojoin(cf: HaCf) -> Iterator[Remark]:
-    """Refused at start together with haresources."""
-    value = cf.last("autojoin")
-    if value and value[1].lower() in {"any", "other"} and cf.uses_haresources:
-        yield (
-            value[0],
-            f"autojoin {value[1]} conflicts with haresources: heartbeat refuses to start. List the directors with "
-            "node instead [heartbeat/config.c]",
         )
 
 
@@ -217,22 +132,6 @@ def stonith(cf: HaCf) -> Iterator[Remark]:
             )
 
 
-def own_name(config: Config, _: ClusterFiles) -> Iterator[Hit]:
-    """Refused at start."""
-    cf = parse(config.text)
-    joins = cf.last("autojoin")
-    if config.node.lower() in cf.node_names or (joins and joins[1].lower() == "any"):
-        return
-    line = max((directive.line for directive in cf if directive.name == "node"), default=0)
-    names = ", ".join(cf.node_names) or "no node"
-    yield Hit(
-        config,
-        line,
-        f"node lists {names} but not {config.node}, the output of `uname -n` there: heartbeat refuses to start. "
-        "Add it [ha.cf(5), heartbeat/config.c]",
-    )
-
-
 def ucast_to_itself(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
     """Accepted: heartbeat skips the node's own address, so that both directors can share a file with both addresses."""
     own = {
@@ -253,18 +152,16 @@ def ucast_to_itself(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
             )
 
 
-def respawned_program(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
-    """Refused at start: the program does not exist."""
-    for directive in parse(config.text):
-        program = directive.words[1] if directive.name in {"respawn", "failfast"} and directive.words[1:] else ""
-        if program.startswith(("/usr/lib/heartbeat/", "/usr/lib64/heartbeat/")) and not cluster.on(
-            config.node, program
-        ):
+def ucast_interface(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted by ``heartbeat -R``: ucast looks for its interface only when it opens it (SO_BINDTODEVICE)."""
+    there = cluster.interfaces(config.node)
+    for medium in parse(config.text) if there else ():
+        if medium.name in {"ucast", "ucast6"} and medium.words and medium.words[0] not in there:
             yield Hit(
                 config,
-                directive.line,
-                f"{program} does not exist on Debian 12: heartbeat refuses to start. Use "
-                f"{PROGRAMS}{program.rpartition('/')[2]} [heartbeat/config.c]",
+                medium.line,
+                f"There is no interface {quoted(medium.words[0])} (only {', '.join(sorted(there))}): heartbeat "
+                "reads this line and stops when it opens the medium [lib/plugins/HBcomm/ucast.c]",
             )
 
 
@@ -281,6 +178,42 @@ def deadtimes_differ(configs: Sequence[Config], _: ClusterFiles) -> Iterator[Hit
             "file decides how late its failure is noticed. Use the same value on both.",
             others(here, deadtimes),
         )
+
+
+def failback_differs(configs: Sequence[Config], cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: what the lab waits for, and what heartbeat does, are two things."""
+    comes_home = {config: home for config in configs if (home := _failback(parse(config.text))) is not None}
+    if len(set(comes_home.values())) > 1:
+        here = cited(comes_home)
+        values = per_node((config.node, "on" if home else "off") for config, home in comes_home.items())
+        yield Hit(
+            here,
+            _failback_line(here),
+            f"auto_failback differs ({values}): whether an address comes home depends on which director was away. Use "
+            "the same value on both [ha.cf(5)]",
+            others(here, comes_home),
+        )
+    for config, home in comes_home.items():
+        wanted = cluster.lab.auto_failback if cluster.lab else home
+        if home != wanted:
+            yield Hit(
+                config,
+                _failback_line(config),
+                f"auto_failback is {'on' if home else 'off'} here, but the topology says directors.auto_failback = "
+                f"{str(wanted).lower()}: status and the checks wait for addresses to "
+                f"{'come home' if wanted else 'stay'}, and they do not. Say the same in both "
+                "[docs/adding-a-topology.md]",
+            )
+
+
+def _failback(cf: HaCf) -> bool | None:
+    value = cf.last("auto_failback")
+    return value[1].lower() in TRUE if value and value[1].lower() != "legacy" else None
+
+
+def _failback_line(config: Config) -> int:
+    value = parse(config.text).last("auto_failback")
+    return value[0] if value else 0
 
 
 def node_lists_differ(configs: Sequence[Config], _: ClusterFiles) -> Iterator[Hit]:

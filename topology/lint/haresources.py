@@ -6,12 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from harness.formats import ha_cf, ldirectord_cf
-from harness.formats.haresources import Group, parse
-from harness.formats.lines import nearest, quoted
+from harness.formats.haresources import Group, Resource, parse
+from harness.formats.lines import quoted
 from topology.lint.model import NETWORK, ClusterFiles, Config, Hit, Remark, cited, others
-
-FOLDERS = ("/etc/ha.d/resource.d/", "/etc/init.d/")
-"""Where ResourceManager looks for a resource's script."""
 
 
 def on_node(cluster: ClusterFiles, node: str, name: str) -> Config | None:
@@ -39,6 +36,60 @@ def first_resource(groups: tuple[Group, ...]) -> Iterator[Remark]:
             break
 
 
+def address_twice(groups: tuple[Group, ...]) -> Iterator[Remark]:
+    """Accepted: with both directors up, both have the address."""
+    seen: dict[str, tuple[Group, Resource]] = {}
+    for group in groups:
+        for resource in group.resources:
+            other, same = seen.setdefault(resource.address, (group, resource))
+            # first_resource says it of a line's first resource
+            named = resource == same and resource in (group.resources[0], other.resources[0])
+            if resource.address and other != group and not named:
+                yield (
+                    group.line,
+                    f"{resource.address} is also on line {other.line}: with both directors up, both have it. Give each "
+                    "address one line [haresources, linux-ha.org]",
+                )
+
+
+def vips(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: nobody has the address."""
+    ha_cfs = cluster.on(config.node, ha_cf.PATH)
+    if cluster.lab is None or not all(ha_cf.parse(each.text).uses_haresources for each in ha_cfs):
+        return
+    # whatever the script is called: that it does not exist is said elsewhere
+    words = [word for group in parse(config.text) for each in group.resources for word in each.arguments]
+    there = {word.partition("/")[0] for word in words}
+    for vip, home in sorted(cluster.lab.vips.items()):
+        if vip not in there:
+            yield Hit(
+                config,
+                0,
+                f"The topology's VIP {vip} (home {home}) is on no line, so no director has it. Add it, or remove it "
+                "from the topology's [[vips]].",
+            )
+
+
+def interface(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: the script cannot find the interface, and the group is given up."""
+    there = cluster.interfaces(config.node)
+    for group in parse(config.text) if there else ():
+        for resource in group.resources:
+            name = resource.arguments[0].split("/")[2:3] if resource.address else []
+            # a label, as in eth0:1, is not part of the name; a fourth part is the broadcast address
+            if name and name[0].partition(":")[0] not in there and not _is_address(name[0]):
+                yield Hit(
+                    config,
+                    group.line,
+                    f"There is no interface {quoted(name[0])} (only {', '.join(sorted(there))}): {resource.script} "
+                    "fails, and the group is given up [IPaddr2 of resource-agents]",
+                )
+
+
+def _is_address(word: str) -> bool:
+    return re.fullmatch(r"[0-9]+(\.[0-9]+){3}", word) is not None
+
+
 def shared_ldirectord(groups: tuple[Group, ...]) -> Iterator[Remark]:
     """Accepted: giving one group back stops the other's ldirectord."""
     seen: dict[str, int] = {}
@@ -51,24 +102,6 @@ def shared_ldirectord(groups: tuple[Group, ...]) -> Iterator[Remark]:
                     "removes all its virtual services, while the director keeps its other VIP. Give each line its own "
                     "file.",
                 )
-
-
-def unknown_node(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
-    """Refused at start."""
-    ha_cfs = cluster.on(config.node, ha_cf.PATH)
-    names = {name for ha in ha_cfs for name in ha_cf.parse(ha.text).node_names}
-    if not ha_cfs:
-        nodes = {other.node.lower() for other in cluster.configs}
-        names = nodes if len(nodes) > 1 else set()
-    for group in parse(config.text) if names else ():
-        if group.node not in names:
-            yield Hit(
-                config,
-                group.line,
-                f"{quoted(group.node)} is not a node of the cluster ({', '.join(sorted(names))}): heartbeat refuses to "
-                f"start{nearest(group.node, names)} [heartbeat/config.c]",
-                ha_cfs,
-            )
 
 
 def reply_gateway(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
@@ -101,20 +134,6 @@ def _gateways(node: str, cluster: ClusterFiles) -> set[tuple[str, str]]:
         for real in service.reals
         if real.forward == "masq" and real.server in by_address
     }
-
-
-def missing_script(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
-    """Accepted: the group cannot start."""
-    script = "LVSSyncDaemonSwap"
-    there = cluster.on(config.node, *(folder + script for folder in FOLDERS))
-    for group in parse(config.text) if not there else ():
-        if any(resource.script == script for resource in group.resources):
-            yield Hit(
-                config,
-                group.line,
-                f"Debian has no {script}: heartbeat cannot start the group and gives it up. Start both connection "
-                "sync daemons at boot instead, see ipvsadm(8) [ResourceManager of heartbeat]",
-            )
 
 
 def ldirectord_under_heartbeat(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
+from harness.formats import haresources
 from harness.formats.ldirectord_cf import LdirectordCf, Real, Service, Setting, parse
 from harness.formats.lines import nearest, quoted
 from topology.lint import sysctl
-from topology.lint.model import ClusterFiles, Config, Hit, Remark, cited, others, per_node
+from topology.lint.model import SERVICES, ClusterFiles, Config, Hit, Remark, cited, others, per_node
 
+OWN = "/etc/ha.d/ldirectord.cf"
+"""The file that the lab's service starts ldirectord with (topology/images/director/sv/ldirectord/run)."""
 DEFAULT_INTERVAL_S = 10
 DEFAULT_CHECK_S = 5
 DEFAULT_NEGOTIATE_S = 30
@@ -30,11 +34,6 @@ BLIND = {
     "ping": "a real server whose kernel answers pings stays in service, even without a web server. Use negotiate",
 }
 """Check types that do not look at content."""
-
-
-def refused(cf: LdirectordCf) -> Iterator[Remark]:
-    """Lines for which ldirectord does not start."""
-    yield from cf.refused
 
 
 def quiescent_unset(cf: LdirectordCf) -> Iterator[Remark]:
@@ -85,8 +84,9 @@ def blind_checktype(cf: LdirectordCf) -> Iterator[Remark]:
             setting = service.get("service")
             yield (
                 setting.line if setting else service.line,
-                "The service is none, the default for this port: no real server is checked, and a dead one stays in "
-                "service. Set service [ldirectord(8), check_none of ldirectord]",
+                f"The service is none, the default for {'a firewall mark' if service.fwmark else 'this port'}: no real "
+                "server is checked, and a dead one stays in service. Set service [ldirectord(8), check_none of "
+                "ldirectord]",
             )
 
 
@@ -99,17 +99,132 @@ def no_receive(cf: LdirectordCf) -> Iterator[Remark]:
     """Accepted: any answer will do."""
     for service in cf.services:
         asked = service.negotiates and service.service in RECEIVES
-        if asked and service.get("receive") is None and (_bare(service, "receive") or not service.reals):
+        if asked and service.get("receive") is None and (_bare(service, "receive") or not (service.reals or cf.stray)):
             any_page = "any page with a 2xx status, even an error page, keeps a real server in service"
             what = any_page if service.service in FETCHES else "any answer keeps a real server in service"
+            if service.service == "dns":  # check_dns wants an answer that is not empty and matches
+                what = "the dns check never succeeds, and no real server is ever put into service"
             yield service.line, f"There is no receive to compare the answer with: {what}. Set receive [ldirectord(8)]"
+
+
+def stray_lines(cf: LdirectordCf) -> Iterator[Remark]:
+    """Refused, with an unknown command for a reason: tutorials whose indentation got lost."""
+    if cf.stray:
+        yield (
+            cf.stray,
+            "This line and those like it belong to the virtual service above: indent them by 4 blanks or a tab, with "
+            "no empty line between [ldirectord(8)]",
+        )
+
+
+def external_without_command(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: the default command is /bin/true."""
+    for service in cf.services:
+        setting = service.get("checktype")
+        if setting and service.checktype.startswith("external") and service.get("checkcommand") is None:
+            yield (
+                setting.line,
+                f"checktype={service.checktype} without checkcommand runs /bin/true: a dead real server is never taken "
+                "out of service. Set checkcommand [read_config of ldirectord 4.12]",
+            )
+
+
+TLS = {443: "https", 636: "ldaps", 993: "imaps", 995: "pops"}
+HTTP = 80
+PLAIN = {"http": "https", "ldap": "ldaps", "imap": "imaps", "pop": "pops"}
+
+
+def plain_to_tls(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: the check speaks a protocol without TLS to a port with TLS."""
+    for service in cf.services:
+        checkport, kind = service.get("checkport"), PLAIN.get(service.service, "")
+        port = checkport.number if checkport else next((real.port for real in service.reals), 0) or service.port
+        setting = checkport or service.get("service")
+        if service.negotiates and setting and port and TLS.get(port) == kind != "":
+            yield (
+                setting.line,
+                f"The check speaks {service.service} without TLS to port {port}, which answers with an error: no "
+                f"real server is ever put into service. Use service={kind}, or a checkport without TLS "
+                "[ld_setup of ldirectord 4.12]",
+            )
+        elif service.negotiates and setting and service.service == "https" and port == HTTP:
+            yield (
+                setting.line,
+                "The check speaks https to port 80, which does not speak TLS: no real server is ever put into service. "
+                "Use service=http, or a checkport with TLS [ld_setup of ldirectord 4.12]",
+            )
+
+
+def fallback_port(cf: LdirectordCf) -> Iterator[Remark]:
+    """Accepted: only masq can change a port, for a fallback too."""
+    for service in cf.services:
+        for setting in filter(None, [cf.of(service, "fallback"), cf.of(service, "fallback6")]):
+            found = re.match(r"\S+?:([0-9]+)\s*(\w*)", setting.value)
+            masq = found and (found[2] == "masq" or setting.value.startswith(("127.", "localhost")))
+            if found and service.port and int(found[1][:6]) != service.port and not masq:
+                yield (
+                    setting.line,
+                    f"Forwarding {found[2] or 'gate'} cannot rewrite ports: clients of port {service.port} reach port "
+                    f"{service.port} of the fallback, not {found[1][:6]}. Use the same port, or masq [ldirectord(8)]",
+                )
+
+
+def not_supervised(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: the service of the lab starts one ldirectord after another."""
+    services = {line for each in cluster.on(config.node, SERVICES) for line in each.text.split()}
+    setting = parse(config.text).get("supervised")
+    if config.path != OWN or "ldirectord" not in services or (setting and setting.value == "yes"):
+        return
+    yield Hit(
+        config,
+        setting.line if setting else 0,
+        "supervised=yes is missing: the lab's runit starts ldirectord in the foreground. Without it ldirectord goes "
+        "into the background, runit starts another one every second, and process faults miss the daemon. Add it at the "
+        "top [ld_init of ldirectord 4.12]",
+    )
+
+
+def not_of_the_lab(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: a file of another cluster, whose addresses nobody here has."""
+    cf = parse(config.text)
+    used = config.path == OWN or any(
+        name == config.path.rpartition("/")[2]
+        for each in cluster.on(config.node, haresources.PATH)
+        for group in haresources.parse(each.text)
+        for name in group.ldirectord_files
+    )
+    if cluster.lab is None or not used:
+        return
+    groups = [group for each in cluster.on(config.node, haresources.PATH) for group in haresources.parse(each.text)]
+    taken = {address for group in groups for address in group.addresses} | set(cluster.lab.vips)
+    served = {service.address.partition(":")[0] for service in cf.services}
+    for service in cf.services:
+        vip = service.address.partition(":")[0]
+        if _is_address(vip) and vip not in taken:
+            why = f"{vip} is no VIP of the topology and not in haresources: no director has it, so nobody is served"
+            yield Hit(config, service.line, f"{why}. Use the lab's VIPs, or add it to [[vips]].")
+        for real in service.reals:
+            if _is_address(real.server) and real.server not in cluster.lab.addresses | {"127.0.0.1"}:
+                yield Hit(
+                    config,
+                    real.line,
+                    f"{real.server} is no node of the lab, so its check always fails. Use the addresses of the web "
+                    "nodes.",
+                )
+    if config.path == OWN and not any(service.fwmark for service in cf.services):
+        for vip in sorted(set(cluster.lab.vips) - served):
+            yield Hit(config, 0, f"The topology's VIP {vip} is served by no virtual service. Add one for it.")
+
+
+def _is_address(word: str) -> bool:
+    return re.fullmatch(r"[0-9]+(\.[0-9]+){3}", word) is not None
 
 
 def no_request(cf: LdirectordCf) -> Iterator[Remark]:
     """Accepted: the check fetches the front page."""
     for service in cf.services:
         asked = service.negotiates and service.service in FETCHES
-        if asked and service.get("request") is None and (_bare(service, "request") or not service.reals):
+        if asked and service.get("request") is None and (_bare(service, "request") or not (service.reals or cf.stray)):
             yield (
                 service.line,
                 "There is no request, so the check fetches the front page: it may come from a cache, or redirect to a "
@@ -304,13 +419,15 @@ def answers_arp(config: Config, cluster: ClusterFiles) -> Iterator[Hit]:
     """Accepted: with gate and ipip a real server has the VIP too, and answers ARP for it by default."""
     direct = [real for service in parse(config.text).services for real in service.reals if real.forward != "masq"]
     for node in cluster.real_servers() if direct else ():
-        if sysctl.value(cluster, node, sysctl.ARP_IGNORE)[0] is None:
+        missing = [name for name, least in sysctl.ARP.items() if not sysctl.arp(cluster, node, name, least)]
+        unset = [name for name in missing if sysctl.value(cluster, node, f"net.ipv4.conf.all.{name}")[0] is None]
+        if unset:
             yield Hit(
                 config,
                 direct[0].line,
                 f"Forwarding {direct[0].forward} needs the VIP on every real server, but no sysctl file there sets "
-                "arp_ignore=1 and arp_announce=2: real servers answer ARP for the VIP and take it from the director. "
-                "Set both [ip-sysctl.rst of Linux]",
+                f"{' or '.join(unset)}, which means 0: real servers {' and '.join(sysctl.ARP_DOES[n] for n in unset)}. "
+                "Set arp_ignore=1 and arp_announce=2 [ip-sysctl.rst of Linux]",
                 sysctl.files(cluster, node),
                 (node,),
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Generic, TypeVar
@@ -12,6 +13,8 @@ T = TypeVar("T")
 Remark = tuple[int, str]
 """A line (from 1; 0 for the whole file, or for something missing from it), and the reason."""
 
+SERVICES = "/etc/monkeywrench/services"
+"""The services of a node of the lab, one a line."""
 NETWORK = "/etc/monkeywrench/network.batch"
 """The addresses and routes of a node of the lab, in the syntax of ``ip -batch`` (ip(8))."""
 
@@ -67,11 +70,30 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class LabFacts:
+    """What the topology says, for rules that look for contradictions with it."""
+
+    vips: Mapping[str, str]
+    """Address -> home director."""
+    addresses: frozenset[str]
+    """Of all nodes."""
+    auto_failback: bool
+    master: str = ""
+    """The real server whose site the others copy; empty without replication."""
+
+
+@dataclass(frozen=True)
 class ClusterFiles:
     """All files of all nodes, for rules that compare. ``web`` is the number of real servers."""
 
     configs: tuple[Config, ...]
     web: int
+    lab: LabFacts | None = None
+
+    def interfaces(self, node: str) -> frozenset[str]:
+        """The interfaces of a node that have addresses."""
+        texts = [config.text for config in self.on(node, NETWORK)]
+        return frozenset(name for text in texts for name in re.findall(r"address replace \S+ dev (\S+)", text))
 
     def matching(self, *patterns: str) -> tuple[Config, ...]:
         """The files whose paths match one of the patterns (``*`` matches ``/`` too)."""
@@ -80,6 +102,11 @@ class ClusterFiles:
     def on(self, node: str, *patterns: str) -> tuple[Config, ...]:
         """The files of one node whose paths match one of the patterns."""
         return tuple(config for config in self.matching(*patterns) if config.node == node)
+
+    def addresses(self, node: str) -> frozenset[str]:
+        """The addresses of a node."""
+        texts = [config.text for config in self.on(node, NETWORK)]
+        return frozenset(address for text in texts for address in re.findall(r"address replace ([^\s/]+)/", text))
 
     def real_servers(self) -> list[str]:
         """The nodes with Apache's configuration."""
@@ -142,3 +169,8 @@ def others(config: Config, configs: Iterable[Config]) -> tuple[Config, ...]:
 def per_node(values: Iterable[tuple[str, str]]) -> str:
     """``3 s on lb-1, 8 s on lb-2``."""
     return ", ".join(f"{value} on {node}" for node, value in sorted(values))
+
+
+def times(count: int) -> str:
+    """`` (12 times, this is the first)``; empty for one."""
+    return f" ({count} times, first on this line)" if count > 1 else ""

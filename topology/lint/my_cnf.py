@@ -142,6 +142,42 @@ def _binlog(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:
             f"sync_binlog=0 with log_bin: {POWER}, even with innodb_flush_log_at_trx_commit=1, because MariaDB "
             "recovers from the binary log. Set sync_binlog=1",
         )
+    elif sync[1].word.isdigit() and int(sync[1].word) > 1:
+        yield (
+            sync,
+            f"sync_binlog={sync[1].word} with log_bin: {POWER}, up to {sync[1].word} groups of them, because MariaDB "
+            "recovers from the binary log. Set sync_binlog=1",
+        )
+
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+ANY = frozenset({"*", "0.0.0.0", "::"})
+
+
+def unreachable(configs: Sequence[Config], cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: the real servers do not reach the database. Debian's own 50-server.cnf says so."""
+    for node, on_node in by_node(configs).items():
+        options = effective(on_node)
+        bound, own = options.get("bind_address"), cluster.addresses(node)
+        word = bound[1].word if bound else ""
+        if bound and (word in LOOPBACK or (own and word not in ANY | own and word[:1].isdigit() and "," not in word)):
+            why = "real servers do not reach the database" if word in LOOPBACK else f"{node} has no such address"
+            yield Hit(
+                bound[0],
+                bound[1].line,
+                f"bind_address={word}: {why}. Remove it, or name the file so that it comes before the lab's "
+                "60-site.cnf [Server System Variables of MariaDB]",
+            )
+        networking, skipped = options.get("networking"), options.get("skip_networking")
+        off = [networking] if networking and networking[1].value == "0" else []
+        off += [skipped] if skipped and skipped[1].word not in OFF else []
+        for config, option in off[:1]:
+            yield Hit(
+                config,
+                option.line,
+                "skip_networking: real servers do not reach the database. Remove it [Server System Variables of "
+                "MariaDB]",
+            )
 
 
 def _flush_method(options: dict[str, Placed]) -> Iterator[tuple[Placed, str]]:

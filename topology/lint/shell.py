@@ -93,6 +93,9 @@ def _commands(text: str) -> Iterator[Command]:
                 if match:
                     variables[match[1]] = match[2][:VALUE_LENGTH]
             yield Command(number, tuple(words))
+            for word in words[1:] if not SPEAKERS & set(words) else ():
+                if " " in word and re.search(r"\b(rsync|ldirectord)\b", word):  # run by ssh or sh -c
+                    yield from (Command(number, inner.words) for inner in _commands(word))
 
 
 def _joined(text: str) -> Iterator[tuple[int, str]]:

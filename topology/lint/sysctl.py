@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from harness.formats import ldirectord_cf
 from harness.formats.lines import numbered
-from topology.lint.model import ClusterFiles, Config, Hit, by_node, cited, others
+from topology.lint.model import ClusterFiles, Config, Hit, by_node, cited, others, per_node
 
 PATHS = ("/etc/sysctl.d/*", "/etc/sysctl.conf", "/etc/monkeywrench/sysctl.conf")
 """In the order in which they take effect."""
@@ -18,8 +18,15 @@ EXPIRE_TEMPLATE = "net.ipv4.vs.expire_quiescent_template"
 EXPIRE_NODEST = "net.ipv4.vs.expire_nodest_conn"
 FORWARD = "net.ipv4.ip_forward"
 REDIRECTS = "net.ipv4.conf.{}.send_redirects"
-ARP_IGNORE = "net.ipv4.conf.all.arp_ignore"
-ARP_ANNOUNCE = "net.ipv4.conf.all.arp_announce"
+ARP = {"arp_ignore": 1, "arp_announce": 2}
+"""What a real server with the VIP needs at least; the larger of ``all`` and the interface counts (ip-sysctl.rst)."""
+ARP_DOES = {
+    "arp_ignore": "answer ARP for the VIP and take it from the director",
+    "arp_announce": "ask their gateway by ARP in the name of the VIP, and the gateway learns it there",
+}
+SYNC_VERSION = "net.ipv4.vs.sync_version"
+LAST = PATHS[-1]
+"""The lab's own file, which is applied after all others (topology/images/node/machine/network)."""
 
 IPVS_WANTS = {
     EXPIRE_TEMPLATE: (
@@ -138,13 +145,58 @@ def answers_arp(configs: Sequence[Config], cluster: ClusterFiles) -> Iterator[Hi
         if any(real.forward != "masq" for real in service.reals)
     ]
     for node in by_node(configs) if directed else ():
-        for key, least in ((ARP_IGNORE, 1), (ARP_ANNOUNCE, 2)):
+        for name, least in ARP.items():
+            key = f"net.ipv4.conf.all.{name}"
             found = setting(cluster, node, key)
-            if found and not cluster.is_director(node) and found[1].value in {str(number) for number in range(least)}:
+            if found and not cluster.is_director(node) and not arp(cluster, node, name, least):
                 yield Hit(
                     found[0],
                     found[1].line,
-                    f"{key} is {found[1].value}, and the directors forward with gate or ipip: this real server answers "
-                    f"ARP for the VIP and takes it from the director. Set it to {least} [ip-sysctl.rst of Linux]",
+                    f"{key} is {found[1].value[:10]}, and the directors forward with gate or ipip: this real server "
+                    f"would {ARP_DOES[name].replace('their', 'its')}. Set it to {least} [ip-sysctl.rst of Linux]",
                     tuple(directed),
                 )
+
+
+def arp(cluster: ClusterFiles, node: str, name: str, least: int) -> bool:
+    """Whether the value for all interfaces, or the values of interfaces, are large enough."""
+    lines = [line for config in files(cluster, node) for line in parse(config.text)]
+    values = {line.key: line.value for line in lines if line.key.endswith(f".{name}")}
+    enough = {key.split(".")[-2] for key, word in values.items() if word.isdigit() and int(word) >= least}
+    interfaces = cluster.interfaces(node) - {"lo"}
+    return "all" in enough or "*" in enough or (bool(interfaces) and interfaces <= enough)
+
+
+def overridden(configs: Sequence[Config], cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: a line without an effect in the lab, whose own file is applied last."""
+    for node in by_node(configs):
+        labs = [config for config in cluster.on(node, LAST) if not config.source]
+        values = {line.key: line.value for config in labs for line in parse(config.text)}
+        for config in files(cluster, node):
+            for line in parse(config.text) if config.source else ():
+                key = next((key for key in values if line.sets(key)), None)
+                if key and values[key] != line.value:
+                    yield Hit(
+                        config,
+                        line.line,
+                        f"This line has no effect in the lab: its own {LAST} is applied last and sets {key} = "
+                        f"{values[key]}. Put it there (an overlay at that path), or the lab tests other settings than "
+                        "your cluster's [docs/adding-a-topology.md]",
+                    )
+
+
+def sync_versions_differ(configs: Sequence[Config], cluster: ClusterFiles) -> Iterator[Hit]:
+    """Accepted: the peer does not learn the persistence of connections in the old format."""
+    directors = [node for node in by_node(configs) if cluster.is_director(node)]
+    found = {node: setting(cluster, node, SYNC_VERSION) for node in directors}
+    values = {node: each[1].value if each else "1" for node, each in found.items()}
+    old = sorted((node, each) for node, each in found.items() if each and each[1].value == "0")
+    if len(set(values.values())) > 1 and old:
+        _, (config, line) = old[0]
+        yield Hit(
+            config,
+            line.line,
+            f"{SYNC_VERSION} differs ({per_node(values.items())}): with 0 a "
+            "director sends connections in the old format, and their persistence is lost at a takeover. Use the same "
+            "value on both [ipvs-sysctl.rst of Linux]",
+        )

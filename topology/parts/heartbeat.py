@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness.formats import ha_cf
 from harness.protocols import Node
+from harness.wait import each
 from topology.model import Machine, Topology, Vip
 from topology.parts.part import Judgement, Log, Observations, Part, Secrets
 from topology.render import File, render
@@ -117,11 +116,11 @@ def resource_start_ms(topology: Topology, directors: Mapping[str, Node]) -> int:
     def status_s(vip: Vip) -> float:
         outside = topology.interface(topology.machine(vip.home), "internet")
         resource = f"{vip.address}/{topology.segments['internet'].prefixlen}/{outside}"
-        began_s = time.perf_counter()
-        directors[vip.home].exec("/etc/ha.d/resource.d/IPaddr2", resource, "status", timeout_s=RESOURCE_S)
-        return time.perf_counter() - began_s
+        node = directors[vip.home]
+        began_s = node.clock.now()
+        node.exec("/etc/ha.d/resource.d/IPaddr2", resource, "status", timeout_s=RESOURCE_S)
+        return node.clock.now() - began_s
 
     measured = [vip for vip in topology.vips if vip.home in directors]
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        slowest_s = max(pool.map(status_s, measured), default=0.0)
+    slowest_s = max(each(status_s, measured, directors[measured[0].home].clock), default=0.0) if measured else 0.0
     return max(round(RESOURCE_FACTOR * 1000 * slowest_s), RESOURCE_LEAST_MS)

@@ -79,7 +79,10 @@ def settings(text: str) -> dict[str, Any]:
         return max(found, default=None)
 
     first = file.services[0]
-    timeout_s = most("negotiatetimeout" if first.negotiates else "checktimeout")
+    # each is the other's default; a virtual service's own, whichever it is, comes first (ld_setup)
+    names = ("negotiatetimeout", "checktimeout") if first.negotiates else ("checktimeout", "negotiatetimeout")
+    timeouts = [_timeout_s(file, service, names) for service in file.services]
+    timeout_s = max((found for found in timeouts if found is not None), default=None)
     interval_s = most("checkinterval")
     quiescent, scheduler, persistent = (file.of(first, name) for name in ("quiescent", "scheduler", "persistent"))
     found = {
@@ -95,3 +98,8 @@ def settings(text: str) -> dict[str, Any]:
         "persistence_s": persistent.number if persistent else None,
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _timeout_s(file: ldirectord_cf.LdirectordCf, service: ldirectord_cf.Service, names: tuple[str, ...]) -> int | None:
+    found = [where.get(name) for where in (service, file) for name in names]
+    return next((setting.number for setting in found if setting), None)

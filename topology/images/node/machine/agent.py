@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import tty
@@ -65,6 +66,9 @@ class Agent:
             self.jobs.start(key, message["argv"], reply)
         elif verb == "signal":
             self.jobs.signal(message["job"], message["number"])
+        elif verb == "forget":
+            for job in self.jobs.running():
+                self.jobs.signal(job, signal.SIGKILL)
         elif verb == "addresses":
             reply({"addresses": self.addresses.now(), "done": 0})
         elif verb == "watch":
@@ -86,7 +90,7 @@ class Agent:
 
     def run(self) -> None:
         """Serve until the machine goes down."""
-        self.send({"id": 0, "hello": os.uname().release})
+        self.send({"id": 0, "hello": os.uname().release, "monotonic_ns": time.monotonic_ns()})
         while True:
             wait_ms = max(0, (self.next_sample - time.monotonic()) * 1000) if self.watched else None
             self.poller.turn(wait_ms)

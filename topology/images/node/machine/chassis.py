@@ -67,6 +67,7 @@ class Chassis:
     """All of a node in one loop: clients, machine, serial line, leases."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
+        self.spec = spec
         self.poller = Poller()
         self.jobs = Jobs(self.poller)
         self.clients: set[Client] = set()
@@ -133,10 +134,18 @@ class Chassis:
         return {"state": self.machine.state, "since": self.machine.since_ns, "release": self.machine.release}
 
     def do_boot(self, client: Client, request: Message) -> None:
-        """Power on; answered when the machine accepts commands."""
+        """Power on; answered when the machine accepts commands, or at once where its time is virtual."""
         if self.machine.state in ("off", "panicked"):
-            self.machine.boot()
-        self.wait(client, request, ("running", "frozen", "off", "panicked"))
+            self.machine.boot(request.get("arguments", []))
+        if "arguments" in request and self.machine.state == "booting":
+            client.send({"id": request["id"], "done": 0, **self.facts()})
+        else:
+            self.wait(client, request, ("running", "frozen", "off", "panicked"))
+
+    def do_ready(self, client: Client, request: Message) -> None:
+        """In virtual time the harness hears the machine, and reports that it accepts commands."""
+        self.machine.ready(request["release"])
+        client.send({"id": request["id"], "done": 0})
 
     def do_power_off(self, client: Client, request: Message) -> None:
         """Cut the power."""

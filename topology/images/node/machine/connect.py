@@ -1,4 +1,4 @@
-"""Connects a ``docker exec`` to the chassis, or to a port of the container's loopback if one is given.
+"""Connects a ``docker exec`` to the chassis, or to the socket or the port of the container's loopback that is given.
 
 Copies standard input to the socket, and the socket to standard output.
 """
@@ -8,11 +8,12 @@ import select
 import socket
 import sys
 
-if len(sys.argv) > 1:
-    there = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-else:
+place = sys.argv[1] if len(sys.argv) > 1 else "/run/monkeywrench.sock"
+if place.startswith("/"):
     there = socket.socket(socket.AF_UNIX)
-    there.connect("/run/monkeywrench.sock")
+    there.connect(place)
+else:
+    there = socket.create_connection(("127.0.0.1", int(place)))
 while True:
     readable, _, _ = select.select([0, there.fileno()], [], [])
     for source in readable:

@@ -13,7 +13,7 @@ from wire import kill_group
 
 TYPE_CHECKING = False  # as in wire.py
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from chassis import Chassis
@@ -142,29 +142,38 @@ class Uml(Machine):
 
     own_kernel = True
 
-    def boot(self) -> None:
-        """Start the kernel; ``ready`` follows when its agent sends hello."""
-        ours, theirs = socket.socketpair()
-        self.chassis.serial.attach(ours)
-        for interface in self.spec["interfaces"]:
-            # The container's interface is the machine's NIC: the host's kernel must not answer on it.
-            run("ip", "addr", "flush", "dev", interface["name"])
-            run("ip", "link", "set", interface["name"], "up", "promisc", "on")
-        nics = [
-            f"vec{number}:transport=raw,ifname={nic['name']},mac={nic['mac']},depth=128"
-            for number, nic in enumerate(self.spec["interfaces"])
-        ]
+    def boot(self, arguments: Sequence[str] = ()) -> None:
+        """Start the kernel; ``ready`` follows when its agent sends hello.
+
+        With ``arguments`` its time is virtual: its devices are in the simulator, so it gets none of the container's.
+        """
         argv = [self.spec["kernel_path"], f"mem={self.spec['memory_mib']}M", "root=/dev/root", "rootfstype=hostfs"]
-        argv += ["rw", "init=/sbin/runit", "con=null", "con0=null,fd:1", "ssl=null", "ssl0=fd:3,fd:3"]
+        argv += ["rw", "init=/sbin/runit", "con=null", "con0=null,fd:1"]
         # Without these two, each boot spends a second measuring what no node uses: the fastest RAID 6 routine, and the
         # length of a delay loop.
         argv += ["initcall_blacklist=raid6_select_algo,raid6_init", "lpj=20000000"]
+        argv += ["umid=machine", "uml_dir=" + UML_MEMORY + "/", "ipv6.disable=1", "seccomp=auto", "quiet"]
         for disk in self.spec["disks"]:
             make_disk(disk)
-        argv += ["umid=machine", "uml_dir=" + UML_MEMORY + "/", "ipv6.disable=1", "seccomp=auto", "quiet"]
+        env = {"TMPDIR": UML_MEMORY, "HOME": "/root", "PATH": os.environ["PATH"]}
         self.become("booting")
-        self.spawn(argv + nics, {"TMPDIR": UML_MEMORY, "HOME": "/root", "PATH": os.environ["PATH"]}, theirs.fileno())
+        if arguments:
+            self.spawn([*argv, "ssl=null", *arguments], env)
+            return
+        ours, theirs = socket.socketpair()
+        self.chassis.serial.attach(ours)
+        self.spawn([*argv, "ssl=null", "ssl0=fd:3,fd:3", *self.plugged()], env, theirs.fileno())
         theirs.close()
+
+    def plugged(self) -> list[str]:
+        """Make the container's interfaces the machine's NICs: the host's kernel must not answer on them."""
+        for interface in self.spec["interfaces"]:
+            run("ip", "addr", "flush", "dev", interface["name"])
+            run("ip", "link", "set", interface["name"], "up", "promisc", "on")
+        return [
+            f"vec{number}:transport=raw,ifname={nic['name']},mac={nic['mac']},depth=128"
+            for number, nic in enumerate(self.spec["interfaces"])
+        ]
 
     def ended(self) -> None:
         """The kernel's process ended on its own: powered off, or panicked."""
@@ -179,8 +188,9 @@ class Host(Machine):
 
     own_kernel = False
 
-    def boot(self) -> None:
+    def boot(self, arguments: Sequence[str] = ()) -> None:
         """Configure the network and start the services."""
+        del arguments
         self.become("booting")
         if run("/usr/lib/monkeywrench/network") != 0:
             self.error = "its network cannot be configured"
