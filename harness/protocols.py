@@ -240,8 +240,8 @@ class HasOwnLoad(Protocol):
 
 
 @runtime_checkable
-class Repeatable(Protocol):
-    """A lab whose runs repeat exactly from a seed."""
+class HasTrace(Protocol):
+    """A lab that digests all that its nodes send."""
 
     def trace(self) -> Mapping[str, Any]:
         """``hash`` (of all frames and console bytes so far, with their times), ``frames``, ``virtual_ns`` (the time)

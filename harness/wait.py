@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, retry_if_result
@@ -123,7 +124,7 @@ def each(function: Callable[[A], T], items: Iterable[A], clock: Clock = REAL, wi
         except BaseException as error:
             failures[number] = error
 
-    tasks = [clock.spawn(lambda number=number: call(number), f"{number}") for number in range(len(wanted))]  # type: ignore[misc]
+    tasks = [clock.spawn(partial(call, number), f"{number}") for number in range(len(wanted))]
     until(lambda: not any(task.is_alive() for task in tasks), within_s, "all calls to end", 0.005, of_tasks(clock))
     for number in sorted(failures):
         raise failures[number]

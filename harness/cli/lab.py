@@ -141,7 +141,7 @@ def _watched(lab: DockerLab, as_json: bool, every_s: float) -> Status:
                 click.echo(_status_json(lab, seen))
             else:
                 live.update(screen.status(lab.name, seen, brief=True), refresh=True)
-            pass_time(every_s)
+            pass_time(every_s, clock=lab.clock)
             seen = lab.status()
     return seen
 

@@ -53,7 +53,7 @@ clock_option = click.option(
     "--clock",
     type=click.Choice(["virtual", "real"]),
     default=None,
-    help="Use this clock instead of the topology's: virtual time repeats, real time is the machine's.",
+    help="Use this clock instead of the topology's. Virtual time passes only while a command waits for the lab.",
 )
 runs_option = click.option(
     "--runs",

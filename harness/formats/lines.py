@@ -14,12 +14,15 @@ def numbered(text: str) -> Iterator[tuple[int, str]]:
     return enumerate(text.split("\n"), 1)
 
 
-def joined(text: str) -> Iterator[tuple[int, str]]:
-    """Lines without ``#`` comments; a backslash at the end continues a line. The number is the first line's."""
+def joined(text: str, comments: bool = False) -> Iterator[tuple[int, str]]:
+    """Lines, with their ``#`` comments or without; a backslash at the end continues a line.
+
+    The number is the first line's.
+    """
     pending, start = "", 0
     for number, line in numbered(text):
         start = start if pending else number
-        pending += line.partition("#")[0].rstrip("\r")
+        pending += (line if comments else line.partition("#")[0]).rstrip("\r")
         if pending.endswith("\\"):
             pending = pending[:-1] + " "
             continue

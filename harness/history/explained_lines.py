@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from harness.history import Op
 from harness.history.injections import Injection
@@ -25,6 +26,15 @@ BOTH = re.compile(r"Both machines own")
 
 FILES = frozenset({"", "nfs", "nfsd", "nfs-server"})
 """The services of the first real server that the others' files depend on; empty: the node as a whole."""
+
+
+class Written(NamedTuple):
+    """A line of a log, and when it was recorded (ns)."""
+
+    node: str
+    service: str
+    text: str
+    time: int
 
 
 class Explanations:
@@ -52,28 +62,18 @@ class Explanations:
 
     def explains(self, fault: Injection, op: Op) -> bool:
         """Whether one fault does."""
-        _, node, service = _source(op)
+        line = _written(op)
         return any(
-            self.own(touched, scope, node, service, op) or self.others(fault, touched, scope, node, service, op)
-            for touched, scope in _touched(fault)
+            _own(touched, scope, line) or self.others(fault, touched, scope, line) for touched, scope in _touched(fault)
         )
 
-    def own(self, touched: str, scope: str, node: str, service: str, op: Op) -> bool:
-        """A line of the node that the fault touches: of the service that it concerns, or of any.
-
-        The services' own lines are on the console, too; what breaks a kernel is no matter of a service.
-        """
-        if node != touched:
-            return False
-        return not scope or service == scope or (service == CONSOLE and not KERNEL.search(str(op.value)))
-
-    def others(self, fault: Injection, touched: str, scope: str, node: str, service: str, op: Op) -> bool:  # noqa: PLR0913, PLR0917 - both ends
+    def others(self, fault: Injection, touched: str, scope: str, line: Written) -> bool:
         """A line of another node, about the one that the fault touches."""
-        cluster, text = self.cluster, str(op.value)
+        cluster, node, service, text = self.cluster, line.node, line.service, line.text
         if node == touched:
             return False
         if touched in cluster.directors and node in cluster.directors and scope in {"", "heartbeat"}:
-            return service == "heartbeat" and not (BOTH.search(text) and _is_down(fault, touched, op.time))
+            return service == "heartbeat" and not (BOTH.search(text) and _is_down(fault, touched, line.time))
         if touched in cluster.web and node in cluster.directors:
             return service == "ldirectord" and scope in {"", "apache"}
         if node not in cluster.web:
@@ -95,11 +95,20 @@ def expected_logs(cluster: Cluster, followed: Collection[str]) -> list[str]:
     return expected
 
 
-def _source(op: Op) -> tuple[str, str, str]:
-    """The process of a log: ``log:node:service``."""
-    kind, _, rest = op.process.partition(":")
-    node, _, service = rest.rpartition(":")
-    return kind, node, service
+def _written(op: Op) -> Written:
+    """A log's op; its process is ``log:node:service``."""
+    node, _, service = op.process.partition(":")[2].rpartition(":")
+    return Written(node, service, str(op.value), op.time)
+
+
+def _own(touched: str, scope: str, line: Written) -> bool:
+    """A line of the node that a fault touches: of the service that it concerns, or of any.
+
+    The services' own lines are on the console, too; what breaks a kernel is no matter of a service.
+    """
+    if line.node != touched:
+        return False
+    return not scope or line.service == scope or (line.service == CONSOLE and not KERNEL.search(line.text))
 
 
 def _touched(fault: Injection) -> set[tuple[str, str]]:

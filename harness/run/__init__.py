@@ -19,7 +19,7 @@ from harness.catalogue import Faults
 from harness.history import Recorder
 from harness.mistakes import unknown
 from harness.plan import Inject, Step, plan
-from harness.protocols import Fault, Feeds, Lab, LearningFeed, Repeatable
+from harness.protocols import Fault, Feeds, HasTrace, Lab, LearningFeed
 from harness.records import Entry, LabError
 from harness.run.feeds import follow, following, stop
 from harness.run.journal import Journal
@@ -104,7 +104,7 @@ def run(  # noqa: PLR0913, PLR0917 - each is a seam that tests replace
                 follow(feed, journal)
         on_progress("comparing the lab with its state before the run")
         _look_after(lab, before, journal)
-        journal.info("run", "end", dict(lab.trace()) if isinstance(lab, Repeatable) else None)
+        journal.info("run", "end", dict(lab.trace()) if isinstance(lab, HasTrace) else None)
     return RunResult(run_dir, results)
 
 

@@ -38,6 +38,8 @@ DECISIONS = 14
 """Seven seconds' messages: that none, or all, of them are chosen has a chance of one in 8000."""
 AFTER_S = 2
 """The capture goes on for so long after the undo, which lets pass what was held back."""
+BEFORE = 6
+"""Each director sends one every 500 ms, so half of these are the sender's."""
 TAKEOVER_S = 180
 HOME_S = 300
 
@@ -100,6 +102,15 @@ def _named(line: Line) -> tuple[Any, ...]:
     return line.get("type"), line.get("seq"), line.get("ackseq")
 
 
+def on_both_cables(lab: DockerLab, name: str) -> bool:
+    """Whether a capture that goes on has messages of both directors from each of its cables."""
+    printed = lab.switch.exec("capinfos", f"/tmp/{name}")
+    counts = [int(count) for count in re.findall(r"Number of packets = (\d+)", printed.stdout)]
+    if len(counts) < 2 or min(counts) < BEFORE:
+        raise NotYet(f"so far {counts}: {printed.stderr.strip()}")
+    return True
+
+
 def dissected(capture: Path, authkeys: Path) -> list[Line]:
     """In a process of its own, as all that imports scapy."""
     command = [sys.executable, str(PROGRAMS / "dissect.py"), str(capture), str(authkeys)]
@@ -130,6 +141,8 @@ def captured(lab: DockerLab, folder: Path) -> Iterator[list[Line]]:
     authkeys.write_text(lab.node(SENDER).exec("cat", "/etc/ha.d/authkeys").stdout)
     capture = lab.capture(str(file), (SENT, ARRIVED), "udp port 694")
     try:
+        # a fault's first message would otherwise be the first of all: nothing tells whether its cable was captured yet
+        eventually(lambda: on_both_cables(lab, file.name), f"{BEFORE} messages on each captured cable")
         yield lines
     finally:
         capture.stop()

@@ -151,11 +151,10 @@ def _content(role: str) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an image is built: the folder of its files, one of the Dockerfiles there, and the image's own labels."""
+    """How an image is built: the folder of its files, and one of the Dockerfiles there."""
 
     role: str
     dockerfile: str = "Dockerfile"
-    labels: tuple[tuple[str, str], ...] = ()
     progress: tuple[str, ...] = ()
     """How lines of the build's log begin that a user sees."""
 
@@ -175,7 +174,7 @@ def build(client: Any, recipe: Recipe, name: str, arguments: dict[str, str], say
             network_mode="host",
             buildargs={**arguments, **_proxies()},
             dockerfile=recipe.dockerfile,
-            labels={LABEL: role, **dict(recipe.labels)},
+            labels={LABEL: role},
             rm=True,
             forcerm=True,
             decode=True,

@@ -203,7 +203,7 @@ def _create(plan: _Plan, say: Say) -> DockerLab:
 def _create_virtual(plan: _Plan, seed: int, say: Say) -> DockerLab:
     """Create a lab in virtual time: its cables are in the simulator, which nodes reach through a shared folder."""
     topology = plan.topology
-    volume = plan.client.volumes.create(_volume(plan.lab), labels={engine.LABEL: plan.lab})
+    plan.client.volumes.create(_volume(plan.lab), labels={engine.LABEL: plan.lab})
     say(f"creating the switch and {len(topology.machines)} nodes")
     with deferring_signals(), ThreadPoolExecutor(max_workers=4) as pool:
         center = pool.submit(_switch_container, plan)
@@ -217,7 +217,7 @@ def _create_virtual(plan: _Plan, seed: int, say: Say) -> DockerLab:
     switch_node.close()
     lab = VirtualLab(plan.client, plan.lab, topology, [center.result(), *rest])
     lab.plug(seed)
-    say(f"powering on in virtual time (volume {volume.name})")
+    say("powering on in virtual time")
     nodes = [lab.machine(machine.name) for machine in topology.machines]
     with ThreadPoolExecutor(max_workers=len(nodes)) as pool:
         list(pool.map(VirtualNode.power_on, nodes))

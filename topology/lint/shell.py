@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
-from harness.formats.lines import numbered
+from harness.formats.lines import joined
 from topology.lint import my_cnf
 from topology.lint.model import ClusterFiles, Config, Hit, Remark, matches
 
@@ -83,7 +83,7 @@ def _names_shell(first_line: str) -> bool:
 
 def _commands(text: str) -> Iterator[Command]:
     variables: dict[str, str] = {}
-    for number, line in _joined(text):
+    for number, line in joined(text, comments=True):
         for operator, group in groupby(_tokens(line), key=lambda token: token[0] in ";&|()<>"):
             if operator:
                 continue
@@ -96,21 +96,6 @@ def _commands(text: str) -> Iterator[Command]:
             for word in words[1:] if not SPEAKERS & set(words) else ():
                 if " " in word and re.search(r"\b(rsync|ldirectord)\b", word):  # run by ssh or sh -c
                     yield from (Command(number, inner.words) for inner in _commands(word))
-
-
-def _joined(text: str) -> Iterator[tuple[int, str]]:
-    """Lines with their continuations."""
-    pending, start = "", 0
-    for number, line in numbered(text):
-        start = start if pending else number
-        pending += line.removesuffix("\r")
-        if pending.endswith("\\"):
-            pending = pending[:-1] + " "
-            continue
-        yield start, pending
-        pending = ""
-    if pending:
-        yield start, pending
 
 
 def _tokens(line: str) -> Iterator[str]:

@@ -6,17 +6,19 @@ import contextlib
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.protocols import Capture, Feed, Stream
-from harness.records import Cable, LabError, Line
+from harness.records import Cable, LabError, Line, Power
 from topology.lab.docker_lab import SWITCH, DockerLab
+from topology.lab.lease import LEASE_S
 from topology.lab.node import DockerNode
 from topology.lab.observers import CONSOLE_LOG, ArpFeed, ClockReference, CollectorFeed, ConsoleFeed, LogFeed, OwnersFeed
 from topology.lab.pipe import Pipe
 from topology.lab.switch import fetch
-from topology.lab.virtual.node import LEASE_S, VirtualNode, VirtualWatch
+from topology.lab.virtual.node import VirtualNode, VirtualWatch
 from topology.lab.virtual.simulator import BEGIN_NS, CONNECT, Frame, Simulator
 from topology.lab.virtual.timeline import Mailbox, Timeline
 from topology.model import Topology
@@ -80,10 +82,10 @@ class VirtualLab(DockerLab):
         """Go on with a lab that another process left: its jobs end, and its faults when their leases do."""
         for machine in self.topology.machines:
             node = self.machine(machine.name)
-            if node.power().value == "running":
+            if node.power() is Power.RUNNING:
                 node.guest.tell({"do": "forget"})
             for lease in node.leases():
-                self.clock.spawn(lambda node=node, lease=lease: self._expire(node, lease.name), "lease")  # type: ignore[misc]
+                self.clock.spawn(partial(self._expire, node, lease.name), "lease")
 
     def _expire(self, node: VirtualNode, lease: str) -> None:
         self.clock.sleep(LEASE_S)

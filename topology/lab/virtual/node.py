@@ -12,19 +12,18 @@ from typing import Any
 from harness.records import LabError, LeaseStatus, Line, Power, Undo
 from harness.wait import Clock, NotYet, until
 from topology.lab.channel import ChannelClosedError, NodeRefusedError
+from topology.lab.lease import LEASE_S
 from topology.lab.node import BOOT_S, POWER_S, DockerNode
 from topology.lab.virtual.guest import Guest, Message
 from topology.lab.virtual.simulator import FOLDER, Simulator
 from topology.lab.virtual.timeline import Mailbox, Timeline
 
-__all__ = ["LEASE_S", "VirtualChannel", "VirtualNode", "VirtualWatch"]
+__all__ = ["VirtualChannel", "VirtualNode", "VirtualWatch"]
 
 AWAIT_MS = 60_000
 """Real time: how long a kernel may take from its start to its first idle moment, on a busy machine."""
 
 TERM_GRACE_S = 3.0
-LEASE_S = 10.0
-"""Virtual time: how long a fault outlives a harness that is gone, once somebody lets time pass again."""
 UNDO_S = 120.0
 VIRTIO_NET, VIRTIO_CONSOLE = 1, 3
 """linux/virtio_ids.h"""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -68,8 +68,6 @@ class Simulator:
         self._broken = ""
         self._waiting: list[str] = []
         """Requests that are sent with the next one."""
-        self.on_hold: Callable[[Frame], str] | None = None
-        """-> the words of the verdict on a frame that a rule holds."""
         self.now_ns = int(self.ask("now")[0])
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 All tasks share one thread (they are greenlets). A task runs until it waits, for a time or for a message. When all wait,
 the simulator lets the lab's time pass until the first of them is due, or until a message arrives. The order of turns
-depends on virtual time alone, so a harness that asks the same things gets the same answers at the same times.
+depends on virtual time alone: a busy machine changes nothing about it.
 """
 
 from __future__ import annotations
