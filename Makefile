@@ -25,7 +25,7 @@ fast: setup ## style, types, and the tests without a lab, a browser and Locust
 	@MONKEYWRENCH_FEW_EXAMPLES=1 $(PYTHON) -m tests.groups style fast
 
 unit: setup browser ## the tests that need no lab
-	@$(PYTHON) -m tests.groups fast load
+	@$(PYTHON) -m tests.groups fast mutations load
 
 lab: setup ## the tests of the lab itself
 	@$(PYTHON) -m tests.groups images lab

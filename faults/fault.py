@@ -19,11 +19,22 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.protocols import Lab, Lease, Node
+from harness.protocols import HasWires, Lab, Lease, Node, Wires
 from harness.records import Effect, EffectKind, LabError, Output, Power, Proof, Undo
 from harness.wait import Clock, NotYet, until
 
-__all__ = ["Change", "NodeFault", "SimpleFault", "must", "nothing", "require_own_kernel", "running", "seen", "sh"]
+__all__ = [
+    "Change",
+    "NodeFault",
+    "SimpleFault",
+    "must",
+    "nothing",
+    "require_own_kernel",
+    "running",
+    "seen",
+    "sh",
+    "wires_of",
+]
 
 PROOF_WITHIN_S = 30.0
 """Most effects show at once, or when a few scripts have run; this allows for a machine that is short of CPU time."""
@@ -61,16 +72,6 @@ class Change:
     """Details for the proof."""
     proof_within_s: float = PROOF_WITHIN_S
     """How long to wait for the proof: longer where the effect itself takes long."""
-
-
-REAL_TIME_ONLY = (
-    "network.",
-    "heartbeat.",
-    "node.slow",
-    "cluster.split-brain",
-    "cluster.one-path-cut",
-)
-"""How the names of the faults begin that need the cables or the processor of a lab in real time."""
 
 
 class SimpleFault(BaseModel, ABC):
@@ -115,10 +116,6 @@ class SimpleFault(BaseModel, ABC):
 
     def available(self, lab: Lab) -> str | None:
         """None, or the reason why this lab cannot do it."""
-        if lab.clock.kind == "virtual" and self.name.startswith(REAL_TIME_ONLY):
-            return (
-                "in virtual time the cables are in the simulator, which this fault does not reach yet; use --clock real"
-            )
         try:
             self.target(lab)
         except LabError as error:
@@ -178,6 +175,11 @@ class NodeFault(SimpleFault):
 
     def require(self, node: Node) -> None:
         """What the fault needs of its node. Raises LabError."""
+
+
+def wires_of(lab: Lab) -> Wires | None:
+    """The cables of a lab whose switch is simulated; None for a lab with a real switch."""
+    return lab.wires if isinstance(lab, HasWires) else None
 
 
 def running(node: Node) -> Node:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from faults.fault import EVERY_S, PROOF_WITHIN_S, Change, SimpleFault, must, running, seen, sh
+from faults.fault import EVERY_S, PROOF_WITHIN_S, Change, SimpleFault, must, running, seen, sh, wires_of
 from faults.programs import PROGRAMS, STATE
 from harness.formats import ha_cf
 from harness.protocols import Lab, Node
@@ -100,9 +100,11 @@ def parse_log(printed: str) -> Log:
     return Log(in_ns, tuple(line for line in found if "in" not in line), problems)
 
 
-def read(switch: Node, key: str) -> Log:
+def read(lab: Lab, key: str) -> Log:
     """A middlebox's log at this moment."""
-    return parse_log(switch.exec(*sh(LOG, f"{STATE}/{key}")).stdout)
+    if wires := wires_of(lab):
+        return Log(decisions=tuple(dict(line) for line in wires.intercepted(key)))
+    return parse_log(lab.switch.exec(*sh(LOG, f"{STATE}/{key}")).stdout)
 
 
 class _Messages(SimpleFault):
@@ -148,7 +150,8 @@ class _Messages(SimpleFault):
     def target(self, lab: Lab) -> list[Interception]:
         """The messages to intercept."""
         found = self.interceptions(lab)
-        require_egress(lab.switch)
+        if not wires_of(lab):
+            require_egress(lab.switch)
         return found
 
     def interceptions(self, lab: Lab) -> list[Interception]:
@@ -180,14 +183,17 @@ class _Messages(SimpleFault):
 
     def _change(self, lab: Lab, each: Interception, detail: dict[str, Any], await_: list[Interception]) -> Change:
         """The last one's ``apply`` waits for all of them, so that all paths start together."""
-        switch = lab.switch
+        switch, wires = lab.switch, wires_of(lab)
 
         def apply() -> int | None:
+            if wires:
+                wires.intercept(each.key, self.settings(each))
+                return lab.now_ns()
             must(switch, *self.take(each))
             return min((_began_ns(lab, other) for other in await_), default=None)
 
         def proof() -> str:
-            log = read(switch, each.key)
+            log = read(lab, each.key)
             detail["decisions"][each.where] = list(log.decisions)
             return self.shows(each, log)
 
@@ -195,19 +201,22 @@ class _Messages(SimpleFault):
             switch,
             each.claim,
             apply,
-            (Undo((INTERCEPT, "release", each.key)),),
+            (Undo(("remove", each.key), "wires") if wires else Undo((INTERCEPT, "release", each.key)),),
             proof,
-            lambda: _gone(switch, each),
+            lambda: _gone(lab, each),
             detail=detail,
             proof_within_s=self.patience_s(lab),
         )
 
-    def take(self, each: Interception) -> tuple[str, ...]:
-        """The command that starts a middlebox. Pure."""
+    def settings(self, each: Interception) -> dict[str, Any]:
+        """The settings of a middlebox. Pure."""
         choice = {"sender": each.sender, "path": each.path, "types": self.types, "rate": self.rate, "seed": self.seed}
         choice |= {"first_seq": self.first_seq, "last_seq": self.last_seq}
-        settings = {"cable": each.cable, "source": each.source, "port": each.port, "verb": self.verb, "choice": choice}
-        return (INTERCEPT, "take", each.key, json.dumps(settings))
+        return {"cable": each.cable, "source": each.source, "port": each.port, "verb": self.verb, "choice": choice}
+
+    def take(self, each: Interception) -> tuple[str, ...]:
+        """The command that starts a middlebox. Pure."""
+        return (INTERCEPT, "take", each.key, json.dumps(self.settings(each)))
 
     def shows(self, each: Interception, log: Log) -> str:
         """The proof in a log. Raises NotYet; raises LabError when the middlebox has ended. Pure."""
@@ -236,8 +245,11 @@ class _Messages(SimpleFault):
             finally:
                 for key, where in proof.detail["middleboxes"].items():
                     # without a stop, a message after the last look would be chosen and not recorded
-                    must(lab.switch, INTERCEPT, "stop", key)
-                    logs[where] = read(lab.switch, key)
+                    if wires := wires_of(lab):
+                        wires.pass_again(key)
+                    else:
+                        must(lab.switch, INTERCEPT, "stop", key)
+                    logs[where] = read(lab, key)
                     proof.detail["decisions"][where] = list(logs[where].decisions)
         for where, log in logs.items():
             if log.problems:
@@ -345,7 +357,7 @@ def _began_ns(lab: Lab, each: Interception) -> int:
     """Wait until a middlebox gets the messages. Returns when that began (ns of the lab's clock)."""
 
     def began_ns() -> int:
-        log = read(lab.switch, each.key)
+        log = read(lab, each.key)
         _must_go_on(each, log.problems)
         return log.in_ns
 
@@ -357,11 +369,15 @@ def _must_go_on(each: Interception, problems: str) -> None:
         raise LabError(f"the middlebox for {each.claim} ended: {problems[-300:]}")
 
 
-def _gone(switch: Node, each: Interception) -> None:
-    """See that its table, interfaces, folder and process are gone. Raises NotYet."""
+def _gone(lab: Lab, each: Interception) -> None:
+    """See that its table, interfaces, folder and process are gone, or its rule. Raises NotYet."""
+    if wires := wires_of(lab):
+        if wires.hits(each.key):
+            raise NotYet(f"{each.claim} are still intercepted")
+        return
     left = sh(
         'nft list table netdev "$1" || ip link show "$1" || ls -d "$2/$1" || pgrep -f "/middlebox.py $1 "',
         each.key,
         STATE,
     )
-    seen(switch, lambda done: not done.ok, f"{each.claim} pass", *left)
+    seen(lab.switch, lambda done: not done.ok, f"{each.claim} pass", *left)

@@ -5,6 +5,7 @@ The command line and the pytest plugin are thin layers on top of it.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING
 from faults import FAULTS
 from harness import crash
 from harness.artifacts import run_directory
-from harness.protocols import Feeds, HasOwnLoad, Lab, RestoresBackups
+from harness.protocols import Feeds, HasOwnLoad, HasTrace, Lab, RestoresBackups
 from harness.records import LabError
+from harness.replay import Rerun
 from harness.run import run
 from harness.scenario import Scenario
 from loadtests import feeds as loads
@@ -25,7 +27,19 @@ if TYPE_CHECKING:
     from topology.lab.docker_lab import DockerLab
     from topology.model import Topology
 
-__all__ = ["execute", "feeds", "lab_for", "labs_by_side", "sites_by_side"]
+__all__ = [
+    "again",
+    "execute",
+    "feeds",
+    "judges_no_speed",
+    "lab_for",
+    "labs_by_side",
+    "only_in_real_time",
+    "sites_by_side",
+]
+
+MEASURES_SPEED = ("knee",)
+"""The checks whose answer is a speed."""
 
 Progress = Callable[[str], None]
 
@@ -42,21 +56,46 @@ def execute(  # noqa: PLR0913 - what a run is made of
     *,
     load_file: Path | None = None,
     argv: Sequence[str] | None = None,
+    replay_of: str = "",
+    on_begin: Callable[[Path], None] = lambda _: None,
 ) -> Path:
     """Run a scenario on a lab, and return its run directory. The run is over then, but not judged yet.
 
     ``path`` is the scenario's file and ``load_file`` the one that its load is from, if that is another: the run
-    directory keeps a copy of each. ``argv`` is the command to repeat the run with (this process's own by default).
-    Raises ScenarioError or LabError, as ``run`` does.
+    directory keeps a copy of each. ``argv`` is the command to repeat the run with (this process's own by default). A
+    replay names the run that it repeats, and ``latest`` keeps pointing at another one. ``on_begin`` gets the run
+    directory before anything happens.
+    Raises ScenarioError or LabError, as ``run`` does; LabError also for a check of speed on a lab in virtual time.
     """
+    judges_no_speed(scenario, lab.clock.kind)
     words = {} if argv is None else {"argv": argv}
     facts = run_directory.meta(lab.name, scenario.scenario.seed, **words)
-    run_dir = run_directory.create(runs_dir, path, scenario.name, facts)
+    facts |= {"replay_of": replay_of} if replay_of else {}
+    run_dir = run_directory.create(runs_dir, path, scenario.name, facts, newest=not replay_of)
     with crash.noted_in(run_dir):
         if load_file:
             run_directory.keep_load(run_dir, load_file)
+        if isinstance(lab, HasTrace):
+            run_directory.write(run_dir / run_directory.LAB, json.dumps(dict(lab.made_of()), indent=2) + "\n")
+        on_begin(run_dir)
         run(scenario, lab, FAULTS, feeds(scenario, lab), run_dir, progress)
     return run_dir
+
+
+def only_in_real_time(clock: str, what: str, next_step: str) -> None:
+    """Refuse to measure a speed in virtual time. Raises LabError; ``what`` is the sentence's subject."""
+    if clock == "virtual":
+        raise LabError(
+            f"{what} measures speed, and in virtual time the time that a processor takes is a model", next_step
+        )
+
+
+def judges_no_speed(scenario: Scenario, clock: str) -> None:
+    """Refuse the checks of a scenario whose answer is a speed, in virtual time. Raises LabError."""
+    for check in MEASURES_SPEED:
+        if check in scenario.checks:
+            what = f"the check {check} of scenario {scenario.name}"
+            only_in_real_time(clock, what, "Run it with --clock real.")
 
 
 def feeds(scenario: Scenario, lab: Lab) -> Feeds:
@@ -97,10 +136,10 @@ def lab_for(
         return
     try:
         if running.topology != topology:
-            raise LabError(
-                f"lab {name!r} is running another topology than {topology.name!r}",
-                f"Run `monkeywrench down --lab {name}` first, or name another lab with --lab.",
-            )
+            other = f"lab {name!r} is running another topology than {topology.name!r}"
+            if running.topology.clock != topology.clock:
+                other = f"lab {name!r} has {running.topology.clock} time, and this needs {topology.clock} time"
+            raise LabError(other, f"Run `monkeywrench down --lab {name}` first, or name another lab with --lab.")
         progress(f"using lab {name}, which is up")
         if unhealthy_ok:
             for problem in running.status().problems:
@@ -110,6 +149,39 @@ def lab_for(
         yield running
     finally:
         running.close()
+
+
+@contextmanager
+def again(
+    run: Rerun, name: str, progress: Progress, *, keep: bool = False, todays: bool = False
+) -> Iterator[DockerLab]:
+    """A new lab as that of an earlier run. It is removed afterwards, unless it is to be kept.
+
+    ``todays``: with the images that this version builds. Raises LabError for images and files that are not there any
+    more.
+    """
+    from topology.lab import engine, image, lifecycle
+    from topology.load import as_before
+
+    client, topology = engine.connect(), as_before(run.topology)
+    if not todays and (missing := image.missing(client, run.images)):
+        what = ", ".join(f"{role} ({digest.removeprefix('sha256:')[:12]})" for role, digest in missing.items())
+        raise LabError(
+            f"images of that run are not in this Docker Engine any more: {what}",
+            "Check out the version that made the run and run `monkeywrench build` there, or replay with the images of "
+            "this version (--todays-images): then it is most likely another run.",
+        )
+    images = None if todays else dict(run.images)
+    lab = lifecycle.boot(client, topology, name, progress, keep=keep, seed=run.seed, images=images)
+    try:
+        yield lab
+    except BaseException:
+        lab.close()
+        lifecycle.remove(client, name)
+        raise
+    lab.close()
+    if not keep:
+        lifecycle.remove(client, name)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -59,26 +59,37 @@ class Condition:
 
 @dataclass(frozen=True)
 class Step:
-    """Do one thing or nothing, wait for a condition or for none, let time pass. In that order."""
+    """Wait for a time or for none, do one thing or nothing, wait for a condition or for none, let time pass.
+
+    In that order.
+    """
 
     name: str
     action: Inject | Heal | None = None
     until: Condition | None = None
     hold_s: float = 0.0
+    at_s: float | None = None
+    """The earliest beginning of the step, in seconds since the beginning of the run; None: when its turn comes."""
 
 
 def plan(scenario: Scenario, seed: int) -> list[Step]:
     """The steps of a scenario, with what ``seed`` draws, and a final heal of each fault left injected, latest first.
 
-    Raises ScenarioError if a label is used twice, or if a heal refers to a fault that is not injected at that point.
+    Raises ScenarioError if a label is used twice, if a heal refers to a fault that is not injected at that point, or if
+    a step is to begin before the steps in front of it can be over.
     """
     steps: list[Step] = []
+    earliest_ns = 0
     injected: list[str] = []
     used: set[str] = set()
     for number, table in enumerate(scenario.steps):
+        earliest_ns = _begin_ns(scenario, number, earliest_ns)
         if table.draw:
-            steps += drawn(table, seed)
+            first, *others = drawn(table, seed)
+            steps += [replace(first, at_s=table.at_s), *others]
+            earliest_ns += sum(_ns(step.hold_s) for step in (first, *others))
             continue
+        earliest_ns += _ns(table.hold_s or 0.0)
         step = _step(table)
         match step.action:
             case Inject(label=label):
@@ -97,6 +108,26 @@ def plan(scenario: Scenario, seed: int) -> list[Step]:
                 injected.remove(label)
         steps.append(step)
     return steps + [Step(f"final heal of {label}", Heal(label)) for label in reversed(injected)]
+
+
+def _begin_ns(scenario: Scenario, number: int, earliest_ns: int) -> int:
+    """When a step begins at the earliest, in ns since the beginning of the run. Raises ScenarioError."""
+    at_s = scenario.steps[number].at_s
+    if at_s is None:
+        return earliest_ns
+    if _ns(at_s) < earliest_ns:
+        raise _wrong(
+            scenario,
+            number,
+            "at_s",
+            f"{at_s:g} s is before the end of the steps in front of it, which last until {earliest_ns / 1e9:g} s at "
+            "least; give a later time, or shorten their hold_s",
+        )
+    return _ns(at_s)
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
 
 
 @dataclass(frozen=True)
@@ -161,7 +192,7 @@ def _step(table: StepTable) -> Step:
         action = Inject(table.inject, table.label or table.inject, table.settings)
     elif table.heal:
         action = Heal(table.heal)
-    return Step(table.name, action, _condition(table), table.hold_s or 0.0)
+    return Step(table.name, action, _condition(table), table.hold_s or 0.0, table.at_s)
 
 
 def _wrong(scenario: Scenario, number: int, key: str, sentence: str) -> ScenarioError:

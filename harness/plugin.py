@@ -20,7 +20,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import pytest
 
@@ -41,7 +41,7 @@ HEALTHY_WITHIN_S = 180.0
 
 STATUS_EVERY_S = 0.5
 
-DEFAULTS = {"topology": "ultramonkey", "lab": "", "runs": "runs", "seed": "", "load": ""}
+DEFAULTS = {"topology": "ultramonkey", "clock": "", "lab": "", "runs": "runs", "seed": "", "load": ""}
 
 BROKEN_BY = pytest.StashKey[str]()
 """The test that left the lab unhealthy."""
@@ -57,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("monkeywrench", "chaos tests of a high-availability cluster")
     for name, metavar, text in (
         ("topology", "NAME", "the topology to boot"),
+        ("clock", "KIND", "the clock of the lab, virtual or real (default: the topology's)"),
         ("lab", "NAME", "the name of the lab; xdist workers append theirs (default: pytest-PID)"),
         ("runs", "DIR", "the parent of run directories"),
         ("seed", "N", "the seed of all runs (default: each scenario's own)"),
@@ -87,9 +88,10 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker, and refuse an invalid seed."""
+    """Register the marker, and refuse an invalid seed or clock."""
     config.addinivalue_line("markers", "chaos: breaks a lab on purpose; runs only with --chaos or -m chaos")
     _seed(config)
+    _clock(config)
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -151,6 +153,7 @@ def _carry_out(request: pytest.FixtureRequest, lab: Lab) -> None:
     outcome = overall(verdicts)
     item.user_properties += [
         ("verdict", str(outcome)),
+        ("clock", lab.clock.kind),
         *((f"verdict.{each.check}", str(each.outcome)) for each in verdicts),
         ("report", str(directory / run_directory.REPORT)),
     ]
@@ -160,7 +163,7 @@ def _carry_out(request: pytest.FixtureRequest, lab: Lab) -> None:
 
 def _run(item: ScenarioItem, lab: Lab) -> tuple[Sequence[Verdict], Path]:
     from harness import compose, scenario
-    from harness.artifacts.stored_run import conclude
+    from harness.artifacts.stored_run import judge_directory
 
     config, load = item.config, _setting(item.config, "load")
     load_file = config.rootpath / load if load else None
@@ -168,7 +171,7 @@ def _run(item: ScenarioItem, lab: Lab) -> tuple[Sequence[Verdict], Path]:
     wanted = scenario.seeded(wanted, _seed(config))
     runs_dir = config.rootpath / _setting(config, "runs")
     directory = compose.execute(wanted, item.path, lab, runs_dir, log.info, load_file=load_file)
-    return conclude(directory, wanted), directory
+    return judge_directory(directory, wanted), directory
 
 
 def _sentences(outcome: Outcome, verdicts: Sequence[Verdict], directory: Path) -> str:
@@ -185,14 +188,15 @@ def _sentences(outcome: Outcome, verdicts: Sequence[Verdict], directory: Path) -
 
 
 @pytest.fixture(scope="session")
-def monkeywrench_lab_factory() -> LabFactory:
+def monkeywrench_lab_factory(pytestconfig: pytest.Config) -> LabFactory:
     """Boots the lab. Override it to run the tests on another one."""
+    clock, seed = _clock(pytestconfig), _seed(pytestconfig)
 
     def factory(topology: str, name: str, progress: Callable[[str], None]) -> AbstractContextManager[Lab]:
         from topology.lab import lifecycle  # Docker is needed only where a lab is booted
         from topology.load import load as load_topology
 
-        return lifecycle.booted(load_topology(topology), name, progress)
+        return lifecycle.booted(load_topology(topology, clock), name, progress, seed or 0)
 
     return factory
 
@@ -295,6 +299,17 @@ def _seed(config: pytest.Config) -> int | None:
     if text and not text.isdecimal():
         raise pytest.UsageError(f"monkeywrench_seed: invalid seed {text!r}; it must be a whole number, at least 0")
     return int(text) if text else None
+
+
+def _clock(config: pytest.Config) -> Literal["real", "virtual"] | None:
+    """The clock of the lab, None for the topology's own. Raises UsageError."""
+    match _setting(config, "clock"):
+        case "":
+            return None
+        case "real" | "virtual" as clock:
+            return clock
+        case other:
+            raise pytest.UsageError(f"monkeywrench_clock: unknown clock {other!r}; it is virtual or real")
 
 
 def _lab_name(config: pytest.Config) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from harness.records import (
@@ -19,6 +20,8 @@ from harness.records import (
     Cluster,
     Effect,
     Entry,
+    FrameRule,
+    Hits,
     LeaseStatus,
     Line,
     Output,
@@ -240,13 +243,81 @@ class HasOwnLoad(Protocol):
 
 
 @runtime_checkable
+class CanLoseNodes(Protocol):
+    """A lab whose nodes can break themselves, apart from what faults do to the machines in them."""
+
+    def lost(self) -> Mapping[str, str]:
+        """Each node that broke, and how. Raises LabError if that cannot be found out."""
+
+
+@runtime_checkable
 class HasTrace(Protocol):
-    """A lab that digests all that its nodes send."""
+    """A lab that digests all that its nodes send, so that a run on it can be repeated."""
 
     def trace(self) -> Mapping[str, Any]:
         """``hash`` (of all frames and console bytes so far, with their times), ``frames``, ``virtual_ns`` (the time)
         and ``images`` (each node -> the digest of its image): 2 runs are the same exactly if these are.
         """
+
+    def write_trace(self, path: Path) -> None:
+        """Write a line for each frame and console write so far: ``NS PLACE BYTES HASH``, compressed by gzip."""
+
+    def made_of(self) -> Mapping[str, Any]:
+        """What makes the same lab again: ``topology``, ``images`` (each role -> the digest of its image), and
+        ``fresh``: no time has passed since its boot.
+        """
+
+    def stop_captures(self) -> None:
+        """End all captures of this process, and write their files."""
+
+
+class Wires(Protocol):
+    """The cables of a lab whose switch is simulated: it acts on single frames, while time stands still.
+
+    What is made here ends with ``Undo(("remove", NAME), "wires")``. Raises LabError.
+    """
+
+    def fresh(self, kind: str) -> str:
+        """A name for a rule that no other rule of the lab has; a repeated run gets the same names again."""
+
+    def rule(self, rule: FrameRule) -> None:
+        """Let a rule act from now on, behind those that exist."""
+
+    def hits(self, name: str) -> Hits | None:
+        """What a rule has done; None: there is none of that name."""
+
+    def send(self, cable: Cable, way: str, frame: bytes) -> None:
+        """A frame that no node has sent: as if it came from a cable's node, or from the switch on its way to it."""
+
+    def unplug(self, cable: Cable) -> None:
+        """The cable carries nothing; ``plug`` ends it."""
+
+    def claimants(self, cable: Cable, address: str) -> list[str]:
+        """The MAC addresses that claim an address on the cable's segment; asking takes virtual time."""
+
+    def reject(self, rules: Sequence[FrameRule]) -> None:
+        """Answer the frames of these rules as a firewall does, instead of forwarding them (``does`` is ignored)."""
+
+    def forge(self, name: str, cable: Cable, address: str, mac: str, every_ms: int) -> None:
+        """Tell the cable's node again and again that an address is at a MAC address."""
+
+    def intercept(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Lead heartbeat's messages through a middlebox, with the settings of the one in a real switch."""
+
+    def intercepted(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """The lines of a middlebox's log: ``t`` (ns), ``type``, ``seq``, ``decision``, ``effect``."""
+
+    def pass_again(self, name: str) -> None:
+        """A middlebox decides no more, and sends what it holds; its log stays until it is removed."""
+
+
+@runtime_checkable
+class HasWires(Protocol):
+    """A lab whose cables are simulated."""
+
+    @property
+    def wires(self) -> Wires:
+        """Its cables."""
 
 
 @runtime_checkable

@@ -53,10 +53,13 @@ class Undo:
     ``machine`` runs a command on the machine, as soon as it runs; ``chassis`` runs one beside it; ``power`` is one of
     ``boot``, ``reboot``, ``thaw`` and ``unthrottle``. A step must be harmless if there is nothing to undo, and if it is
     carried out twice. ``{now}`` in an argument becomes the host's time of day in seconds.
+
+    ``wires`` is for a lab whose cables are simulated (``harness.protocols.Wires``): ``remove NAME``, a rule with what
+    belongs to it; ``plug CABLE``; ``announce CABLE ADDRESS``, the true holder of an address on the cable's segment.
     """
 
     argv: tuple[str, ...]
-    where: Literal["machine", "chassis", "power"] = "machine"
+    where: Literal["machine", "chassis", "power", "wires"] = "machine"
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,26 @@ class LeaseStatus:
 
 
 @dataclass(frozen=True)
+class Consequence:
+    """Error lines that a service writes on some nodes because of faults of others."""
+
+    service: str
+    """The service whose log it is."""
+    on: tuple[str, ...]
+    """The nodes that write such lines."""
+    of: tuple[str, ...]
+    """The nodes whose faults cause them."""
+    services: tuple[str, ...] = ()
+    """A fault of a single service causes them only if it is one of these; empty: whichever it is."""
+    lines: str = ""
+    """Regular expression of the lines; empty: all error lines of the service."""
+    not_of_down: str = ""
+    """Regular expression of lines that no node causes while it is certainly down; empty: there are none."""
+    on_console: bool = False
+    """Whether the service writes them to the console too."""
+
+
+@dataclass(frozen=True)
 class Cluster:
     """The facts of a cluster that checks and reports need. Durations are milliseconds."""
 
@@ -90,12 +113,16 @@ class Cluster:
     """Each MAC address on the internet segment -> the name of its node."""
     keepalive_ms: int
     deadtime_ms: int
-    """Both as read back from the directors' own ha.cf."""
+    """Both, and all settings of ldirectord below, as the topology promises them: what must hold. ``configured`` has
+    what the directors' own files say."""
     resources_per_vip: int = 2
     """The number of haresources resources that a takeover starts, one after another, for each VIP."""
     resource_start_ms: int = 1500
     """How long the start of one of them may take on this machine. It depends on the machine and is in no configuration
     file, so a lab measures it while nothing is wrong."""
+    pace_ms: float | None = None
+    """How long a fixed piece of work took on this machine when that was measured; ``pace`` ops have it during the run.
+    None: not recorded."""
     resolver: str = "203.0.113.53"
     """The address of the site's resolver."""
     auto_failback: bool = True
@@ -105,8 +132,7 @@ class Cluster:
     check_count: int = 1
     failure_count: int = 1
     """How often ldirectord checks the real servers, how long one check may take, how many tries it has, and how many
-    checks must fail in a row. All of ldirectord's settings are read back from the directors' own ldirectord.cf; the
-    defaults are those of ldirectord 4.12 for keys that its file does not have."""
+    checks must fail in a row. The defaults are those of ldirectord 4.12 for keys that a file does not have."""
     checktype: str = "negotiate"
     quiescent: bool | None = None
     """True: a failed real server gets weight 0. False: it is removed from the table. None: not recorded."""
@@ -121,6 +147,15 @@ class Cluster:
     error_lines: Mapping[str, str] | None = None
     """Each service -> regular expression of the lines of its log that are errors. A service that marks none is left
     out. None: not recorded."""
+    consequences: tuple[Consequence, ...] | None = None
+    """The error lines that faults of other nodes cause. None: not recorded."""
+    followed_logs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Each service whose log is always followed -> the nodes where it is. Consoles are not among them."""
+    parts: tuple[str, ...] | None = None
+    """The parts that the topology has, by their names in `monkeywrench status`. None: not recorded."""
+    configured: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Each director -> the settings that its own ha.cf and ldirectord.cf have, by their names here. Empty: not
+    recorded."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +263,29 @@ class Cable:
     addresses: tuple[str, ...]
     """The node's own IPv4 addresses on it, without virtual ones."""
     mac: str
+
+
+@dataclass(frozen=True)
+class FrameRule:
+    """What happens to some frames of a simulated cable."""
+
+    name: str
+    """Unique in its lab; the rule's chances come from the lab's seed and this name."""
+    cable: str
+    way: str
+    """``from`` the cable's node, or ``to`` it."""
+    does: str
+    """The simulator's action with its settings, such as ``drop p=0.1`` (docs/virtual-time.md)."""
+    frames: str = ""
+    """A pcap filter (pcap-filter(7)); empty: all frames."""
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a rule has done: frames on which it acted, of all that it concerns."""
+
+    acted: int
+    seen: int
 
 
 class EffectKind(StrEnum):

@@ -201,6 +201,13 @@ class StepTable(_Table):
     settings: Mapping[str, Any] = Field(default={}, alias="with", description="Settings of the injected fault")
     label: Name | None = Field(default=None, alias="as", description="Label of the injected fault, for heal")
     heal: str | None = Field(default=None, description="Label of the injected fault to undo")
+    at_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=86_400,
+        description="Earliest beginning of the step, in seconds since the beginning of the run; exact in virtual time. "
+        "A step whose turn comes later is done at once, and the check recovery is unknown",
+    )
     until: Literal["steady", "owned", "asked"] | None = Field(
         default=None,
         description="Condition to wait for. steady: the lab has no problems; owned: the directors in owners hold the "
@@ -220,8 +227,8 @@ class StepTable(_Table):
         for wrong, sentence in (
             (self.inject and self.heal, "inject and heal are two verbs: use two steps"),
             (
-                not (self.inject or self.heal or self.until or self.hold_s or self.draw),
-                "the step does nothing: give inject, heal, draw, until or hold_s",
+                not (self.inject or self.heal or self.until or self.hold_s or self.draw or self.at_s is not None),
+                "the step does nothing: give inject, heal, draw, until, hold_s or at_s",
             ),
             (
                 self.draw and (self.inject or self.heal),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +21,9 @@ class Outcome(StrEnum):
         """0 valid, 1 invalid, 3 unknown (the command line also uses 2 for usage errors and 4 for lab errors)."""
         return EXIT_CODES[self]
 
+
+NOT_TRIED = "not tried"
+"""The word for the verdict on something that a run did not try; its outcome is ``unknown``."""
 
 EXIT_CODES = {Outcome.VALID: 0, Outcome.INVALID: 1, Outcome.UNKNOWN: 3}
 
@@ -57,6 +60,11 @@ class Verdict(BaseModel):
         """False when the only reason why it is unknown is that the run did not try what the check judges."""
         return not self.findings or any(finding.tried for finding in self.findings)
 
+    @property
+    def word(self) -> str:
+        """Its outcome, or ``not tried``, for people."""
+        return self.outcome.value if self.tried else NOT_TRIED
+
 
 class Judgement(BaseModel):
     """The content of a run's ``verdict.json``."""
@@ -66,6 +74,12 @@ class Judgement(BaseModel):
     scenario: str = Field(description="Name of the scenario.")
     outcome: Outcome = Field(description="Outcome of the run: the worst of its verdicts.")
     verdicts: tuple[Verdict, ...] = Field(description="The verdict of each check.")
+    clock: Literal["real", "virtual"] = Field(
+        default="real", description="The clock of the run: the host's, or a virtual one of all kernels of the lab."
+    )
+    remarks: tuple[str, ...] = Field(
+        default=(), description="What stands beside the verdicts and changes none: files that break a promise."
+    )
 
 
 ALWAYS = frozenset({"recovery", "audit"})
@@ -152,9 +166,20 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def judgement(scenario: str, verdicts: Sequence[Verdict]) -> Judgement:
+def judgement(
+    scenario: str,
+    verdicts: Sequence[Verdict],
+    remarks: Sequence[str] = (),
+    clock: Literal["real", "virtual"] = "real",
+) -> Judgement:
     """The content of ``verdict.json``; write it with ``model_dump_json``."""
-    return Judgement(scenario=scenario, outcome=overall(verdicts), verdicts=tuple(verdicts))
+    return Judgement(
+        scenario=scenario,
+        outcome=overall(verdicts),
+        verdicts=tuple(verdicts),
+        clock=clock,
+        remarks=tuple(map(_text, remarks)),
+    )
 
 
 def schema() -> dict[str, Any]:

@@ -63,8 +63,8 @@ REAL = Clock(time.monotonic, time.sleep)
 
 
 def of_tasks(clock: Clock) -> Clock:
-    """The clock on which to wait for tasks: threads take real time, even beside a lab in memory."""
-    return clock if clock.kind == "virtual" else REAL
+    """The clock on which to wait for its tasks: threads take real time."""
+    return REAL if clock.spawn is _in_a_thread else clock
 
 
 def never() -> bool:
@@ -101,10 +101,16 @@ def until(
 def pass_time(
     seconds: float, interrupted: Callable[[], bool] = never, every_s: float = 0.1, clock: Clock = REAL
 ) -> bool:
-    """Let time pass; True when all of it did, False if ``interrupted`` became true before."""
+    """Let time pass; True when all of it did, False if ``interrupted`` became true before.
+
+    In virtual time exactly that time passes.
+    """
+    began_s = clock.now()
     try:
         until(interrupted, seconds, "an interruption", every_s, clock)
     except Timeout:
+        if (rest_s := began_s + seconds - clock.now()) > 0:
+            clock.sleep(rest_s)
         return True
     return False
 

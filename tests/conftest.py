@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from harness.audit import Audit
+from tests.support.examples import FRESH
 from topology.load import shipped
 
 if TYPE_CHECKING:
@@ -17,8 +19,11 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["pytester"]
 
-# How long an example takes says how busy the machine is, and nothing else.
-settings.register_profile("monkeywrench", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# How long an example takes says how busy the machine is, and nothing else. Every run tries the same examples, so that
+# a change is judged by itself; MONKEYWRENCH_FRESH_EXAMPLES draws others.
+settings.register_profile(
+    "monkeywrench", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=not os.environ.get(FRESH)
+)
 settings.load_profile("monkeywrench")
 
 AUDIT = pytest.StashKey[tuple[Path, Audit]]()

@@ -6,14 +6,15 @@ Each error names the file, the place in it and what is accepted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from harness import reading
 from harness.mistakes import mistakes
-from topology.model import ClockKind, Overlay, Topology, TopologyError
+from topology.model import ClockKind, CostPreset, Overlay, Topology, TopologyError
 
 
 def shipped() -> dict[str, Path]:
@@ -21,10 +22,10 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.toml"))}
 
 
-def load(name_or_path: str, clock: ClockKind | None = None) -> Topology:
+def load(name_or_path: str, clock: ClockKind | None = None, cost: CostPreset | None = None) -> Topology:
     """Read a topology by the name of a shipped one, or from a TOML file. Raises TopologyError.
 
-    ``clock`` replaces the clock that the file asks for.
+    ``clock`` replaces the clock that the file asks for, and ``cost`` its table of costs.
     """
     path = shipped().get(name_or_path) or Path(name_or_path)
     try:
@@ -34,9 +35,30 @@ def load(name_or_path: str, clock: ClockKind | None = None) -> Topology:
             f"cannot read topology {reading.shown(name_or_path)}: {error}",
             f"Give a TOML file, or the name of a shipped topology: {', '.join(shipped())}.",
         ) from None
-    topology = parse(text, str(path), clock)
+    topology = parse(text, str(path), clock, cost)
     overlays = tuple(_found(overlay, path) for overlay in topology.overlays)
     return topology.model_copy(update={"overlays": overlays}) if overlays else topology
+
+
+def as_before(dumped: Mapping[str, Any]) -> Topology:
+    """The topology of an earlier lab. Raises TopologyError if files of the user's are not as they were."""
+    try:
+        topology = Topology.model_validate(dumped)
+    except ValidationError as error:
+        raise TopologyError(
+            f"the topology of that run cannot be read by this version: {mistakes(error, Topology)[0]}",
+            "Check out the version that made the run.",
+        ) from None
+    for overlay in topology.overlays:
+        if not reading.exists(overlay.source):
+            raise TopologyError(
+                f"{overlay.source}, which that run had on its nodes, does not exist any more", "Put it back."
+            )
+        if digest(overlay.source) != overlay.digest:
+            raise TopologyError(
+                f"{overlay.source}, which that run had on its nodes, has changed since", "Put back what it was."
+            )
+    return topology
 
 
 def _found(overlay: Overlay, topology: Path) -> Overlay:
@@ -69,11 +91,12 @@ def digest(source: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def parse(text: str, source: str, clock: ClockKind | None = None) -> Topology:
+def parse(text: str, source: str, clock: ClockKind | None = None, cost: CostPreset | None = None) -> Topology:
     """Read a topology from TOML text; ``source`` names it in errors. Raises TopologyError."""
     try:
         table = reading.toml(text)
-        return Topology.model_validate({**table, "clock": clock} if clock else table)
+        given = {name: value for name, value in (("clock", clock), ("cost", cost)) if value}
+        return Topology.model_validate({**table, **given})
     except reading.ReadingError as error:
         raise TopologyError(f"{source}: {error}") from None
     except ValidationError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -18,6 +19,7 @@ from harness.reading import brief, shown
 from harness.records import LabError
 
 ClockKind = Literal["real", "virtual"]
+CostPreset = Literal["fast", "typical", "struggling"]
 Role = Literal["client", "resolver", "director", "web", "db"]
 Kernel = Literal["uml", "host"]
 Forwarding = Literal["masq", "gate", "ipip"]
@@ -106,6 +108,83 @@ class DirectorsTable(Strict):
 
     auto_failback: bool = True
     connection_sync: bool = True
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What processor work costs in virtual time."""
+
+    syscall_ns: float
+    fork_us: float
+    exec_us: float
+    page_ns: float
+    """Of a page that is read from the root on the host."""
+    spread: float
+    """Each of these takes evenly up to this share more."""
+    hold_up_one_in: int
+    """One in so many system calls is held up; 0: none is."""
+    hold_up_ms: tuple[float, float]
+
+
+COSTS: dict[CostPreset, Cost] = {
+    "fast": Cost(1000, 150, 500, 5000, 0.1, 0, (1, 80)),
+    "typical": Cost(2000, 500, 1000, 20_000, 0.25, 0, (1, 80)),
+    "struggling": Cost(2000, 5000, 8000, 20_000, 0.5, 200, (1, 80)),
+}
+"""``fast`` is near to what was measured in a virtual machine of a server (AMD EPYC, Linux 6.18, medians of 400): fork,
+exit and wait of a process of 1 MiB 0.14 ms, the same with exec of a shell 0.56 ms; a bare system call took 0.13 us, the
+rest stands for the work around it. ``typical`` is two to four times that, an older or busier machine. ``struggling`` is
+an assumption: the guest of a host that others keep busy, where the scheduler comes back after up to tens of ms."""
+
+HOLD_UPS_AT_MOST = 10
+"""At most one in so many system calls is held up."""
+
+
+class CostTable(Strict):
+    """What processor work costs in virtual time: a preset, and what differs from it."""
+
+    preset: CostPreset = "typical"
+    jitter: float = Field(1, ge=0, le=10)
+    """A factor on all that is random: how much costs vary, and how often system calls are held up."""
+    syscall_ns: float | None = Field(None, le=1_000_000)
+    fork_us: float | None = Field(None, ge=0, le=1_000_000)
+    exec_us: float | None = Field(None, ge=0, le=1_000_000)
+    page_ns: float | None = Field(None, ge=0, le=10_000_000)
+    spread: float | None = Field(None, ge=0, le=10)
+    hold_up_one_in: int | None = Field(None, ge=0)
+    hold_up_ms: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        cost = self.effective
+        if cost.syscall_ns < 1:
+            raise ValueError(
+                f"syscall_ns must be at least 1 (got {cost.syscall_ns:g}): a program that spins on a system call would "
+                "never end"
+            )
+        shortest_ms, longest_ms = cost.hold_up_ms
+        if not 0.001 <= shortest_ms <= longest_ms <= 1000:
+            raise ValueError(
+                f"hold_up_ms is [shortest, longest] in milliseconds, from 0.001 to 1000 (got [{shortest_ms:g}, "
+                f"{longest_ms:g}])"
+            )
+        least = round(HOLD_UPS_AT_MOST * max(self.jitter, 1))
+        if 0 < cost.hold_up_one_in < least:
+            raise ValueError(
+                f"hold_up_one_in must be 0 (no hold-ups) or at least {least} (got {cost.hold_up_one_in}): otherwise a "
+                "node does little else than wait"
+            )
+        return self
+
+    @property
+    def effective(self) -> Cost:
+        """The preset, with what the table sets itself; before ``jitter``."""
+        own = {field.name: value for field in fields(Cost) if (value := getattr(self, field.name)) is not None}
+        return replace(COSTS[self.preset], **own)
+
+
+def _preset_alone(value: Any) -> Any:
+    return {"preset": value} if isinstance(value, str) else value
 
 
 class WebDataTable(Strict):
@@ -202,6 +281,8 @@ class Topology(Strict):
     ttl_s: int = Field(5, ge=0)
     clock: ClockKind = "real"
     """Whose time it is: the host's, or one virtual clock for all kernels of the lab."""
+    cost: Annotated[CostTable, BeforeValidator(_preset_alone)] = CostTable()
+    """Only in virtual time."""
     segments: dict[str, IPv4Network]
     vips: tuple[Vip, ...] = Field(min_length=1)
     nodes: tuple[NodeSpec, ...]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import Field
 
 from faults.cluster.directors import TAKEOVER_S, DirectorFault, each_serves_all, heartbeat_paths, says
 from faults.cluster.operator import OPERATOR, SETTLED, settled
-from faults.fault import EVERY_S, Change, SimpleFault, must, running
+from faults.fault import EVERY_S, Change, SimpleFault, must, running, wires_of
 from faults.network import nft
 from faults.network.cables import counted, table_change
 from faults.network.nft import Frames, Hook
+from faults.network.rules import acted, change, pcap
 from faults.node import BOOT, answers
 from faults.targets import other_director, pair
-from harness.protocols import Lab, Node
-from harness.records import Cable, EffectKind, LabError, Power, Undo
+from harness.protocols import Lab, Node, Wires
+from harness.records import Cable, EffectKind, FrameRule, LabError, Power, Undo
 from harness.wait import NotYet, until
 
 
@@ -37,16 +38,34 @@ class _Silence(SimpleFault):
 
     def cut(self, lab: Lab, segment: str, cables: Sequence[Cable], frames: Frames) -> Change:
         """Drop the messages of one path in both directions."""
+        if wires := wires_of(lab):
+            return self.simulated(lab, wires, segment, cables, frames)
         table = nft.fresh()
         ruleset = nft.dropping(table, silence(cables, frames))
 
         def dropped() -> str:
             hits = {way: n for way, n in counted(lab, "bridge", table).items() if way.startswith("hit_")}
-            if not all(hits.values()):
-                raise NotYet(f"dropped so far: {hits}")
-            return f"dropped {sum(hits.values())} heartbeat messages of both directors on {segment}"
+            return self.dropped(hits, segment)
 
         return table_change(lab, table, "bridge", lambda: must(lab.switch, "nft", ruleset), dropped, frames)
+
+    def simulated(self, lab: Lab, wires: Wires, segment: str, cables: Sequence[Cable], frames: Frames) -> Change:
+        """The same in a simulated switch."""
+        name = wires.fresh(f"silence-{segment}")
+        made = {
+            each.name: [FrameRule(f"{name}-{each.node}", each.name, "from", "drop", pcap(frames))] for each in cables
+        }
+
+        def dropped() -> str:
+            return self.dropped({way: each.acted for way, each in acted(wires, made).items()}, segment)
+
+        return change(lab, wires, name, made, dropped)
+
+    def dropped(self, hits: Mapping[str, int], segment: str) -> str:
+        """The proof, from the number of lost messages of each director. Raises NotYet. Pure."""
+        if not all(hits.values()):
+            raise NotYet(f"dropped so far: {dict(hits)}")
+        return f"dropped {sum(hits.values())} heartbeat messages of both directors on {segment}"
 
 
 class SplitBrain(_Silence):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from faults.fault import Change, SimpleFault, must, seen, sh
-from faults.network import nft
+from faults.fault import Change, SimpleFault, must, seen, sh, wires_of
+from faults.network import nft, rules
 from faults.network.cables import (
     counted,
     neighbours,
@@ -19,12 +19,15 @@ from faults.network.cables import (
 )
 from faults.network.nft import Frames
 from faults.programs import PROGRAMS, containing, detached, ended
-from harness.protocols import Lab, Node
+from harness.protocols import Lab, Node, Wires
 from harness.records import Cable, EffectKind, LabError, Output, Undo
 from harness.wait import NotYet
 
 UNUSED_MAC = "00:00:5e:00:53:01"
 """A MAC address for documentation (RFC 7042, 2.1.2), which no interface has."""
+
+ANNOUNCED = "arp and arp[14:4] = arp[24:4]"
+"""The pcap filter of ARP messages whose sender and target are the same address (RFC 826; RFC 5227, 3)."""
 
 IPV4 = r"^(\d{1,3}\.){3}\d{1,3}$"
 MAC = r"^[0-9a-f]{2}(:[0-9a-f]{2}){5}$"
@@ -51,7 +54,9 @@ class LostAnnouncements(_OfCable):
     does: ClassVar[tuple[EffectKind, ...]] = (EffectKind.MISDIRECTS,)
 
     def changes(self, lab: Lab) -> Sequence[Change]:
-        """A table of the switch."""
+        """A table of the switch, or a rule of a simulated one."""
+        if wires := wires_of(lab):
+            return [self.simulated(lab, wires)]
         cable, table = plugged(lab, self.cable), nft.fresh()
         known = [address for each in (cable, *neighbours(lab, cable)) for address in each.addresses]
         announced = f"arp saddr ip . arp daddr ip {announcements(known)}"
@@ -59,12 +64,27 @@ class LostAnnouncements(_OfCable):
         node = lab.node(cable.node)
 
         def proof() -> str:
-            if not (lost := counted(lab, "netdev", table)["hit_from"]):
-                must(node, "arping", "-U", "-c", "1", "-I", cable.interface, cable.addresses[0])
-                raise NotYet(f"no announcement of {cable.name} yet")
-            return f"{lost} announcements of {cable.name} dropped"
+            return self.lost(counted(lab, "netdev", table)["hit_from"], node, cable)
 
         return [table_change(lab, table, "netdev", lambda: must(lab.switch, "nft", ruleset), proof, Frames("arp"))]
+
+    def simulated(self, lab: Lab, wires: Wires) -> Change:
+        """The same in a simulated switch, whose filter can compare the 2 addresses."""
+        cable, name = plugged(lab, self.cable), wires.fresh("lost-announcements")
+        made = rules.each_way(name, cable, ("from",), "drop", ANNOUNCED)
+        node = lab.node(cable.node)
+
+        def proof() -> str:
+            return self.lost(rules.acted(wires, made)["from"].acted, node, cable)
+
+        return rules.change(lab, wires, name, made, proof)
+
+    def lost(self, count: int, node: Node, cable: Cable) -> str:
+        """The proof, for this number of lost announcements. Raises NotYet, after the node has announced itself."""
+        if not count:
+            must(node, "arping", "-U", "-c", "1", "-I", cable.interface, cable.addresses[0])
+            raise NotYet(f"no announcement of {cable.name} yet")
+        return f"{count} announcements of {cable.name} dropped"
 
 
 def announcements(addresses: Sequence[str]) -> str:
@@ -118,7 +138,8 @@ class DuplicateAddress(_OfCable):
             if cable.mac in claimants(lab, cable, address):
                 raise NotYet(f"{node.name} still claims {address}")
 
-        believed = Change(lab.switch, f"holder of {address}", lambda: None, (restored(cable, address),), twice)
+        restore = restored(lab, cable, address)
+        believed = Change(lab.switch, f"holder of {address}", lambda: None, (restore,), twice)
         held = Change(
             node,
             f"address {address}",
@@ -210,21 +231,30 @@ class PoisonedArp(_WrongMac):
 
     def changes(self, lab: Lab) -> Sequence[Change]:
         """A program in the switch."""
-        cable, label = plugged(lab, self.cable), nft.fresh()
+        cable = plugged(lab, self.cable)
         node = lab.node(cable.node)
         self.reached_before(node)
-        forge = ("forge", cable.name, self.address, self.mac, cable.mac, str(self.every_ms), label)
-        start = detached(f"{PROGRAMS}/arp", *forge)
+        start, end = self.forging(lab, cable)
         return [
             Change(
                 lab.switch,
                 f"announcements of {self.address} to {cable.name}",
-                lambda: must(lab.switch, *start),
-                (ended(containing(label)), restored(cable, self.address)),
+                start,
+                (end, restored(lab, cable, self.address)),
                 lambda: self.unreachable(node, cable),
                 lambda: self.reachable(node),
             )
         ]
+
+    def forging(self, lab: Lab, cable: Cable) -> tuple[Callable[[], object], Undo]:
+        """What begins the announcements, and what ends them."""
+        if wires := wires_of(lab):
+            name = wires.fresh("forge")
+            settings = (name, cable, self.address, self.mac, self.every_ms)
+            return lambda: wires.forge(*settings), Undo(("remove", name), "wires")
+        label = nft.fresh()
+        forge = ("forge", cable.name, self.address, self.mac, cable.mac, str(self.every_ms), label)
+        return lambda: must(lab.switch, *detached(f"{PROGRAMS}/arp", *forge)), ended(containing(label))
 
 
 def neighbour(address: str, cable: Cable) -> tuple[str, ...]:
@@ -234,6 +264,8 @@ def neighbour(address: str, cable: Cable) -> tuple[str, ...]:
 
 def claimants(lab: Lab, cable: Cable, address: str) -> list[str]:
     """The MAC addresses that claim an address on a cable's segment."""
+    if wires := wires_of(lab):
+        return wires.claimants(cable, address)
     return must(lab.switch, f"{PROGRAMS}/arp", "who", cable.name, address).stdout.split()
 
 
@@ -246,6 +278,8 @@ def claimants_at_last(lab: Lab, cable: Cable, address: str) -> list[str]:
     return next(filter(None, (claimants(lab, cable, address) for _ in range(LOOKS))), [])
 
 
-def restored(cable: Cable, address: str) -> Undo:
+def restored(lab: Lab, cable: Cable, address: str) -> Undo:
     """The step that announces the true holder of an address on a cable's segment."""
+    if wires_of(lab):
+        return Undo(("announce", cable.name, address), "wires")
     return Undo((f"{PROGRAMS}/arp", "restore", cable.name, address))

@@ -5,25 +5,26 @@ from __future__ import annotations
 import itertools
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from faults.fault import Change, SimpleFault, must, seen
-from faults.network import nft
+from faults.fault import Change, SimpleFault, must, seen, wires_of
+from faults.network import nft, rules
 from faults.network.nft import Frames, Hook
 from faults.programs import PROGRAMS, containing, detached, ended
-from harness.protocols import Lab, Node
-from harness.records import Cable, Effect, EffectKind, LabError, Undo
+from harness.protocols import Lab, Node, Wires
+from harness.records import Cable, Effect, EffectKind, FrameRule, LabError, Undo
 from harness.wait import NotYet
 
 FRAMES = f"{PROGRAMS}/frames"
 
 FULL_BYTES = 1500
 """The MTU of every segment."""
+MS_NS = 1_000_000
 
 Direction = Literal["both", "from", "to"]
 Protocol = Literal["any", "tcp", "udp", "icmp", "arp"]
@@ -70,9 +71,18 @@ class CableFault(SimpleFault):
 
 
 class _InSwitch(CableFault):
-    """A fault that is a table of the switch."""
+    """A fault that is a table of the switch, or a rule for each direction where the switch is simulated."""
 
     takes: ClassVar[str] = "dropped"
+
+    @property
+    def only(self) -> str:
+        """The pcap filter of the frames on which it acts, of all its frames; empty: all of them."""
+        return ""
+
+    def burst(self) -> Burst:
+        """The frames that show it on an idle cable."""
+        return Burst(self.frames)
 
     @abstractmethod
     def ruleset(self, table: str, lab: Lab, cable: Cable) -> str:
@@ -80,10 +90,21 @@ class _InSwitch(CableFault):
 
     def provoke(self, lab: Lab, cable: Cable, way: str) -> None:
         """Send frames that it affects, in case the cable is idle."""
-        send(lab, cable, way, Burst(self.frames))
+        send(lab, cable, way, self.burst())
+
+    def frame_rules(self, name: str, lab: Lab, cable: Cable) -> dict[str, list[FrameRule]]:
+        """The rules of a simulated switch, for each direction."""
+        return rules.each_way(name, cable, self.ways, self.action, rules.all_of(rules.pcap(self.frames), self.only))
+
+    @property
+    def action(self) -> str:
+        """What the rules do, with its settings."""
+        return "drop"
 
     def changes(self, lab: Lab) -> Sequence[Change]:
         """A table of its own, with a claim of its own, so that faults of one cable compose."""
+        if wires := wires_of(lab):
+            return [self.simulated(lab, wires)]
         cable, table = plugged(lab, self.cable), nft.fresh()
         ruleset = self.ruleset(table, lab, cable)
 
@@ -98,6 +119,21 @@ class _InSwitch(CableFault):
             return f"frames of {cable.name} {self.takes}: {', '.join(shares)}"
 
         return [table_change(lab, table, "netdev", lambda: must(lab.switch, "nft", ruleset), proof, self.frames)]
+
+    def simulated(self, lab: Lab, wires: Wires) -> Change:
+        """The same in a simulated switch."""
+        cable, name = plugged(lab, self.cable), wires.fresh(self.name.partition(".")[2])
+        made = self.frame_rules(name, lab, cable)
+
+        def proof() -> str:
+            hits = rules.of_all(wires, made, lambda way: self.send(lab, wires, cable, way))
+            return f"frames of {cable.name} {self.takes}: {rules.shares(hits)}"
+
+        return rules.change(lab, wires, name, made, proof)
+
+    def send(self, lab: Lab, wires: Wires, cable: Cable, way: str) -> None:
+        """``provoke`` for simulated cables."""
+        send_simulated(lab, wires, cable, way, self.burst())
 
 
 class Cut(_InSwitch):
@@ -138,9 +174,11 @@ class Unplugged(SimpleFault):
         neighbour, address = lab.node(neighbours(lab, cable)[0].node), cable.addresses[0]
         if not reaches(neighbour, address):
             raise LabError(f"{neighbour.name} does not reach {address}, so the fault could not be proven")
+        wires = wires_of(lab)
 
         def out() -> str:
-            seen(lab.switch, lambda done: done.stdout.split() == ["down"], "down", "cat", operstate(cable))
+            if not wires:
+                seen(lab.switch, lambda done: done.stdout.split() == ["down"], "down", "cat", operstate(cable))
             what = f"{cable.name} is down, and {neighbour.name} does not reach {address}"
             return seen(neighbour, lambda done: not done.ok, what, *ping(address))
 
@@ -148,8 +186,15 @@ class Unplugged(SimpleFault):
             seen(neighbour, lambda done: done.ok, "reached", *ping(address))
 
         link = ("ip", "link", "set", cable.name)
-        undo = (Undo((*link, "up")),)
-        return [Change(lab.switch, f"link {cable.name}", lambda: must(lab.switch, *link, "down"), undo, out, back)]
+        undo = Undo(("plug", cable.name), "wires") if wires else Undo((*link, "up"))
+
+        def unplug() -> None:
+            if wires:
+                wires.unplug(cable)
+            else:
+                must(lab.switch, *link, "down")
+
+        return [Change(lab.switch, f"link {cable.name}", unplug, (undo,), out, back)]
 
 
 class Loss(_InSwitch):
@@ -162,9 +207,14 @@ class Loss(_InSwitch):
         """Random frames are dropped."""
         return nft.dropping(table, hooks(self, cable), f"numgen random mod 100000 < {round(self.percent * 1000)}")
 
-    def provoke(self, lab: Lab, cable: Cable, way: str) -> None:
+    @property
+    def action(self) -> str:
+        """By chance."""
+        return f"drop p={self.percent / 100:g}"
+
+    def burst(self) -> Burst:
         """Enough frames to lose at least 1 with 95% probability."""
-        send(lab, cable, way, Burst(self.frames, count=math.ceil(300 / self.percent)))
+        return Burst(self.frames, count=math.ceil(300 / self.percent))
 
 
 class SmallMtu(_InSwitch):
@@ -182,9 +232,14 @@ class SmallMtu(_InSwitch):
         """Longer packets are dropped."""
         return nft.dropping(table, hooks(self, cable), f"ip length > {self.mtu}")
 
-    def provoke(self, lab: Lab, cable: Cable, way: str) -> None:
+    @property
+    def only(self) -> str:
+        """Longer packets."""
+        return f"ip[2:2] > {self.mtu}"
+
+    def burst(self) -> Burst:
         """A packet of the segment's full MTU."""
-        send(lab, cable, way, Burst(self.frames, size=FULL_BYTES))
+        return Burst(self.frames, size=FULL_BYTES)
 
 
 class Reject(_InSwitch):
@@ -205,6 +260,30 @@ class Reject(_InSwitch):
         found["to"] = Hook("to", "ingress", tuple(each.name for each in neighbours(lab, cable)), to_it)
         return nft.rejecting(table, [found[way] for way in self.ways])
 
+    def frame_rules(self, name: str, lab: Lab, cable: Cable) -> dict[str, list[FrameRule]]:
+        """Also where each packet enters the switch."""
+        frames = rules.all_of("ip", rules.pcap(self.frames))
+        found = {"from": [FrameRule(f"{name}-from", cable.name, "from", "", frames)]}
+        to_it = rules.all_of(f"ether dst {cable.mac}", frames)
+        found["to"] = [
+            FrameRule(f"{name}-to-{number}", each.name, "from", "", to_it)
+            for number, each in enumerate(neighbours(lab, cable))
+        ]
+        return {way: found[way] for way in self.ways}
+
+    def simulated(self, lab: Lab, wires: Wires) -> Change:
+        """The harness answers, while time stands still."""
+        change = super().simulated(lab, wires)
+        made = self.frame_rules(change.claim.removeprefix("rules "), lab, plugged(lab, self.cable))
+        return replace(change, apply=lambda: wires.reject([rule for several in made.values() for rule in several]))
+
+    def send(self, lab: Lab, wires: Wires, cable: Cable, way: str) -> None:
+        """From a neighbour, too."""
+        if way == "from":
+            super().send(lab, wires, cable, way)
+        else:
+            rules.send_between(wires, neighbours(lab, cable)[0], cable, self.frames)
+
     def provoke(self, lab: Lab, cable: Cable, way: str) -> None:
         """From a neighbour, because only packets that enter through a cable are rejected."""
         one, other = (cable, neighbours(lab, cable)[0]) if way == "from" else (neighbours(lab, cable)[0], cable)
@@ -220,6 +299,8 @@ class Flapping(CableFault):
 
     def changes(self, lab: Lab) -> Sequence[Change]:
         """A table, and a program that fills and empties it in turn."""
+        if wires := wires_of(lab):
+            return [self.simulated(lab, wires)]
         cable, table = plugged(lab, self.cable), nft.fresh()
         places = hooks(self, cable)
         up, down = nft.blinking(table, places)
@@ -241,6 +322,24 @@ class Flapping(CableFault):
             must(lab.switch, *flap)
 
         return [table_change(lab, table, "netdev", apply, proof, self.frames, (ended(containing(table)),))]
+
+    def simulated(self, lab: Lab, wires: Wires) -> Change:
+        """Rules that act and rest in turns."""
+        cable, name = plugged(lab, self.cable), wires.fresh("flapping")
+        turns = f"drop on={self.down_ms * MS_NS} off={self.up_ms * MS_NS}"
+        made = rules.each_way(name, cable, self.ways, turns, rules.pcap(self.frames))
+
+        def proof() -> str:
+            hits = rules.acted(wires, made)
+            dropped = {way: each.acted for way, each in hits.items()}
+            passed = {way: each.seen - each.acted for way, each in hits.items()}
+            if not all((*dropped.values(), *passed.values())):
+                for way in self.ways:
+                    send_simulated(lab, wires, cable, way, Burst(self.frames))
+                raise NotYet(f"{cable.name}: dropped {dropped}, passed {passed}")
+            return f"{cable.name} flaps: {sum(dropped.values())} frames dropped, {sum(passed.values())} passed"
+
+        return rules.change(lab, wires, name, made, proof)
 
 
 class Partition(SimpleFault):
@@ -302,6 +401,8 @@ class Partition(SimpleFault):
 
     def changes(self, lab: Lab) -> Sequence[Change]:
         """A table of the switch's bridges."""
+        if wires := wires_of(lab):
+            return [self.simulated(lab, wires)]
         pairs, table = self.pairs(lab), nft.fresh()
         places = partition_hooks(pairs, one_way=self.mode == "one-way")
         ruleset = nft.dropping(table, places)
@@ -314,11 +415,42 @@ class Partition(SimpleFault):
                 _try_between(lab, turns[way])
             if idle:
                 raise NotYet(f"no frame dropped yet on its way {' and '.join(idle)}")
-            dropped = [f"{counts[f'hit_{place.way}']} frames {place.way}" for place in places]
-            sides = f"{', '.join(self.one)} and {', '.join(self.other) or 'the others'}"
-            return f"dropped between {sides}: {', '.join(dropped)}"
+            return self.said({place.way: counts[f"hit_{place.way}"] for place in places})
 
         return [table_change(lab, table, "bridge", lambda: must(lab.switch, "nft", ruleset), proof, Frames())]
+
+    def said(self, dropped: Mapping[str, int]) -> str:
+        """The proof. Pure."""
+        sides = f"{', '.join(self.one)} and {', '.join(self.other) or 'the others'}"
+        return f"dropped between {sides}: {', '.join(f'{count} frames {way}' for way, count in dropped.items())}"
+
+    def simulated(self, lab: Lab, wires: Wires) -> Change:
+        """Rules of the receivers' cables."""
+        pairs, name = self.pairs(lab), wires.fresh("partition")
+        made = partition_rules(name, pairs, one_way=self.mode == "one-way")
+        turns = {"there": itertools.cycle(pairs), "back": itertools.cycle([(b, a) for a, b in pairs])}
+
+        def proof() -> str:
+            hits = rules.of_all(wires, made, lambda way: rules.send_between(wires, *next(turns[way]), Frames()))
+            return self.said({way: each.acted for way, each in hits.items()})
+
+        return rules.change(lab, wires, name, made, proof)
+
+
+def partition_rules(name: str, pairs: Sequence[tuple[Cable, Cable]], one_way: bool) -> dict[str, list[FrameRule]]:
+    """The rules of a partition: on the way to each receiver, what any sender of the other side sent. Pure."""
+
+    def dropped(way: str, turned: Sequence[tuple[Cable, Cable]]) -> list[FrameRule]:
+        senders: dict[str, list[str]] = {}
+        for sender, receiver in turned:
+            senders.setdefault(receiver.name, []).append(f"ether src {sender.mac}")
+        return [
+            FrameRule(f"{name}-{way}-{number}", receiver, "to", "drop", " or ".join(macs))
+            for number, (receiver, macs) in enumerate(senders.items())
+        ]
+
+    there = {"there": dropped("there", pairs)}
+    return there if one_way else there | {"back": dropped("back", [(b, a) for a, b in pairs])}
 
 
 def partition_hooks(pairs: Sequence[tuple[Cable, Cable]], one_way: bool) -> list[Hook]:
@@ -414,6 +546,14 @@ def send(lab: Lab, cable: Cable, way: str, burst: Burst) -> None:
         send_between(lab, cable, neighbour, burst)
     else:
         must(lab.switch, *sending(cable.name, neighbour, cable, burst))
+
+
+def send_simulated(lab: Lab, wires: Wires, cable: Cable, way: str, burst: Burst) -> None:
+    """The same on a simulated cable."""
+    neighbour = neighbours(lab, cable)[0]
+    one, other = (cable, neighbour) if way == "from" else (neighbour, cable)
+    for _ in range(burst.count):
+        wires.send(cable, way, rules.sample(one, other, burst.frames, burst.size))
 
 
 def send_between(lab: Lab, one: Cable, other: Cable, burst: Burst) -> None:

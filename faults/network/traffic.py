@@ -2,6 +2,7 @@
 
 The node's own kernel makes them at its end of the cable (tc-netem(8), program ``shape``), and they can be combined.
 The switch proves them: it asks the node for answers and measures them on the cable (program ``probe``).
+A simulated switch makes them itself, and counts the frames.
 """
 
 from __future__ import annotations
@@ -17,11 +18,21 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from faults.fault import EVERY_S, PROOF_WITHIN_S, Change, must, running
-from faults.network.cables import FRAMES, CableFault, neighbours, plugged
+from faults.fault import EVERY_S, PROOF_WITHIN_S, Change, must, running, wires_of
+from faults.network import rules
+from faults.network.cables import (
+    FRAMES,
+    FULL_BYTES,
+    MS_NS,
+    Burst,
+    CableFault,
+    neighbours,
+    plugged,
+    send_simulated,
+)
 from faults.network.nft import Frames
 from faults.programs import PROGRAMS, STATE, containing, ended
-from harness.protocols import Lab, Node
+from harness.protocols import Lab, Node, Wires
 from harness.records import Cable, EffectKind, LabError, Undo
 from harness.wait import NotYet, until
 
@@ -95,6 +106,11 @@ class _Shaped(CableFault):
     def questions(self) -> Questions:
         """The probe that shows it."""
 
+    @property
+    @abstractmethod
+    def action(self) -> str:
+        """What a simulated switch does to the frames."""
+
     @abstractmethod
     def effect(self, before: Answers, now: Answers) -> str:
         """What the answers show. Raises NotYet while they show no effect. Pure."""
@@ -105,12 +121,14 @@ class _Shaped(CableFault):
             raise LabError(
                 f"{cable.node} runs on the host's kernel, which has no netem; {self.name} needs its own kernel"
             )
-        if self.protocol not in self.asked_in:
+        if self.protocol not in self.asked_in and not wires_of(lab):
             raise LabError(f"{self.name} of {self.protocol} alone cannot be proven; use {', '.join(self.asked_in)}")
 
     def changes(self, lab: Lab) -> Sequence[Change]:
         """A shaping for each direction."""
         cable = plugged(lab, self.cable)
+        if wires := wires_of(lab):
+            return [self.simulated(lab, wires, cable)]
         node = running(lab.node(cable.node))
         before = usual(lab, cable, self.frames, self.questions)
         proven: list[str] = []
@@ -121,6 +139,18 @@ class _Shaped(CableFault):
             return proven[0]
 
         return [self._change(node, cable, way, effect) for way in self.ways]
+
+    def simulated(self, lab: Lab, wires: Wires, cable: Cable) -> Change:
+        """The same by a rule for each direction."""
+        name = wires.fresh(self.kind)
+        made = rules.each_way(name, cable, self.ways, self.action, rules.pcap(self.frames))
+        burst = Burst(self.frames, self.questions.count if isinstance(self, _Chance) else 1)
+
+        def proof() -> str:
+            hits = rules.of_all(wires, made, lambda way: send_simulated(lab, wires, cable, way, burst))
+            return f"{cable.name}: the switch has done `{self.action}` to {rules.shares(hits)}"
+
+        return rules.change(lab, wires, name, made, proof)
 
     def seen(self, lab: Lab, cable: Cable, before: Answers) -> str:
         """Look once. Raises NotYet."""
@@ -161,6 +191,11 @@ class Delay(_Shaped):
         return (self.delay_ms,)
 
     @property
+    def action(self) -> str:
+        """All of them."""
+        return f"delay ns={self.delay_ms * MS_NS}"
+
+    @property
     def questions(self) -> Questions:
         """A few, but only 1 of ARP, whose answers have no number."""
         return Questions(1 if self.protocol == "arp" else 5)
@@ -185,6 +220,11 @@ class Jitter(_Shaped):
     def numbers(self) -> tuple[float, ...]:
         """The jitter in ms."""
         return (self.jitter_ms,)
+
+    @property
+    def action(self) -> str:
+        """Evenly from 0 to twice the mean, as netem does."""
+        return f"delay ns={self.jitter_ms * MS_NS} jitter={self.jitter_ms * MS_NS}"
 
     @property
     def questions(self) -> Questions:
@@ -222,6 +262,11 @@ class Duplicate(_Chance):
     name: ClassVar[str] = "network.duplicate"
     kind: ClassVar[str] = "duplicate"
 
+    @property
+    def action(self) -> str:
+        """By chance."""
+        return f"duplicate p={self.percent / 100:g}"
+
     def effect(self, before: Answers, now: Answers) -> str:
         """Some answers come twice."""
         if not now.again:
@@ -242,6 +287,11 @@ class Reorder(_Chance):
         """The percentage and the delay in ms."""
         return (self.percent, self.by_ms)
 
+    @property
+    def action(self) -> str:
+        """By chance, those that are not sent at once."""
+        return f"delay ns={self.by_ms * MS_NS} p={1 - self.percent / 100:g}"
+
     def effect(self, before: Answers, now: Answers) -> str:
         """Some answers come before the answer to an earlier question."""
         if not now.overtaken:
@@ -254,6 +304,11 @@ class Corrupt(_Chance):
 
     name: ClassVar[str] = "network.corrupt"
     kind: ClassVar[str] = "corrupt"
+
+    @property
+    def action(self) -> str:
+        """By chance."""
+        return f"corrupt p={self.percent / 100:g}"
 
     @property
     def questions(self) -> Questions:
@@ -294,6 +349,11 @@ class Rate(_Shaped):
         return (self.kbit,)
 
     @property
+    def action(self) -> str:
+        """With a queue as long as netem's."""
+        return f"rate bits_per_s={self.kbit * 1000} queue={NETEM_LIMIT * FULL_BYTES}"
+
+    @property
     def questions(self) -> Questions:
         """Long ones at once, as many as take 300 ms at that rate."""
         return Questions(max(4, math.ceil(self.kbit * 0.3 / WIRE_KBIT)), BIG_BYTES, 0)
@@ -306,6 +366,8 @@ class Rate(_Shaped):
         return f"{self.cable} carried {kbit_before:.0f} kbit/s and now carries {kbit:.0f} kbit/s"
 
 
+NETEM_LIMIT = 10_000
+"""Frames that wait in the node's netem (program ``shape``)."""
 BIG_BYTES = 1400
 WIRE_KBIT = (BIG_BYTES + 14) * 8 / 1000
 """Such a packet with its frame, in kbit."""

@@ -10,12 +10,16 @@ sufficient, for an order of all of them).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 STEPS, CHOICES, ALL_STEPS = 3_000, 64, 1_000_000
 """The most steps of the search, and the most choices, for one snapshot, which is not judged if it has more; and the
 most steps for all of them, some seconds."""
+
+MOST_OPTIONS = 400
+"""The most undecided transfers at a time; a snapshot with more of them is not judged."""
 
 NEAR = 8
 """Each snapshot is compared with this number of later ones; those further on follow from them."""
@@ -75,6 +79,9 @@ class _Bank:
         self.in_base = {number for number, each in enumerate(transfers) if each.start <= self.base.end}
         """The base may include these: in later snapshots they may differ from it or not."""
         self.ends = [each.end for each in transfers]
+        self.ending: list[tuple[int, int]] = []
+        """The undecided transfers that the base cannot include, by their end: a heap."""
+        self.decided: set[int] = set()
         self.steps = 0
         self.judged: list[_Judged] = []
         self.unexplained: list[int] = []
@@ -93,27 +100,42 @@ class _Bank:
         )
         # those that ended before the base began are in it for certain, and change nothing later
         live: set[int] = set()
-        moved: dict[int, int] = defaultdict(int)
+        expected: dict[int, int] = defaultdict(int, self.base.balances)
         at = 0
         for place in order:
             snapshot = self.snapshots[place]
             while at < len(by_start) and self.transfers[by_start[at]].start <= snapshot.end:
                 if self.transfers[by_start[at]].end >= self.base.start:
                     live.add(by_start[at])
+                    self._ends(by_start[at])
                 at += 1
-            for number in [each for each in live if self.certain(each, snapshot)]:
-                live.remove(number)
-                moved[self.transfers[number].payer] -= self.transfers[number].coins
-                moved[self.transfers[number].payee] += self.transfers[number].coins
+            for number in self._decided(snapshot):
+                live.discard(number)
+                expected[self.transfers[number].payer] -= self.transfers[number].coins
+                expected[self.transfers[number].payee] += self.transfers[number].coins
+            if len(live) > MOST_OPTIONS:
+                self.given_up.append(place)
+                continue
             options = [number for number in live if self.transfers[number].start <= snapshot.end]
-            self._judge(place, sorted(options), moved)
+            self._judge(place, sorted(options), expected)
 
-    def _judge(self, place: int, options: Sequence[int], moved: Mapping[int, int]) -> None:
-        now, before = self.snapshots[place].balances, self.base.balances
-        if now.keys() != before.keys():
+    def _ends(self, number: int) -> None:
+        if number not in self.in_base:
+            heappush(self.ending, (self.ends[number], number))
+
+    def _decided(self, snapshot: Snapshot) -> Iterator[int]:
+        """The transfers that this snapshot is the first to include for certain."""
+        while self.ending and self.ending[0][0] < snapshot.start:
+            end, number = heappop(self.ending)
+            if end == self.ends[number] and number not in self.decided:
+                self.decided.add(number)
+                yield number
+
+    def _judge(self, place: int, options: Sequence[int], expected: Mapping[int, int]) -> None:
+        now = self.snapshots[place].balances
+        if now.keys() != self.base.balances.keys():
             return
-        rest = {player: now[player] - before[player] - moved.get(player, 0) for player in now}
-        rest = {player: by for player, by in rest.items() if by}
+        rest = {player: coins - expected[player] for player, coins in now.items() if coins != expected[player]}
         choices = self._choices([self.transfers[number] for number in options], rest)
         if choices is None:
             self.given_up.append(place)
@@ -124,7 +146,9 @@ class _Bank:
             self.judged.append(_Judged(place, frozenset(options), found))
             if len(found) == 1:  # certainly seen: later snapshots have them, too
                 for number in found[0]:
-                    self.ends[number] = min(self.ends[number], self.snapshots[place].end)
+                    if self.snapshots[place].end < self.ends[number]:
+                        self.ends[number] = self.snapshots[place].end
+                        self._ends(number)
         else:
             self.unexplained.append(place)
 
@@ -160,6 +184,10 @@ class _Bank:
                 for two in self.judged[at + 1 : at + 1 + NEAR]:
                     if not one.options & two.options:
                         continue
+                    if len(one.choices) == len(two.choices) == 1 and self._fit(
+                        one, one.choices[0], two, two.choices[0]
+                    ):
+                        continue
                     ones = [mine for mine in one.choices if any(self._fit(one, mine, two, its) for its in two.choices)]
                     twos = [its for its in two.choices if any(self._fit(one, mine, two, its) for mine in one.choices)]
                     if not ones:
@@ -171,7 +199,7 @@ class _Bank:
     def _fit(self, one: _Judged, mine: frozenset[int], two: _Judged, its: frozenset[int]) -> bool:
         """Whether one snapshot with its choice can be before the other, or after it if they are concurrent."""
         first, second = self.snapshots[one.place], self.snapshots[two.place]
-        if all(number in its or self.certain(number, second) for number in mine):
+        if mine <= its or all(number in its or self.certain(number, second) for number in mine):
             return True
         if first.end < second.start:
             return False
@@ -193,8 +221,6 @@ class _Choices:
 
     def all(self) -> list[tuple[int, ...]] | None:
         """None when there are more than CHOICES, or it takes more than STEPS."""
-        if len(self.options) > 400:
-            return None
         if all(self._possible(player) for player in {*self.left, *self.out, *self.into}):
             self._search(0, [])
         return None if self.steps > STEPS or len(self.found) > CHOICES else self.found

@@ -37,7 +37,7 @@ def render(history: History, judgement: Judgement, meta: Mapping[str, Any]) -> s
     root = Element("testsuites", {"name": "monkeywrench", **counts})
     suite = SubElement(root, "testsuite", {"name": _text(judgement.scenario), **counts, **_start(meta)})
     properties = SubElement(suite, "properties")
-    for name, value in {"outcome": judgement.outcome, "seed": meta.get("seed")}.items():
+    for name, value in {"outcome": judgement.outcome, "clock": judgement.clock, "seed": meta.get("seed")}.items():
         if value is not None:
             SubElement(properties, "property", {"name": name, "value": _text(str(value))})
     for verdict in verdicts:

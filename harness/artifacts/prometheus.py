@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from harness.history import History
 from harness.history.latency import latency_ms, load, quantile
-from harness.verdict import Judgement, Outcome
+from harness.verdict import NOT_TRIED, Judgement, Outcome
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
@@ -50,17 +50,22 @@ class _Run(Collector):
             "monkeywrench_run_complete", "1 if the run ended normally, 0 if it was killed.", [({}, history.complete)]
         )
         yield self._gauge(
+            "monkeywrench_run_virtual_time",
+            "1 if the run's times are virtual, 0 if they are the host's.",
+            [({}, judgement.clock == "virtual")],
+        )
+        yield self._gauge(
             "monkeywrench_run_outcome",
             "1 for the outcome of the run, 0 for the other outcomes.",
             [({"outcome": outcome}, outcome is judgement.outcome) for outcome in Outcome],
         )
         yield self._gauge(
             "monkeywrench_verdict",
-            "1 for the outcome of a check, 0 for the other outcomes.",
+            "1 for the outcome of a check, 0 for the other outcomes; not tried is one of its own here.",
             [
-                ({"check": verdict.check, "outcome": outcome}, outcome is verdict.outcome)
+                ({"check": verdict.check, "outcome": word}, word == verdict.word)
                 for verdict in judgement.verdicts
-                for outcome in Outcome
+                for word in (*(outcome.value for outcome in Outcome), NOT_TRIED)
             ],
         )
         yield self._ops()

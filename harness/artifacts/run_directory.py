@@ -11,6 +11,8 @@ A run writes these files:
 ``meta.json``       lab, seed, command line and versions
 ``history.jsonl``   everything that happened, one op per line
 ``capture.pcapng``  packets, if the scenario captures any
+``lab.json``        in virtual time: what the lab was made of
+``trace.gz``        in virtual time: time, place and hash of each frame
 ==================  ====================================================================
 
 The others are derived from the history, and can be written again at any time:
@@ -46,12 +48,14 @@ __all__ = [
     "CAPTURE",
     "HISTORY",
     "JUNIT",
+    "LAB",
     "LOAD",
     "LOGS",
     "META",
     "METRICS",
     "REPORT",
     "SCENARIO",
+    "TRACE",
     "VERDICT",
     "command",
     "create",
@@ -66,6 +70,8 @@ LOAD = "load.toml"
 META = "meta.json"
 HISTORY = "history.jsonl"
 CAPTURE = "capture.pcapng"
+LAB = "lab.json"
+TRACE = "trace.gz"
 VERDICT = "verdict.json"
 REPORT = "report.html"
 JUNIT = "junit.xml"
@@ -77,11 +83,18 @@ MOST_AT_ONCE = 1000
 """Limit on the runs of one scenario that start in the same second; it bounds the search for a free name."""
 
 
-def create(root: Path, scenario_file: Path, name: str, facts: Mapping[str, Any], at: datetime | None = None) -> Path:
+def create(  # noqa: PLR0913, PLR0917 - what a run directory is made of
+    root: Path,
+    scenario_file: Path,
+    name: str,
+    facts: Mapping[str, Any],
+    at: datetime | None = None,
+    newest: bool = True,
+) -> Path:
     """Create a run directory below ``root`` with a copy of the scenario and ``meta.json``, and return its path.
 
-    ``at`` is the start time of the run, by default now. ``latest`` points at the directory when this returns. Raises
-    LabError if the directory cannot be created.
+    ``at`` is the start time of the run, by default now. ``latest`` points at the directory when this returns, unless
+    it is not to be the ``newest``. Raises LabError if the directory cannot be created.
     """
     stamp = (at or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     try:
@@ -89,7 +102,8 @@ def create(root: Path, scenario_file: Path, name: str, facts: Mapping[str, Any],
         directory = _unused(root, f"{stamp}-{name}")
         shutil.copyfile(scenario_file, directory / SCENARIO)
         write(directory / META, json.dumps(dict(facts), indent=2) + "\n")
-        _point(root / LATEST, directory.name)
+        if newest:
+            _point(root / LATEST, directory.name)
     except OSError as error:
         raise LabError(
             f"cannot create a run directory in {root}: {error.strerror}", "choose a writable directory with --runs"

@@ -18,13 +18,13 @@ from harness.checks.arrivals import NAME as ARRIVALS
 from harness.checks.audit import NAME as AUDIT
 from harness.checks.recovery import NAME as RECOVERY
 from harness.errors import UserError
-from harness.history import History, HistoryError
+from harness.history import History, HistoryError, promises
 from harness.plan import Step, plan
 from harness.report.render import render
 from harness.scenario import Scenario
 from harness.verdict import Finding, Verdict, unknown
 
-__all__ = ["Stored", "StoredError", "conclude", "find", "judge", "load", "read", "write"]
+__all__ = ["Stored", "StoredError", "find", "judge", "judge_directory", "load", "made", "read", "write"]
 
 
 class StoredError(UserError):
@@ -145,6 +145,21 @@ def judge(run: Stored) -> list[Verdict]:
     return [_with(each, other) if each.check == RECOVERY else each for each in verdicts]
 
 
+JUDGED_FROM = (run_directory.HISTORY, run_directory.SCENARIO, run_directory.LOAD)
+
+
+def made(directory: Path, run: Stored) -> list[Verdict] | None:
+    """The verdicts that were made of a run; None where there are none, or what they were made of is newer."""
+    path = directory / run_directory.VERDICT
+    sources = [directory / name for name in JUDGED_FROM if (directory / name).exists()]
+    try:
+        judged = verdict.Judgement.model_validate_json(path.read_bytes())
+        newer = any(source.stat().st_mtime_ns > path.stat().st_mtime_ns for source in sources)
+    except (OSError, ValueError):
+        return None
+    return None if newer or judged.scenario != run.scenario.name else list(judged.verdicts)
+
+
 def _with(found: Verdict, more: Finding) -> Verdict:
     return verdict.conclude(found.check, [more, *found.findings], "", found.numbers, found.evidence)
 
@@ -159,7 +174,7 @@ def _planned(run: Stored) -> list[Step] | None:
 
 def write(directory: Path, run: Stored, verdicts: Sequence[Verdict]) -> None:
     """Write all derived files of a run, replacing existing ones. Raises OSError."""
-    judgement = verdict.judgement(run.scenario.name, verdicts)
+    judgement = verdict.judgement(run.scenario.name, verdicts, promises.remarks_of(run.history), run.history.clock)
     run_directory.write(directory / run_directory.VERDICT, judgement.model_dump_json(indent=2) + "\n")
     run_directory.write(directory / run_directory.JUNIT, junit.render(run.history, judgement, run.meta))
     run_directory.write(directory / run_directory.METRICS, prometheus.render(run.history, judgement))
@@ -171,7 +186,7 @@ def write(directory: Path, run: Stored, verdicts: Sequence[Verdict]) -> None:
         run_directory.write(directory / run_directory.LOGS / name, text, errors="surrogateescape")
 
 
-def conclude(run_dir: Path, scenario: Scenario) -> list[Verdict]:
+def judge_directory(run_dir: Path, scenario: Scenario) -> list[Verdict]:
     """Judge a run from its directory alone and write all derived files there.
 
     Raises HistoryError if its history cannot be read.

@@ -37,6 +37,7 @@ from harness.checks import (
 from harness.history import History, HistoryError, record
 from harness.history.client_ops import named
 from harness.history.injections import injections, unrecorded
+from harness.history.ops import without_collections
 from harness.plan import Step
 from harness.verdict import Outcome, Verdict, conclude, unknown
 
@@ -70,7 +71,7 @@ CHECKS: Mapping[str, Check] = {
     bank.NAME: Check(bank.BankSettings, bank.check, feeds=USERS),
     uploads.NAME: Check(uploads.UploadsSettings, uploads.check, feeds=USERS),
     quiescing.NAME: Check(quiescing.QuiescingSettings, quiescing.check, reads_effects=True),
-    errors.NAME: Check(errors.ErrorsSettings, errors.check, feeds=USERS),
+    errors.NAME: Check(errors.ErrorsSettings, errors.check, reads_effects=True, feeds=USERS),
     balance.NAME: Check(balance.BalanceSettings, balance.check, feeds=PROBES),
     rotation.NAME: Check(rotation.RotationSettings, rotation.check, feeds=NAMES),
     content.NAME: Check(content.ContentSettings, content.check, reads_effects=True),
@@ -102,9 +103,10 @@ def judge(
     Raises KeyError for a check that there is not and pydantic's ValidationError for settings that are not right: both
     are mistakes in a scenario, which reading it finds. What cannot be read in the history makes its verdict unknown.
     """
-    wrong = _flaws(history)
-    verdicts = [_ask(history, name, given, wrong, planned) for name, given in settings.items()]
-    return _unless_a_clock(history, settings, verdicts)
+    with without_collections():
+        wrong = _flaws(history)
+        verdicts = [_ask(history, name, given, wrong, planned) for name, given in settings.items()]
+        return _unless_a_clock(history, settings, verdicts)
 
 
 def _flaws(history: History) -> Sequence[record.Flaw]:

@@ -11,8 +11,9 @@ from harness.history import History, Pair
 from harness.history.client_ops import SHOWN, doubts, too_few
 from harness.history.injections import quiet
 from harness.history.latency import late_ms, load, quantile
+from harness.history.planned_load import has_no_plan
 from harness.history.timeline import count_of, span_of
-from harness.verdict import Finding, Verdict, conclude, unknown
+from harness.verdict import Finding, Verdict, conclude, not_tried, unknown
 
 NAME = "arrivals"
 
@@ -44,6 +45,8 @@ def check(history: History, settings: ArrivalsSettings) -> Verdict:
     began.
     """
     planned = [_Planned(pair, late) for pair in _pairs(history) if (late := late_ms(pair)) is not None]
+    if not planned and has_no_plan(history):
+        return conclude(NAME, [not_tried("The load of this run has no planned arrivals.")], "")
     delays = [op.late_ms for op in planned if op.free]
     calm = quiet(history)
     undisturbed = [op for op in planned if op.pair.invoke.time in calm]

@@ -12,7 +12,8 @@ from harness.history import History, Op
 from harness.history.client_ops import named
 from harness.history.explained_lines import Explanations, expected_logs
 from harness.history.injections import injections
-from harness.history.timeline import count_of, moment
+from harness.history.ipvs_tables import weights_of
+from harness.history.timeline import count_of, director_ops, moment
 from harness.records import Cluster
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
@@ -64,6 +65,7 @@ def check(history: History, settings: AuditSettings) -> Verdict:
         findings.append(unknown("The state of the lab was not compared with the one before the run."))
     else:
         findings += _lab_findings(audits[-1], history.cluster)
+        findings += _contradictions(audits[-1], history)
     numbers = {
         "error_lines": len(lines),
         "unexplained_lines": len(unexplained),
@@ -145,6 +147,40 @@ def _lab_findings(audit: Op, cluster: Cluster) -> Iterator[Finding]:
     yield from _not_recorded(audit, cluster)
     if differing := _differing(audit["weights"]):
         yield invalid(f"The directors' tables differ at the end of the run: {named(differing)}.", audit.index)
+
+
+LAST_SAMPLE_NS = 5_000_000_000
+"""A sample of a director's addresses that is older than this says nothing of the end of the run."""
+
+
+def _contradictions(audit: Op, history: History) -> Iterator[Finding]:
+    """What the last look says, where the samples of the run say something else."""
+    for vip, owners in (audit.get("owners") or {}).items():
+        for node, ops in director_ops(history).items():
+            samples = [op for op in ops if op.f == "holds" and op.time <= audit.time]
+            recent = samples[-1:] if samples and audit.time - samples[-1].time <= LAST_SAMPLE_NS else []
+            for op in recent:
+                if vip in op["vips"] and owners != [node]:
+                    sentence = (
+                        f"The last look at the cluster and the last sample of {node} disagree on who holds {vip}."
+                    )
+                    yield unknown(sentence, audit.index, op.index)
+    out = [
+        f"{node} for {service} on {director}"
+        for director, table in (audit.get("weights") or {}).items()
+        for service, weights in table.items()
+        for node, weight in weights.items()
+        if weight == 0 and not _always_out(history, director, service, node)
+    ]
+    if out:
+        yield unknown(f"Real servers are out of service at the end of the run: {named(out)}.", audit.index)
+
+
+def _always_out(history: History, director: str, service: str, node: str) -> bool:
+    """Whether a real server had weight 0 in all samples of a table: the cluster's own file may say so."""
+    mine = [op for op in history.seen("table") if op.get("node") == director]
+    weights = [weights_of(op).get(service.partition(":")[0], {}).get(node) for op in mine]
+    return bool(weights) and not any(weights)
 
 
 def _differing(weights: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -12,8 +12,9 @@ from harness.history import History, Op
 from harness.history.backups import age_ms, first_samples
 from harness.history.injections import injections
 from harness.history.intervals import Intervals, silences
+from harness.history.planned_load import lacks
 from harness.history.timeline import MS, count_of, moment, span_of
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
 NAME = "backup"
 
@@ -57,6 +58,8 @@ def check(history: History, settings: BackupSettings) -> Verdict:
     age below zero means that a clock is wrong, which makes the verdict unknown.
     """
     backups = _Backups(history, settings)
+    if not backups.settings.of:
+        return conclude(NAME, [not_tried("The topology has none of these data.")], "")
     findings = [*backups.ages(), *backups.restores()]
     oldest = max((row["oldest_ms"] or 0 for row in backups.rows.values()), default=0)
     held = f"No backup was older than {span_of(oldest)}; {_restored(backups.proven)}."
@@ -67,18 +70,30 @@ def _restored(number: int) -> str:
     return f"{count_of(number, 'backup')} {'was' if number == 1 else 'were'} restored"
 
 
+PART_OF = {"database": "MySQL", "uploads": "variable data"}
+"""The part of a topology that keeps each kind of data."""
+
+
+def _of_the_topology(history: History, settings: BackupSettings) -> BackupSettings:
+    """Without the data that the topology does not have, unless a scenario names them."""
+    if "of" in settings.model_fields_set:
+        return settings
+    kept = tuple(of for of in settings.of if not lacks(history, PART_OF.get(of, of)))
+    return settings.model_copy(update={"of": kept})
+
+
 class _Backups:
     """The samples of each backup by what it is a backup of, and all restores."""
 
     def __init__(self, history: History, settings: BackupSettings) -> None:
-        self.history, self.settings = history, settings
+        self.history, self.settings = history, _of_the_topology(history, settings)
         self.samples: dict[str, list[Op]] = defaultdict(list)
         for op in history.by_time().seen("backup"):
             if op.get("age_s") is not None:
                 self.samples[str(op["of"])].append(op)
         self.restored = [op for op in history.of("prove-backup") if op.type != "invoke"]
         self.proven = sum(op.type == "ok" for op in self.restored)
-        self.rows = {of: self._row(self.samples.get(of, [])) for of in settings.of}
+        self.rows = {of: self._row(self.samples.get(of, [])) for of in self.settings.of}
 
     def _row(self, samples: Sequence[Op]) -> dict[str, Any]:
         ages = [age_ms(op) for op in samples]

@@ -18,7 +18,7 @@ from harness.history.injections import quiet
 from harness.history.intervals import Interval, Intervals
 from harness.history.ipvs_tables import Entry, tables
 from harness.history.timeline import MS, moment, ms
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
 NAME = "balance"
 
@@ -107,14 +107,14 @@ def check(history: History, settings: BalanceSettings) -> Verdict:
     cluster = history.cluster
     if cluster.persistence_s:
         return conclude(
-            NAME, [unknown("The virtual services are persistent: one client stays with one real server.")], ""
+            NAME, [not_tried("The virtual services are persistent: one client stays with one real server.")], ""
         )
     if not cluster.scheduler:
         return conclude(NAME, [unknown("The history does not say which scheduler the cluster has.")], "")
     if cluster.scheduler not in TURNS | LEAST:
-        return conclude(NAME, [unknown(f"The scheduler {cluster.scheduler} does not promise equal shares.")], "")
+        return conclude(NAME, [not_tried(f"The scheduler {cluster.scheduler} does not promise equal shares.")], "")
     if len(cluster.web) < 2:
-        return conclude(NAME, [unknown("The cluster has fewer than 2 real servers.")], "")
+        return conclude(NAME, [not_tried("The cluster has fewer than 2 real servers.")], "")
     if not history.seen("table"):
         return _by_probes(history, settings)
     services = _services(history, settings)

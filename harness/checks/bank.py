@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from array import array
+from collections import defaultdict
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Sequence, ValuesView
+from functools import cached_property
+from itertools import chain, islice
+from typing import Any, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +16,7 @@ from harness.algorithms import snapshots, sum_bounds
 from harness.algorithms.arrays import FOREVER, Ints, ints
 from harness.history import History, HistoryError
 from harness.history.client_ops import (
+    LARGEST,
     NAMED,
     SHOWN,
     Call,
@@ -29,6 +34,7 @@ from harness.history.client_ops import (
     unless_gaps,
 )
 from harness.history.ledger_reads import resolved
+from harness.history.planned_load import untried
 from harness.history.timeline import count_of, instant
 from harness.verdict import Finding, Outcome, Verdict, conclude, invalid
 
@@ -70,6 +76,8 @@ def check(history: History, settings: BankSettings) -> Verdict:
     It is unknown with too few transfers or reads, with gaps in the record of the load, and where what it found may be
     due to those gaps or to clocks of load machines.
     """
+    if nothing := [*untried(history, "transfer no coins", "transfer")]:
+        return conclude(NAME, nothing, "")
     accounts = _Accounts(history, settings)
     findings = [*doubts(history), *accounts.minimum_evidence(), *accounts.totals(), *accounts.debts()]
     findings += [*accounts.players(), *accounts.clashes()]
@@ -90,7 +98,7 @@ class _Accounts:
         self.settings = settings
         self.transfers = resolved(history, once(attempted(history, "transfer"), "op"), "transfers")
         self.reads = answered(history, "coins")
-        self.balances = [_balances(call) for call in self.reads]
+        self.balances = _all_balances(self.reads)
         self.sums = ints([sum(balances.values()) for balances in self.balances])
         first = int(self.sums[0]) if self.reads else 0
         self.total = first if settings.total is None else settings.total
@@ -103,9 +111,10 @@ class _Accounts:
 
     def totals(self) -> Iterator[Finding]:
         """Reads with another sum, or whose sum is not the total that the site reported."""
-        wrong = [self.reads[place] for place in np.flatnonzero(self.sums != self.total)]
+        places = [int(place) for place in np.flatnonzero(self.sums != self.total)]
+        wrong = [self.reads[place] for place in places]
         if wrong:
-            had = [f"{sum(_balances(call).values()):,} at {instant(call.start)}" for call in wrong]
+            had = [f"{self.sums[place]:,} at {instant(self.reads[place].start)}" for place in places]
             yield invalid(f"The total must be {count_of(self.total, 'coin')}, but it was {named(had)}.", *_ops(wrong))
         untrue = [call for call, total in zip(self.reads, self.sums, strict=True) if call.number("total") != total]
         if untrue:
@@ -139,19 +148,26 @@ class _Accounts:
 
     def clashes(self) -> Iterator[Finding]:
         """Balances that the transfers do not explain."""
-        players = list(dict.fromkeys(player for balances in self.balances for player in balances))
-        key = {player: place for place, player in enumerate(players)}
-        found = sum_bounds.clashes(self._adds(key), self._reads(key))
-        read_of = [place for place, balances in enumerate(self.balances) for _ in balances]
-        for clash in found[:NAMED]:
-            yield self._clash(players[clash.key], clash, read_of)
+        found = []
+        for some in _groups(chain.from_iterable(self._lists())):
+            key = {player: place for place, player in enumerate(some)}
+            reads, read_of = self._reads(key)
+            found += [
+                (
+                    some[clash.key],
+                    clash,
+                    [int(read_of[place]) for place in (clash.most, clash.least) if place is not None],
+                )
+                for clash in sum_bounds.clashes(self._adds(key), reads)
+            ]
+        for player, clash, places in found[:NAMED]:
+            yield self._clash(player, clash, places)
         if len(found) > NAMED:
             yield unless_gaps(
                 self.history, f"Transfers do not explain the balances of {count_of(len(found) - NAMED, 'more player')}."
             )
 
-    def _clash(self, player: int, clash: sum_bounds.Clash, read_of: Sequence[int]) -> Finding:
-        places = [read_of[place] for place in (clash.most, clash.least) if place is not None]
+    def _clash(self, player: int, clash: sum_bounds.Clash, places: Sequence[int]) -> Finding:
         had = [
             f"{count_of(self.balances[place][player], 'coin')} at {instant(self.reads[place].start)}"
             for place in sorted(places)
@@ -190,20 +206,17 @@ class _Accounts:
         """Transfers that the site refused for lack of coins though the payer certainly had them."""
         if not self.reads:
             return
-        players = list(self.balances[0])
-        key = {player: place for place, player in enumerate(players)}
-        tried = [call for call in calls(self.history, "transfer") if _too_poor(call) and call.number("from") in key]
-        if not tried:
-            return
-        reads, adds = self._reads(key), self._adds(key)
-        _, most = sum_bounds.bounds(adds, reads)
-        floor = np.full(len(players), -FOREVER)
-        np.maximum.at(floor, reads.key, reads.value - most)
-        payers = ints([key[call.number("from")] for call in tried])
-        begun, done = starts(tried), ints([call.latest.time + call.slack for call in tried])
-        least, _ = sum_bounds.bounds(adds, sum_bounds.Reads(payers, begun * 0, begun, done, begun * 0))
-        had = floor[payers] + least
-        wrong = [(call, int(coins)) for call, coins in zip(tried, had, strict=True) if coins >= call.number("coins")]
+        known = self.balances[0].keys()
+        tried = [call for call in calls(self.history, "transfer") if _too_poor(call) and call.number("from") in known]
+        by_payer: dict[int, list[Call]] = defaultdict(list)
+        for call in tried:
+            by_payer[call.number("from")].append(call)
+        had = {
+            call.invoke.index: coins
+            for some in _groups(by_payer)
+            for call, coins in self._least_coins([call for payer in some for call in by_payer[payer]])
+        }
+        wrong = [(call, had[call.invoke.index]) for call in tried if had[call.invoke.index] >= call.number("coins")]
         if wrong:
             payer = named(
                 [f"player {call.number('from')} ({call.number('coins')} of {coins:,})" for call, coins in wrong]
@@ -214,24 +227,55 @@ class _Accounts:
                 *shown(call for call, _ in wrong),
             )
 
+    def _lists(self) -> Iterator[Iterable[int]]:
+        """The players of the reads; most reads share one list."""
+        return iter({id(balances.place): balances.place for balances in self.balances}.values())
+
+    def _least_coins(self, tried: Sequence[Call]) -> Iterator[tuple[Call, int]]:
+        """The fewest coins that each payer of these transfers can have had."""
+        key = {player: place for place, player in enumerate(dict.fromkeys(call.number("from") for call in tried))}
+        reads, adds = self._reads(key)[0], self._adds(key)
+        _, most = sum_bounds.bounds(adds, reads)
+        floor = np.full(len(key), -FOREVER)
+        np.maximum.at(floor, reads.key, reads.value - most)
+        payers = ints([key[call.number("from")] for call in tried])
+        begun, done = starts(tried), ints([call.latest.time + call.slack for call in tried])
+        least, _ = sum_bounds.bounds(adds, sum_bounds.Reads(payers, begun * 0, begun, done, begun * 0))
+        return zip(tried, map(int, floor[payers] + least), strict=True)
+
     def _adds(self, key: Mapping[int, int]) -> sum_bounds.Adds:
         """Each transfer takes from one player and gives to another."""
+        player, amount, begun, done = self._sides
+        known = ints(list(key))
+        order = np.argsort(known)
+        place = np.minimum(np.searchsorted(known, player, sorter=order), len(key) - 1)
+        keys = ints(list(key.values()))[order][place]
+        mine = known[order][place] == player
+        return sum_bounds.Adds(keys[mine], amount[mine], begun[mine], done[mine])
+
+    @cached_property
+    def _sides(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """Both sides of each transfer: the player, what is added, and when."""
         sides = [
-            (key[call.number(side)], sign * call.number("coins"), call.start, call.end)
+            (call.number(side), sign * call.number("coins"), call.start, call.end)
             for call in self.transfers
             for side, sign in (("from", -1), ("to", 1))
-            if call.number(side) in key
         ]
-        keys, amounts, begun, done = np.array(sides, dtype=np.int64).reshape(-1, 4).T
-        return sum_bounds.Adds(keys, amounts, begun, done)
+        player, amount, begun, done = np.array(sides, dtype=np.int64).reshape(-1, 4).T
+        return player, amount, begun, done
 
-    def _reads(self, key: Mapping[int, int]) -> sum_bounds.Reads:
-        """Each read has every balance."""
-        keys = [ints([key[player] for player in balances]) for balances in self.balances]
-        values = [ints(list(balances.values())) for balances in self.balances]
-        sizes = [row.size for row in keys]
+    def _reads(self, key: Mapping[int, int]) -> tuple[sum_bounds.Reads, Ints]:
+        """The balances of some players in each read, and the place of the read of each balance."""
+        columns: dict[int, tuple[Ints, Ints]] = {}
+        for balances in self.balances:
+            if id(balances.place) not in columns:
+                columns[id(balances.place)] = _columns(balances.place, key)
+        rows = [balances.of(*columns[id(balances.place)]) for balances in self.balances]
+        sizes = [row.size for row, _ in rows]
         begun, done = np.repeat(starts(self.reads), sizes), np.repeat(ends(self.reads), sizes)
-        return sum_bounds.Reads(_row(keys), _row(values), begun, done, np.zeros(sum(sizes), dtype=np.int64))
+        keys, values = _row([keys for keys, _ in rows]), _row([values for _, values in rows])
+        reads = sum_bounds.Reads(keys, values, begun, done, np.zeros(sum(sizes), dtype=np.int64))
+        return reads, np.repeat(np.arange(len(rows)), sizes)
 
     def numbers(self) -> dict[str, Any]:
         """What was measured."""
@@ -249,12 +293,73 @@ class _Accounts:
         }
 
 
-def _balances(call: Call) -> dict[int, int]:
-    """Each player's coins. Raises HistoryError."""
-    table = call.latest["balances"]
-    if not isinstance(table, dict) or not all(str(player).isdecimal() for player in table):
-        raise HistoryError(f"op {call.latest.index} (coins): its balances cannot be read")
-    return {int(player): number(call.latest, "balance", coins) for player, coins in table.items()}
+AT_A_TIME = 16
+"""How many players' balances are judged together: all balances of all reads at once would need 1 GiB for a long run."""
+
+
+def _groups(players: Iterable[int]) -> Iterator[list[int]]:
+    """Each player once, so many at a time."""
+    left = iter(dict.fromkeys(players))
+    while some := list(islice(left, AT_A_TIME)):
+        yield some
+
+
+class Balances(Mapping[int, int]):
+    """Each player's coins, in 8 bytes each: a long run reads millions of them. Reads share ``place``."""
+
+    __slots__ = ("coins", "place")
+
+    def __init__(self, place: Mapping[int, int], coins: array[int]) -> None:
+        self.place, self.coins = place, coins
+
+    def __getitem__(self, player: int) -> int:
+        return self.coins[self.place[player]]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.place)
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def keys(self) -> KeysView[int]:
+        """The players."""
+        return self.place.keys()
+
+    def values(self) -> ValuesView[int]:
+        """The coins, in the order of the players."""
+        return cast(ValuesView[int], self.coins)
+
+    def items(self) -> ItemsView[int, int]:
+        """The players with their coins."""
+        return cast(ItemsView[int, int], zip(self.place, self.coins, strict=True))
+
+    def of(self, keys: Ints, places: Ints) -> tuple[Ints, Ints]:
+        """The keys of some players, and the coins at their places."""
+        return keys, np.frombuffer(self.coins, dtype=np.int64)[places]
+
+
+def _columns(place: Mapping[int, int], key: Mapping[int, int]) -> tuple[Ints, Ints]:
+    """The keys of those players that have a place, and these places."""
+    here = [player for player in key if player in place]
+    return ints([key[player] for player in here]), ints([place[player] for player in here])
+
+
+def _all_balances(reads: Sequence[Call]) -> list[Balances]:
+    """The balances of each read. Raises HistoryError."""
+    places: dict[tuple[str, ...], dict[int, int]] = {}
+    found = []
+    for call in reads:
+        table = call.latest["balances"]
+        names = tuple(table) if isinstance(table, dict) else ("",)
+        if names not in places:
+            if not all(name.isdecimal() for name in names) or len(set(map(int, names))) != len(names):
+                raise HistoryError(f"op {call.latest.index} (coins): its balances cannot be read")
+            places[names] = {int(name): place for place, name in enumerate(names)}
+        coins = list(table.values())
+        if {*map(type, coins)} != {int} or not -LARGEST < min(coins) <= max(coins) < LARGEST:
+            coins = [number(call.latest, "balance", each) for each in coins]
+        found.append(Balances(places[names], array("q", coins)))
+    return found
 
 
 def _too_poor(call: Call) -> bool:

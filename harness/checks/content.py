@@ -16,10 +16,11 @@ from harness.history import History, Op
 from harness.history.client_ops import named
 from harness.history.injections import Injection, injections
 from harness.history.intervals import Intervals, silences
+from harness.history.planned_load import lacks, untried
 from harness.history.published import published
 from harness.history.timeline import MS, count_of, moment, ms, span_of
 from harness.history.web_data import files_of
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
 NAME = "content"
 
@@ -70,6 +71,8 @@ def check(history: History, settings: ContentSettings) -> Verdict:
     the master never changed is unknown.
     """
     replication = _Replication(history, settings)
+    if not replication.samples and lacks(history, "web data"):
+        return conclude(NAME, [not_tried("The topology does not replicate web data.")], "")
     if not replication.samples:
         return conclude(NAME, [unknown("There are no samples of the site's folder.")], "")
     findings = [*replication.gaps(), *replication.torn(), *replication.stale(), *replication.nothing_tested()]
@@ -256,6 +259,10 @@ class _Replication:
         """Reasons why the run tested nothing."""
         if len(self.changed) < self.settings.changes:
             needed = self.settings.changes
+            nothing = [] if self.changed else [*untried(self.history, "change no page", "publish")]
+            yield from nothing
+            if nothing:
+                return
             yield unknown(
                 f"The site's folder changed {count_of(len(self.changed), 'time')} on {self.master}; at least {needed} "
                 f"{'is' if needed == 1 else 'are'} needed."

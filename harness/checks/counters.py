@@ -25,6 +25,7 @@ from harness.history.client_ops import (
     unless_gaps,
 )
 from harness.history.ledger_reads import resolved
+from harness.history.planned_load import untried
 from harness.history.timeline import count_of, instant
 from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknown
 
@@ -63,6 +64,8 @@ def check(history: History, settings: CountersSettings) -> Verdict:
     It is unknown with too few scores or reads, with gaps in the record of the load, where what it found may be due to
     those gaps or to clocks of load machines, and where too many scores without an answer could explain a total.
     """
+    if nothing := [*untried(history, "add no scores", "score")]:
+        return conclude(NAME, nothing, "")
     points = _Points(history, settings)
     findings = [*doubts(history), *points.minimum_evidence(), *points.clashes("total"), *points.clashes("entries")]
     findings += [*points.order()]

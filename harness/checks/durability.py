@@ -28,6 +28,7 @@ from harness.history.client_ops import (
     unless_gaps,
 )
 from harness.history.ledger_reads import LedgerRead, ledger_reads
+from harness.history.planned_load import leaves_out, untried
 from harness.history.timeline import MS, count_of, ms, span_of
 from harness.history.uploads import VISIBLE_MS, reported_missing, same_bytes
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
@@ -37,6 +38,16 @@ NAME = "durability"
 Kind: TypeAlias = Literal["scores", "transfers", "profiles", "uploads", "articles"]
 KINDS: tuple[Kind, ...] = ("scores", "transfers", "profiles", "uploads")
 """What players write; administrators write articles."""
+
+
+WRITTEN_BY: Mapping[Kind, str] = {
+    "scores": "score",
+    "transfers": "transfer",
+    "profiles": "profile-write",
+    "uploads": "upload",
+    "articles": "publish",
+}
+"""The op that writes each kind."""
 
 
 class DurabilitySettings(BaseModel):
@@ -78,13 +89,21 @@ def check(history: History, settings: DurabilitySettings) -> Verdict:
     cannot see what is lost after the final read, nor what would be lost if a machine lost power then. What earlier runs
     left in the lab is counted but not judged.
     """
-    judged = [JUDGES[kind](history, settings) for kind in settings.of]
+    if nothing := [*untried(history, "write nothing", *(WRITTEN_BY[kind] for kind in settings.of))]:
+        return conclude(NAME, nothing, "")
+    judged = [JUDGES[kind](history, settings) for kind in _kinds(history, settings)]
     findings = [*doubts(history)]
     for kind in judged:
         findings += [*kind.minimum_evidence(settings), *kind.lost(), *kind.stale(settings), *kind.strange(history)]
     counts = ", ".join(kind.count(kind.acknowledged) for kind in judged)
     held = f"All acknowledged writes are present: {counts}."
     return conclude(NAME, findings, held, {kind.name: kind.numbers() for kind in judged})
+
+
+def _kinds(history: History, settings: DurabilitySettings) -> Sequence[Kind]:
+    """The kinds that a scenario names, or else those of the default that the load was to write."""
+    named_ones = "of" in settings.model_fields_set
+    return [kind for kind in settings.of if named_ones or not leaves_out(history, WRITTEN_BY[kind])]
 
 
 @dataclass

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.history import History, Pair
 from harness.history.client_ops import SHOWN, gap_doubts, named, too_few
-from harness.history.injections import injections, unproven
+from harness.history.failover_budget import Budgets
+from harness.history.injections import Injection, failed_servers, injections, unproven
 from harness.history.intervals import Intervals, silences
 from harness.history.latency import asked, asked_again, refused
+from harness.history.pace import slowdown, too_slow
+from harness.history.planned_load import planned_ops
+from harness.history.served import UNSIGNED, foreign, signs
 from harness.history.timeline import MS, count_of, moment, ms, watched
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
 NAME = "errors"
 
@@ -55,6 +61,18 @@ class ErrorsSettings(BaseModel):
         description="How long after the undo of a fault errors still count as its effect; in any case until the end of "
         "the first step with a deadline after it",
     )
+    out_ms: float | None = Field(
+        default=None,
+        gt=0,
+        description="Time from the failure of real servers until nobody may see it any more; default: what ldirectord "
+        "may take to notice it + margin_ms",
+    )
+    margin_ms: float = Field(
+        default=3000, ge=0, description="Added to that default: a round of checks of sound servers on this machine"
+    )
+    out_of_service: int = Field(
+        default=0, ge=0, description="Maximum number of bad requests after that time and before the undo begins"
+    )
     requests: int = Field(default=50, ge=1, description="Minimum number of requests outside of faults")
     requests_during: int = Field(
         default=1, ge=0, description="Minimum number of requests during faults, if there are any"
@@ -71,16 +89,33 @@ def check(history: History, settings: ErrorsSettings) -> Verdict:
     the load ended, and an address that accepted no connection if the client tried the next address at once (``again``),
     because the user saw only the last result.
 
+    Errors must also end while a fault lasts: once the directors had to take a failed real server out of service,
+    whoever sends a request gets another one. That is judged from then on until the undo begins, as far as no other
+    fault is active or settling. Three things are excused: the first real server, which serves the files of all; a
+    persistent virtual service, whose clients may stay; a connection older than the failure. What is late on a machine
+    that was more than twice slower than before the run, or was not measured, is unknown.
+
+    An answer with a good status that no real server signed (``X-Node``), such as ldirectord's fallback page, is an
+    error, unless no answer of the run is signed.
+
     The check cannot see requests that were never sent: users who wait for an answer send none, so a long outage costs
-    them few requests and much time. The check ``outage`` measures that time. Nor does this check judge whether an
-    answer was right.
+    them few requests and much time. The check ``outage`` measures that time. Nor does this check judge whether a
+    signed answer was right.
     """
+    if planned_ops(history) == frozenset() and not asked(history):
+        return conclude(NAME, [not_tried("The run had no users.")], "")
     requests = _Requests(history, settings)
-    findings = [*requests.doubts(), *requests.outside(), *requests.during(), *requests.minimum_evidence()]
+    findings = [
+        *requests.doubts(),
+        *requests.outside(),
+        *requests.out_of_service(),
+        *requests.during(),
+        *requests.minimum_evidence(),
+    ]
     return conclude(NAME, findings, "" if findings else requests.held(), requests.numbers(), requests.evidence())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """One request, its result (``ok``, ``refused``, ``again``, ``failed``, ``indeterminate``), and its window."""
 
@@ -97,6 +132,8 @@ class Request:
     def error(self) -> str:
         """The kind of error, as the client described it."""
         completion = self.pair.completion
+        if completion is not None and completion.type == "ok":
+            return UNSIGNED
         return ((completion.error if completion else None) or "no answer")[:LETTERS]
 
     @property
@@ -114,6 +151,10 @@ class _Requests:
         self.first_ns = min((fault.start for fault in self.injections), default=2**62)
         self.faults = Intervals((fault.start, fault.end) for fault in self.injections)
         self.settling = Intervals((fault.end, fault.settled) for fault in self.injections)
+        pairs = [pair for pairs in asked(history).values() for pair in pairs]
+        web = history.cluster.web
+        signed = signs(pairs, web)
+        self.foreign = {pair.invoke.index for pair in pairs if signed and pair.ok and foreign(pair.completion, web)}
         self.all = list(self._requests())
         self.bad = [request for request in self.all if request.result in BAD]
         self.results = {window: Counter[str]() for window in WINDOWS}
@@ -124,7 +165,7 @@ class _Requests:
         """All requests with a result, by time."""
         pairs = (pair for pairs in asked(self.history).values() for pair in pairs)
         for pair in sorted(pairs, key=lambda pair: (pair.invoke.time, pair.invoke.index)):
-            result = _result(pair)
+            result = "failed" if pair.invoke.index in self.foreign else _result(pair)
             if result:
                 yield Request(pair, result, self._window(pair))
 
@@ -162,6 +203,57 @@ class _Requests:
                     f"{moment(bad[0].pair.invoke.time)} ({_common_errors(bad)}; {named(users)}){limit}.",
                     *(index for request in bad[:SHOWN] for index in request.ops),
                 )
+
+    def out_of_service(self) -> Iterator[Finding]:
+        """Errors that users saw although the failed real servers had to be out of service."""
+        if self.history.cluster.persistence_s:
+            return
+        for fault in self.injections:
+            failed = failed_servers(self.history, fault)
+            if fault.sure is None or not failed or self.history.cluster.web[0] in fault.targets | failed:
+                continue
+            since, undoing = fault.sure
+            slow = slowdown(self.history, since, undoing)
+            noticed = since + round(self.out_ms(len(failed), slow or 1.0) * MS)
+            others = [(each.start, each.settled) for each in self.injections if each is not fault]
+            alone = Intervals([(noticed, undoing)] if noticed < undoing else []).minus(others)
+            bad = [
+                request for request in self.bad if request.pair.invoke.time in alone and not self.old(request, since)
+            ]
+            if len(bad) > self.settings.out_of_service:
+                yield self.still_seen(bad, fault, failed, noticed, too_slow(slow))
+
+    def still_seen(
+        self, bad: Sequence[Request], fault: Injection, failed: Collection[str], noticed: int, slow: str
+    ) -> Finding:
+        """The finding for such errors."""
+        sentence = (
+            f"{count_of(len(bad), 'request')} failed or got no answer after {named(sorted(failed))} ({fault.fault}) "
+            f"had to be out of service, from {moment(noticed)} on, first at {moment(bad[0].pair.invoke.time)} "
+            f"({_common_errors(bad)})"
+        )
+        ops = [index for request in bad[:SHOWN] for index in request.ops]
+        return unknown(f"{sentence}; but {slow}.", *ops) if slow else invalid(f"{sentence}.", *ops)
+
+    def out_ms(self, failed: int, slow: float) -> float:
+        """How long users may see the failure of real servers, in ms."""
+        if self.settings.out_ms is not None:
+            return self.settings.out_ms
+        return Budgets.of(self.history).notice(failed, self.settings.margin_ms).ms(slow)
+
+    def old(self, request: Request, since: int) -> bool:
+        """True when its connection may be older than the failure: the user had sent nothing since."""
+        sent = self.sent[request.user]
+        place = bisect_left(sent, request.pair.invoke.time)
+        return place > 0 and sent[place - 1] < since
+
+    @cached_property
+    def sent(self) -> dict[str, list[int]]:
+        """Each user -> when their requests were sent, in order."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for request in self.all:
+            found[request.user].append(request.pair.invoke.time)
+        return found
 
     def during(self) -> Iterator[Finding]:
         """More errors during faults than allowed."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.history import History, Pair
 from harness.history.client_ops import SHOWN
 from harness.history.injections import injections
+from harness.history.planned_load import untried
 from harness.history.timeline import DOWN, MS, Holding, count_of, holdings, moment, ms
 from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
@@ -58,7 +59,8 @@ def check(history: History, settings: EstablishedSettings) -> Verdict:
         return conclude(NAME, [not_tried("The directors do not synchronize their connections.")], "")
     used = _used(history)
     if not used:
-        return conclude(NAME, [unknown("No op names its connection.")], "")
+        nothing = [*untried(history, "keep no connection open", "kept")]
+        return conclude(NAME, nothing or [unknown("No op names its connection.")], "")
     takeovers = list(_takeovers(history))
     if not takeovers:
         return conclude(NAME, [unknown("No virtual IP was taken over.")], "")

@@ -10,9 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.history import History, failover_budget
-from harness.history.injections import injections, unproven
+from harness.history import History
+from harness.history.failover_budget import MOST_SLOWDOWN, Budgets
+from harness.history.injections import injections, taken_down, unproven
 from harness.history.intervals import Interval, Intervals
+from harness.history.pace import slowdown, too_slow
 from harness.history.timeline import (
     MS,
     Holding,
@@ -26,8 +28,8 @@ from harness.history.timeline import (
     span_of,
     watched,
 )
-from harness.records import Cluster, Power
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.records import Power
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
 NAME = "failback"
 
@@ -51,11 +53,11 @@ class FailbackSettings(BaseModel):
     )
     moved: int = Field(default=1, ge=1, description="Minimum number of virtual IPs that were away from home")
 
-    def budget(self, cluster: Cluster) -> float:
-        """The longest time until a VIP is back on its home director."""
+    def budget(self, budgets: Budgets, slowdown: float = 1.0) -> float:
+        """The longest time until a VIP is back on its home director, on a machine that was so many times slower."""
         if self.home_ms is not None:
             return self.home_ms
-        return self.start_ms + failover_budget.takeover_ms(cluster) + failover_budget.handover_ms(cluster)
+        return self.start_ms + (budgets.unowned() + budgets.handover()).ms(slowdown)
 
 
 def check(history: History, settings: FailbackSettings) -> Verdict:
@@ -65,6 +67,9 @@ def check(history: History, settings: FailbackSettings) -> Verdict:
     is away must be home within the budget, and must not leave again. Without, its owner must not change, except by a
     takeover that was still in progress when its fault ended. The ownership check judges how long changes take, whether
     an address has two owners, and times in which a director has no samples.
+
+    The time that it may take follows from what the topology promises. In real time its work may take up to twice as
+    long where the machine was slower than before the run; beyond that, lateness is unknown.
 
     A run in which no address was away from home while its home director ran tests nothing, and neither does one that
     ends before an address had to be home: unknown.
@@ -105,10 +110,16 @@ class Period:
     vip: str
     home: str
     up: int
-    deadline: int
+    budget_ms: float
+    slowdown: float | None
     until: int
     held: tuple[Holding, ...]
     moves: tuple[Move, ...]
+
+    @property
+    def deadline(self) -> int:
+        """When it had to be home."""
+        return self.up + round(self.budget_ms * MS)
 
     @property
     def is_away(self) -> bool:
@@ -137,7 +148,8 @@ class _FailbackJudge:
 
     def __init__(self, history: History, settings: FailbackSettings) -> None:
         self.history, self.settings, self.cluster = history, settings, history.cluster
-        self.budget_ms = settings.budget(self.cluster)
+        self.budgets = Budgets.of(history)
+        self.budget_ms = settings.budget(self.budgets)
         self.injections = injections(history)
         self.power = powers(history)
         self.held_by = holdings(history)
@@ -165,8 +177,9 @@ class _FailbackJudge:
             return None
         moves = [Move(before, after) for before, after in pairwise(inside) if before.what != after.what]
         moves = [move for move in moves if stretch[0] < move.after.start <= stretch[1]]
-        deadline = up + round(self.budget_ms * MS)
-        return Period(vip, home, up, deadline, stretch[1], tuple(inside), tuple(moves))
+        slow = slowdown(self.history, up, up + round(self.settings.budget(self.budgets, MOST_SLOWDOWN) * MS))
+        budget_ms = self.settings.budget(self.budgets, slow or 1.0)
+        return Period(vip, home, up, budget_ms, slow, stretch[1], tuple(inside), tuple(moves))
 
     def _up(self, home: str, stretch: Interval) -> int | None:
         """From when on a home director ran in a stretch; None: not to its end."""
@@ -204,11 +217,13 @@ class _FailbackJudge:
         strangers = holders - {period.home}
         if period.deadline <= period.until and (late or strangers):
             where = late[0].before if late else next(span for span in period.held if span.what in strangers)
-            yield invalid(
-                f"{period.vip} had not failed back {span_of(self.budget_ms)} after {period.home} was up again at "
-                f"{moment(period.up)}: {where.what} held it.",
-                *where.ops(),
+            sentence = (
+                f"{period.vip} had not failed back {span_of(period.budget_ms)} after {period.home} was up again at "
+                f"{moment(period.up)}: {where.what} held it"
             )
+            why = too_slow(period.slowdown)
+            found = unknown(f"{sentence}; but {why}.", *where.ops()) if why else invalid(f"{sentence}.", *where.ops())
+            yield found
 
     def _moved(self, period: Period) -> Iterator[Finding]:
         for move in period.moves:
@@ -218,7 +233,7 @@ class _FailbackJudge:
 
     def _in_progress(self, move: Move) -> bool:
         """Whether a move away from a director is the takeover of a fault there that ended before."""
-        patience = round(failover_budget.takeover_ms(self.cluster) * MS)
+        patience = round(self.budgets.unowned().ms(MOST_SLOWDOWN) * MS)
         return any(
             fault.touches(move.before.what) and fault.start <= move.after.start <= fault.end + patience
             for fault in self.injections
@@ -230,9 +245,21 @@ class _FailbackJudge:
         """Why not all of the run can be judged."""
         return unproven(fault for fault in self.injections if fault.touches(*self.cluster.directors))
 
+    def always_home(self) -> bool:
+        """Whether no fault took a director down, and each VIP was on its home director all the time."""
+        down = {node for fault in self.injections for node in taken_down(fault)}
+        return down.isdisjoint(self.cluster.directors) and all(
+            span.what == home for vip, home in self.cluster.vips.items() for span in self.held_by[vip]
+        )
+
     def nothing_tested(self) -> Iterator[Finding]:
         """Why the run tested nothing."""
-        if len(self.away) < self.settings.moved:
+        directors = self.cluster.directors
+        if not self.away and not any(fault.touches(*directors) for fault in self.injections):
+            yield not_tried("No fault touched a director, so no virtual IP had to move.")
+        elif not self.away and self.always_home():
+            yield not_tried("No virtual IP left its home director, so none had to return.")
+        elif len(self.away) < self.settings.moved:
             verb = "was" if len(self.away) == 1 else "were"
             yield unknown(
                 f"{count_of(len(self.away), 'virtual IP')} {verb} away from home when a fault ended; at least "

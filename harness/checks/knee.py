@@ -11,8 +11,9 @@ from harness.history import History
 from harness.history.capacity import KeepsUp, Window, knee_of, slowest_first, windows
 from harness.history.client_ops import doubts, too_few
 from harness.history.latency import quantile
+from harness.history.planned_load import has_no_plan
 from harness.history.timeline import MS, span_of
-from harness.verdict import Finding, Verdict, conclude, invalid, unknown
+from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
 NAME = "knee"
 
@@ -53,6 +54,8 @@ def check(history: History, settings: KneeSettings) -> Verdict:
     is 1 s long after 17 s. The check cannot tell a slow site from a slow load generator; the check ``arrivals`` can.
     """
     found = windows(history, settings.limit())
+    if not found and has_no_plan(history):
+        return conclude(NAME, [not_tried("The load of this run has no open arrivals.")], "")
     by_rate = slowest_first(found)
     beyond, knee = knee_of(by_rate)
     findings = [*doubts(history), *too_few("Windows with planned ops", len(found), settings.windows)]

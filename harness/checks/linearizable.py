@@ -28,6 +28,7 @@ from harness.history.client_ops import (
     too_few,
     unless_gaps,
 )
+from harness.history.planned_load import untried
 from harness.history.timeline import count_of, instant
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
@@ -75,6 +76,8 @@ def check(history: History, settings: LinearizableSettings) -> Verdict:
     record of the load; so do clocks of load machines that may explain what it found: a motto that was read before
     another client sent it shows clocks that are off (``harness/history/clocks.py``), not a fault of the site.
     """
+    if nothing := [*untried(history, "change neither profiles nor articles", "profile-write", "publish")]:
+        return conclude(NAME, nothing, "")
     profiles = _Profiles(history, settings)
     findings = [
         *doubts(history),
@@ -121,6 +124,9 @@ class _Profiles:
     def minimum_evidence(self) -> Iterator[Finding]:
         """Reasons why the run tested too little."""
         acknowledged = sum(call.ok for call in self.writes)
+        if nothing := [*untried(self.history, "change no profile", "profile-write")]:
+            yield from nothing
+            return
         yield from too_few("Acknowledged changes of profiles", acknowledged, self.settings.writes)
         yield from too_few("Reads of changed profiles", len(self.own), self.settings.reads)
 

@@ -15,6 +15,7 @@ from harness.history.client_ops import named
 from harness.history.ganglia import DOWN_AFTER, hosts_of, is_down, seconds_of
 from harness.history.injections import Injection, injections, taken_down, unproven, unrecorded
 from harness.history.intervals import Intervals, silences
+from harness.history.planned_load import lacks
 from harness.history.timeline import MS, moment, ms, span_of
 from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
@@ -51,6 +52,8 @@ def check(history: History, settings: MonitoringSettings) -> Verdict:
     gmetad: then there is no history, which is a weak point of the original.
     """
     samples = [op for op in history.by_time().seen("ganglia") if op["hosts"]]
+    if not samples and lacks(history, "Ganglia"):
+        return conclude(NAME, [not_tried("The topology has no Ganglia.")], "")
     if not samples:
         return conclude(NAME, [unknown("There are no samples of Ganglia.")], "")
     judge = _MonitoringJudge(history, settings, samples)
@@ -67,6 +70,7 @@ class Loss:
     injection: Injection
     node: str
     since: int
+    until: int
     budget_ms: float
     first: Op | None
     """The first sample that shows it as down."""
@@ -77,6 +81,11 @@ class Loss:
     def judged(self) -> bool:
         """True when it lasted long enough."""
         return bool(self.late)
+
+    @property
+    def short(self) -> bool:
+        """True when it was over before Ganglia had to notice it."""
+        return ms(self.until - self.since) <= self.budget_ms
 
     @property
     def noticed_ms(self) -> float | None:
@@ -127,7 +136,7 @@ class _MonitoringJudge:
         deadline = since + round(budget_ms * MS)
         seen = self.between(since, undoing)
         first = next((op for op in seen if is_down(op, node)), None)
-        return Loss(fault, node, since, budget_ms, first, tuple(op for op in seen if op.time > deadline))
+        return Loss(fault, node, since, undoing, budget_ms, first, tuple(op for op in seen if op.time > deadline))
 
     def _tmax_s(self, node: str, before: int) -> float:
         """A host's TMAX in the last sample before a time, or else in the first one."""
@@ -194,6 +203,9 @@ class _MonitoringJudge:
         """Why the run tested nothing."""
         if not self.gone:
             yield not_tried("No fault took down a node that Ganglia monitors.")
+        elif self.losses and all(loss.short for loss in self.losses):
+            least = span_of(min(loss.budget_ms for loss in self.losses))
+            yield not_tried(f"No node was gone for the {least} that Ganglia may take to notice it.")
         elif not any(loss.judged for loss in self.losses):
             yield unknown("No node was gone long enough for Ganglia to notice while gmetad ran undisturbed.")
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.history import History, Op, Pair, failover_budget
+from harness.history import History, Op, Pair
 from harness.history.arp_claims import claims
+from harness.history.failover_budget import ANSWER_MS, MOST_SLOWDOWN, Budget, Budgets, total
 from harness.history.injections import (
     Injection,
     failed_servers,
     injections,
 )
 from harness.history.intervals import Intervals, silences
+from harness.history.pace import slowdown, too_slow
 from harness.history.phases import TAKEOVER_PHASES
+from harness.history.served import UNSIGNED, foreign, signs
 from harness.history.timeline import (
     DOWN,
     MS,
@@ -29,13 +33,16 @@ from harness.history.timeline import (
     holdings,
     moment,
     ms,
+    shuts_down,
     span_of,
     watched,
 )
-from harness.records import Cluster, EffectKind
+from harness.records import EffectKind
 from harness.verdict import Finding, Outcome, Verdict, conclude, invalid, unknown
 
 NAME = "outage"
+
+Part = Literal["detection", "takeover", "announcement", "answer"]
 
 
 class OutageSettings(BaseModel):
@@ -47,14 +54,18 @@ class OutageSettings(BaseModel):
     takeover_ms: float | None = Field(
         default=None,
         gt=0,
-        description="Longest outage after the owner went down; default: deadtime + keepalive + the start of all its "
-        "resources + answer_ms",
+        description="Longest outage after the owner went down; default: the sum of its parts",
+    )
+    parts_ms: Mapping[Part, float] = Field(
+        default={},
+        description="Longest parts of a takeover: detection (default: deadtime + keepalive + 700), takeover (the start "
+        "of all its resources), announcement (1000), answer (answer_ms)",
     )
     failback_ms: float | None = Field(
         default=None,
         gt=0,
         description="Longest outage while one director hands the address to the other; default: the start of all its "
-        "resources + answer_ms",
+        "resources and one more + answer_ms; of a director that shuts down, three times as many and one more",
     )
     real_server_ms: float | None = Field(
         default=None,
@@ -68,7 +79,11 @@ class OutageSettings(BaseModel):
         description="Added to that default: the duration of a round of checks of sound servers on this machine",
     )
     other_ms: float = Field(default=0, ge=0, description="Longest outage without an explanation")
-    answer_ms: float = Field(default=1000, ge=0, description="Time from the announcement to the first good answer")
+    answer_ms: float | None = Field(
+        default=None,
+        ge=0,
+        description=f"Time from the announcement to the first good answer; default: {ANSWER_MS}",
+    )
     held_ms: float = Field(
         default=5000,
         gt=0,
@@ -110,18 +125,28 @@ class OutageSettings(BaseModel):
         description="How far samples of addresses and answers to probes may disagree: the interval of the samples",
     )
 
-    def budget(self, cause: Cause, cluster: Cluster) -> float:
+    def parts(self, budgets: Budgets) -> Mapping[str, Budget]:
+        """Each part of a takeover -> the longest time that it may take."""
+        found = {**budgets.takeover_parts(), "answer": self.answer(budgets)}
+        return found | {part: Budget(own) for part, own in self.parts_ms.items()}
+
+    def answer(self, budgets: Budgets) -> Budget:
+        """The longest time from an announcement to the first good answer."""
+        return budgets.answer() if self.answer_ms is None else Budget(self.answer_ms)
+
+    def budget(self, cause: Cause, budgets: Budgets) -> Budget:
         """The longest outage that this cause excuses."""
         match cause.kind:
             case "takeover":
-                own, usual = self.takeover_ms, failover_budget.takeover_ms(cluster) + self.answer_ms
+                own, usual = self.takeover_ms, total(self.parts(budgets).values())
             case "handover":
-                own, usual = self.failback_ms, failover_budget.handover_ms(cluster) + self.answer_ms
+                scripts = budgets.shutdown() if cause.shut_down else budgets.handover()
+                own, usual = self.failback_ms, scripts + self.answer(budgets)
             case "real server failure":
-                own, usual = self.real_server_ms, failover_budget.notice_ms(cluster, len(cause.failed)) + self.margin_ms
+                own, usual = self.real_server_ms, budgets.notice(len(cause.failed), self.margin_ms)
             case _:
-                own, usual = self.other_ms, 0
-        return usual if own is None else own
+                own, usual = self.other_ms, Budget(0)
+        return usual if own is None else Budget(own)
 
 
 @dataclass(frozen=True)
@@ -171,6 +196,7 @@ class Cause:
     """What explains an outage: its kind, the op at which it began, who held the VIP and who took it.
 
     ``failed`` are the real servers that failed at about that time; ``fault`` is the name of a fault elsewhere.
+    ``shut_down``: the owner handed it over because its machine was shut down.
     """
 
     kind: str
@@ -179,6 +205,7 @@ class Cause:
     survivor: Holding | None = None
     failed: frozenset[str] = frozenset()
     fault: str = ""
+    shut_down: bool = False
 
     @property
     def survivor_name(self) -> str | None:
@@ -240,6 +267,9 @@ def check(history: History, settings: OutageSettings) -> Verdict:
     It is unknown when probes are missing or far apart, when good answers contradict the samples of the addresses, and
     when there are no samples that could show the cause of an outage.
 
+    An answer that no real server signed (``X-Node``) is none of the site's: ldirectord's fallback page counts as lost,
+    unless no answer of the run is signed. What the body of a signed answer says is judged by the probe alone.
+
     It cannot see outages shorter than k-1 probes, nor those of a part of the clients: it is one client. A virtual IP
     whose owner did not fail has no budget, with two exceptions. A real server that certainly fails, and that no
     director can have noticed yet, still gets new connections (under wlc more than the others: it is never busy); that
@@ -250,9 +280,15 @@ def check(history: History, settings: OutageSettings) -> Verdict:
     address and is still busy with the rest of its scripts answers, stalls, and answers again. The budget counts from
     the first loss to the last answer.
 
+    Budgets follow from what the topology promises, not from the directors' own files. In real time the part of them
+    that is work may take up to twice as long where the machine was slower than before the run (``pace``); an outage
+    that is too long on a machine that was slower than that, or was not measured, is unknown. In virtual time there is
+    no such allowance: each part may take 1.5 times what settings and cost model say.
+
     A takeover's outage is split where the samples allow it: detection (until the survivor's log declares the owner
     dead), takeover (until the survivor has the address), announcement (until its first gratuitous ARP) and answer
-    (until the next good probe is sent). A part whose bounds are missing or in the wrong order is None.
+    (until the next good probe is sent). A part whose bounds are missing or in the wrong order is None. Each
+    part has a budget of its own; one whose bound is missing shares that of the next.
     """
     judge = _OutageJudge(history, settings)
     findings: list[Finding] = []
@@ -267,13 +303,20 @@ class _OutageJudge:
     def __init__(self, history: History, settings: OutageSettings) -> None:
         self.history = history
         self.settings = settings
+        self.budgets = Budgets.of(history)
         self.since, self.until = watched(history)
         self.held_by = holdings(history)
         self.injections = injections(history)
+        self.late_ns = round(settings.late_ms * MS)
         self.claims = claims(history, 0, history.end_ns)
         self.overruns = [op for op in history.of("http") if op.error == "probe overrun"]
         self.stalls = _stalls(history)
         self.blind = list(blindness(history, round(settings.samples_ms * MS)))
+        web = history.cluster.web
+        signed = signs(history.pairs("http"), web)
+        self.foreign = {
+            pair.invoke.index for pair in history.pairs("http") if signed and pair.ok and foreign(pair.completion, web)
+        }
         self.sent = {vip: self._sent(vip) for vip in history.cluster.vips}
         self.probes = {vip: self._probes(vip) for vip in history.cluster.vips}
         self.streaks = {
@@ -297,14 +340,17 @@ class _OutageJudge:
         return [pair for pair in in_time if pair.completion is not None or pair.invoke.time <= settled]
 
     def good(self, pair: Pair) -> bool:
-        """True for an answer that came in time."""
-        return pair.ok and not self.late(pair)
+        """True for an answer of the site that came in time."""
+        completion = pair.completion
+        if completion is None or completion.type != "ok" or pair.invoke.index in self.foreign:
+            return False
+        return not self.late(pair)
 
     def late(self, pair: Pair) -> bool:
         """True for a right answer that came too late to count."""
         if not pair.ok or pair.completion is None:
             return False
-        return pair.completion.time - pair.invoke.time >= round(self.settings.late_ms * MS)
+        return pair.completion.time - pair.invoke.time >= self.late_ns
 
     def _outages(self, vip: str) -> list[Outage]:
         found: list[Outage] = []
@@ -349,7 +395,7 @@ class _OutageJudge:
         """The first change of the VIP's owner at about that time, or else the change that just ended."""
         since = streak.start - round(self.settings.before_ms * MS)
         spans = [span for span in self.held_by.get(vip, []) if not span.frozen]
-        changes = [cause for span in spans if (cause := _change(spans, span)) is not None]
+        changes = [self.with_shutdown(cause) for span in spans if (cause := _change(spans, span)) is not None]
         for kind in ("takeover", "handover"):
             for cause in changes:
                 if cause.kind == kind and cause.op and since <= cause.op.time < streak.end:
@@ -359,6 +405,25 @@ class _OutageJudge:
         dropped = any(_dropped(spans, span) and since <= span.end < streak.end for span in spans)
         return ended[-1] if ended and not dropped else self.elsewhere(streak)
 
+    def with_shutdown(self, cause: Cause) -> Cause:
+        """The same cause, knowing whether the owner's machine was shut down."""
+        if cause.kind != "handover" or cause.op is None or cause.owner is None:
+            return cause
+        until = cause.survivor.start if cause.survivor else self.until
+        return replace(cause, shut_down=shuts_down(self.history, cause.owner, cause.op.time, until))
+
+    def budget(self, outage: Outage) -> Budget:
+        """How long an outage may last."""
+        return self.settings.budget(outage.cause, self.budgets)
+
+    def budget_ms(self, outage: Outage) -> float:
+        """The same on this machine, as slow as it was meanwhile."""
+        return self.budget(outage).ms(self.slowdown(outage) or 1.0)
+
+    def slowdown(self, outage: Outage) -> float | None:
+        """How many times slower the machine was during an outage."""
+        return slowdown(self.history, outage.streaks[0].start, outage.streaks[-1].end)
+
     def elsewhere(self, streak: LossStreak) -> Cause:
         """A fault at about that time that touches only real servers or the client, if there is one."""
         web, about = frozenset(self.history.cluster.web), [each for each in self.injections if _about(each, streak)]
@@ -366,7 +431,7 @@ class _OutageJudge:
             failed = self.failing(each) if each.targets <= web else frozenset()
             if failed and each.proof:
                 cause = Cause("real server failure", each.proof, failed=failed)
-                noticed = each.proof.time + round(self.settings.budget(cause, self.history.cluster) * MS)
+                noticed = each.proof.time + round(self.noticed_ms(cause, each.proof.time) * MS)
                 if streak.start <= noticed:
                     return cause
         for each in about:
@@ -374,6 +439,12 @@ class _OutageJudge:
             if each.targets and (unsure or each.targets == {"client"}):
                 return Cause("disturbance", each.proof, fault=each.fault)
         return Cause("other")
+
+    def noticed_ms(self, cause: Cause, since: int) -> float:
+        """How long after the failure of real servers the directors may still send connections to them."""
+        budget = self.settings.budget(cause, self.budgets)
+        slow = slowdown(self.history, since, since + round(budget.ms(MOST_SLOWDOWN) * MS))
+        return budget.ms(slow or 1.0)
 
     def failing(self, about: Injection) -> frozenset[str]:
         """The real servers that fail because of a fault, and because of others meanwhile; none where it fails none."""
@@ -490,7 +561,7 @@ class _OutageJudge:
         bad = [n for n in range(len(pairs) - width + 1) if marks[n + width] - marks[n] > limit]
         for start, end in Intervals((n, n + width) for n in bad):
             hit = [pair for pair in pairs[start:end] if pair.invoke.index in lost]
-            cause = self.cause(vip, LossStreak(pairs[start], tuple(hit), pairs[end - 1]))
+            cause = self.cause(vip, LossStreak(None, tuple(hit), None))
             what = (
                 f"{len(hit):,} of {end - start:,} probes of {vip} were lost from {moment(hit[0].invoke.time)} to "
                 f"{moment(hit[-1].invoke.time)}, never {few} in a row"
@@ -509,7 +580,8 @@ class _OutageJudge:
 
     def outage_findings(self, vip: str) -> Iterator[Finding]:
         """What is wrong with the outages of a VIP."""
-        yield from filter(None, (self.finding(vip, outage) for outage in self.outages[vip]))
+        for outage in self.outages[vip]:
+            yield from self.findings(vip, outage)
         yield from self.scattered(vip)
         yield from self.contradictions(vip)
 
@@ -525,12 +597,40 @@ class _OutageJudge:
                 return unknown(f"{sentence.removesuffix('.')}; but {hidden}, so the cause is unknown.", *ops)
         return invalid(sentence, *ops)
 
+    def findings(self, vip: str, outage: Outage) -> list[Finding]:
+        """What is wrong with one outage, as a whole and in its parts."""
+        whole = self.finding(vip, outage)
+        return [*([whole] if whole else []), *self.part_findings(vip, outage)]
+
+    def part_findings(self, vip: str, outage: Outage) -> Iterator[Finding]:
+        """The parts of a takeover that took too long. One whose bound was not seen is judged together with the next."""
+        budgets = self.settings.parts(self.budgets)
+        for names, begin, end in _segments(self.milestones(vip, outage)):
+            if self.settings.takeover_ms is not None and not set(names) <= self.settings.parts_ms.keys():
+                continue
+            slow = slowdown(self.history, begin.time, end.time)
+            allowed = total(budgets[name] for name in names).ms(slow or 1.0)
+            # the first good probe was sent up to one interval after the first that would have been answered
+            surely = max(begin.time, outage.lost[-1].invoke.time) if "answer" in names else end.time
+            if ms(end.time - begin.time) <= allowed:
+                continue
+            took, limit = distinct_spans(ms(end.time - begin.time), allowed)
+            what = f"{vip}: {' and '.join(names)} took {took} from {moment(begin.time)}; {limit} is allowed"
+            why = too_slow(slow)
+            if not why and "answer" in names and self.stalls.overlaps(begin.time, end.time):
+                why = "the client was stalled meanwhile"
+            if not why and ms(surely - begin.time) <= allowed:
+                why = "the probe is too coarse to decide"
+            ops = (begin.index, end.index)
+            yield unknown(f"{what}, but {why}.", *ops) if why else invalid(f"{what}.", *ops)
+
     def finding(self, vip: str, outage: Outage) -> Finding | None:
-        """What is wrong with one outage; None when nothing is."""
+        """What is wrong with one outage as a whole; None when nothing is."""
         kind, ops = outage.cause.kind, outage.ops()
-        budget = self.settings.budget(outage.cause, self.history.cluster)
+        budget = self.budget_ms(outage)
         lower, upper = self.bounds(outage)
-        what = f"{vip} was unreachable for {_between(lower, upper)} from {moment(outage.lost[0].invoke.time)}"
+        state = self.state(outage)
+        what = f"{vip} {state} for {_between(lower, upper)} from {moment(outage.lost[0].invoke.time)}"
         if (upper is None or upper > budget) and self.may_be_the_client(outage, budget):
             return unknown(f"{what}, but the client was stalled meanwhile: how long is unknown.", *ops)
         if outage.after is None and self.history.complete:
@@ -542,17 +642,40 @@ class _OutageJudge:
         if (held := outage.silent_after_takeover_ms()) > self.settings.held_ms:
             took, limit = distinct_spans(held, self.settings.held_ms)
             owner = outage.cause.survivor_name
-            return invalid(f"{what}: {owner} had the address for {took} of that time; {limit} is allowed.", *ops)
+            sentence = f"{what}: {owner} had the address for {took} of that time; {limit} is allowed."
+            return self.unless_slow(outage, sentence, ops)
         coarse = upper is None or upper > budget
         return (
             unknown(f"{what}; {_allowed(kind, budget)}. The probe is too coarse to decide.", *ops) if coarse else None
         )
 
+    def state(self, outage: Outage) -> str:
+        """What the lost probes saw: nothing, or wrong answers. An answer is not silence, whatever it says."""
+        said = Counter(why for pair in outage.lost if (why := self.wrong_answer(pair)))
+        if not said:
+            return "was unreachable"
+        named = ", ".join(f"{why}: {count:,}" for why, count in said.most_common(3))
+        whole = sum(said.values()) == len(outage.lost)
+        return f"answered wrongly ({named})" if whole else f"was unreachable or answered wrongly ({named})"
+
+    def wrong_answer(self, pair: Pair) -> str:
+        """What was wrong with the answer to a lost probe; empty when there was none."""
+        if pair.invoke.index in self.foreign:
+            return UNSIGNED
+        if pair.completion is None or pair.completion.type != "fail" or pair.completion.get("status") is None:
+            return ""
+        return pair.completion.error or f"status {pair.completion.get('status')}"
+
     def too_long(self, outage: Outage, sentence: str, ops: Sequence[int]) -> Finding:
         """Invalid. Without a cause: unless the cause may have been missed."""
         if outage.cause.kind == "other":
             return self.unless_unseen(outage.streaks[0].start, outage.streaks[-1].end, sentence, *ops)
-        return invalid(sentence, *ops)
+        return self.unless_slow(outage, sentence, ops)
+
+    def unless_slow(self, outage: Outage, sentence: str, ops: Sequence[int]) -> Finding:
+        """Invalid, or unknown when the machine was too slow to judge how long something took."""
+        why = too_slow(self.slowdown(outage))
+        return unknown(f"{sentence.removesuffix('.')}; but {why}.", *ops) if why else invalid(sentence, *ops)
 
     def may_be_the_client(self, outage: Outage, budget: float) -> bool:
         """True when the probes that were lost while the client ran are too few, or allow a shorter outage."""
@@ -602,12 +725,13 @@ class _OutageJudge:
 
     def probe_numbers(self, vip: str) -> dict[str, Any]:
         pairs = self.probes[vip]
+        good = sum(map(self.good, pairs))
         isolated = [len(streak.lost) for streak in self.streaks[vip] if len(streak.lost) < self.settings.losses]
         return {
             "probes": len(pairs),
-            "good": sum(self.good(pair) for pair in pairs),
+            "good": good,
             "late": sum(self.late(pair) for pair in pairs),
-            "lost": sum(not self.good(pair) for pair in pairs),
+            "lost": len(pairs) - good,
             "isolated": sum(isolated),
             "interval_ms": self.interval_ms(vip),
         }
@@ -615,11 +739,11 @@ class _OutageJudge:
     def numbers_of(self, vip: str, outage: Outage) -> dict[str, Any]:
         cause = outage.cause
         lower, upper = self.bounds(outage)
-        finding = self.finding(vip, outage)
+        outcomes = {finding.outcome for finding in self.findings(vip, outage)}
         return {
             "vip": vip,
             "kind": cause.kind,
-            "outcome": (finding.outcome if finding else Outcome.VALID).value,
+            "outcome": next((each for each in WORST_FIRST if each in outcomes), Outcome.VALID).value,
             "from_ms": ms(outage.lost[0].invoke.time),
             "to_ms": ms(outage.lost[-1].invoke.time),
             "lost": len(outage.lost),
@@ -629,9 +753,10 @@ class _OutageJudge:
             "estimate_ms": round((lower + upper) / 2, 3) if upper is not None else lower,
             "plus_minus_ms": round((upper - lower) / 2, 3) if upper is not None else None,
             "ended": outage.after is not None,
-            "budget_ms": self.settings.budget(cause, self.history.cluster),
+            "budget_ms": self.budget_ms(outage),
             "owner": cause.owner,
             "survivor": cause.survivor_name,
+            "slowdown": self.slowdown(outage),
             **self.split(vip, outage),
         }
 
@@ -643,6 +768,7 @@ class _OutageJudge:
         answer = outage.after.completion if outage.after else None
         return {
             "parts_ms": dict(zip(TAKEOVER_PHASES, [_part(*bounds) for bounds in pairwise(marks)], strict=True)),
+            "allowed_ms": {part: budget.ms() for part, budget in self.settings.parts(self.budgets).items()},
             "fell_at_ms": ms(marks[0].time) if marks[0] else None,
             "answered_at_ms": ms(answer.time) if answer else None,
         }
@@ -725,6 +851,21 @@ def _dropped(spans: Sequence[Holding], gone: Holding) -> bool:
         return False
     heir = min((span for span in spans if span.start >= gone.end), key=lambda span: span.start, default=None)
     return heir is not None and heir.what == gone.what and heir.start > gone.end
+
+
+WORST_FIRST = (Outcome.INVALID, Outcome.UNKNOWN)
+
+
+def _segments(marks: Sequence[Op | None]) -> Iterator[tuple[tuple[str, ...], Op, Op]]:
+    """The parts between those milestones that were seen, in order: their names, and the ops at their bounds.
+
+    A milestone that was seen after a later one is left out: its witness was late.
+    """
+    known = [(place, mark) for place, mark in enumerate(marks) if mark is not None]
+    sure = [(place, mark) for place, mark in known if all(mark.time <= other.time for at, other in known if at > place)]
+    if sure and sure[0][0] == 0:
+        for (first, begin), (last, end) in pairwise(sure):
+            yield TAKEOVER_PHASES[first:last], begin, end
 
 
 def _part(begin: Op | None, end: Op | None) -> float | None:

@@ -10,10 +10,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.history import History, failover_budget
+from harness.history import History
 from harness.history.arp_claims import Claim, claims
+from harness.history.failover_budget import Budget, Budgets
 from harness.history.injections import Injection, injections
 from harness.history.intervals import Intervals, silences
+from harness.history.pace import slowdown, too_slow
 from harness.history.timeline import (
     MS,
     Holding,
@@ -26,10 +28,10 @@ from harness.history.timeline import (
     holdings,
     moment,
     ms,
+    shuts_down,
     span_of,
     watched,
 )
-from harness.records import Cluster
 from harness.verdict import Finding, Verdict, conclude, invalid, unknown
 
 NAME = "ownership"
@@ -52,8 +54,8 @@ class OwnershipSettings(BaseModel):
     takeover_ms: float | None = Field(
         default=None,
         gt=0,
-        description="Longest time without an owner after the owner went down; default: deadtime + keepalive + the "
-        "start of all its resources + margin_ms",
+        description="Longest time without an owner after the owner went down; default: deadtime + keepalive, "
+        "0.7 s until that is noticed, the start of all its resources, and margin_ms",
     )
     failback_ms: float | None = Field(
         default=None,
@@ -73,17 +75,15 @@ class OwnershipSettings(BaseModel):
     samples_ms: float = Field(default=3000, gt=0, description="Longest time without a sample of a running director")
     alive_ms: float = Field(default=3000, gt=0, description="Longest time without a sign of life from the ARP observer")
 
-    def takeover_budget(self, cluster: Cluster) -> float:
+    def takeover_budget(self, budgets: Budgets) -> Budget:
         """The longest gap after the owner went down."""
-        if self.takeover_ms is not None:
-            return self.takeover_ms
-        return failover_budget.takeover_ms(cluster) + self.margin_ms
+        return budgets.unowned() + Budget(self.margin_ms) if self.takeover_ms is None else Budget(self.takeover_ms)
 
-    def failback_budget(self, cluster: Cluster) -> float:
-        """The longest gap when one director hands the address to another."""
+    def failback_budget(self, budgets: Budgets, *, shut_down: bool = False) -> Budget:
+        """The longest gap when one director hands the address to another; ``shut_down``: because it shuts down."""
         if self.failback_ms is not None:
-            return self.failback_ms
-        return failover_budget.handover_ms(cluster) + self.margin_ms
+            return Budget(self.failback_ms)
+        return (budgets.shutdown() if shut_down else budgets.handover()) + Budget(self.margin_ms)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,14 @@ class Gap:
     before: str | None
     after: str | None
     kind: str
-    budget_ms: float
+    budget: Budget
+    slowdown: float | None
+    """How many times slower the machine was meanwhile; None: not measured."""
+
+    @property
+    def budget_ms(self) -> float:
+        """The longest time that it may take on this machine."""
+        return self.budget.ms(self.slowdown or 1)
 
     def numbers(self) -> dict[str, Any]:
         """The gap, for the verdict's numbers."""
@@ -124,6 +131,10 @@ def check(history: History, settings: OwnershipSettings) -> Verdict:
     nor whether an owner serves: the outage check does that. A frozen director is assumed to keep its addresses without
     answering: its VIP counts as unowned from the freeze, and as owned twice from the thaw if another director took it
     over. A director that drops an address and takes it again has no budget, unless a fault touches that director.
+
+    Budgets follow from what the topology promises, not from the directors' own files. In real time the start of
+    resources may take up to twice as long where the machine was slower than before the run; where it was slower than
+    that, or was not measured, a gap that is too long is unknown.
 
     Times without samples never count against the cluster: they make the verdict unknown. So do samples that show an
     address on a director whose machine is off.
@@ -161,6 +172,7 @@ class _OwnershipJudge:
     samples: Mapping[str, list[int]]
     """Each director -> the times of its samples."""
     injections: Sequence[Injection]
+    budgets: Budgets
 
     @classmethod
     def of(cls, history: History, settings: OwnershipSettings) -> _OwnershipJudge:
@@ -177,6 +189,7 @@ class _OwnershipJudge:
             deaf=tuple(silences(alive, start, until, round(settings.alive_ms * MS))),
             samples={node: [op.time for op in ops if op.f == "holds"] for node, ops in director_ops(history).items()},
             injections=injections(history),
+            budgets=Budgets.of(history),
         )
 
     # --- who held it
@@ -196,19 +209,39 @@ class _OwnershipJudge:
         spans = self.awake(vip)
         if not spans:
             return []
-        cluster = self.history.cluster
         gaps: list[Gap] = []
         for start, end in Intervals([(self.start, self.until)]).minus((span.start, span.end) for span in spans):
             before = next((span for span in spans if span.end == start), None)
             after = next((span for span in spans if span.start == end), None)
             went_down = before is not None and before.ended_by is not None and before.ended_by.f == "power"
             kind = "takeover" if went_down else "handover"
-            budget = self.settings.takeover_budget(cluster) if went_down else self.settings.failback_budget(cluster)
+            budget = self.budget(before, start, end, went_down=went_down)
             if kind == "handover" and before and after and before.what == after.what and not self.excused(before):
-                kind, budget = "drop", self.settings.overlap_ms
+                kind, budget = "drop", Budget(self.settings.overlap_ms)
             span = Span(start, end, vip, before.ended_by if before else None, after.began_by if after else None)
-            gaps.append(Gap(vip, span, _last(spans, start), after.what if after else None, kind, budget))
+            gaps.append(
+                Gap(
+                    vip,
+                    span,
+                    _last(spans, start),
+                    after.what if after else None,
+                    kind,
+                    budget,
+                    self.slowdown(start, end),
+                )
+            )
         return gaps
+
+    def budget(self, before: Holding | None, start: int, end: int, *, went_down: bool) -> Budget:
+        """How long a gap may last."""
+        if went_down:
+            return self.settings.takeover_budget(self.budgets)
+        shut_down = before is not None and shuts_down(self.history, before.what, start, end)
+        return self.settings.failback_budget(self.budgets, shut_down=shut_down)
+
+    def slowdown(self, start: int, end: int) -> float | None:
+        """How many times slower the machine was meanwhile."""
+        return slowdown(self.history, start, end)
 
     def excused(self, held: Holding) -> bool:
         """True when a fault that touches its owner may have made it drop the address and take it again."""
@@ -268,6 +301,9 @@ class _OwnershipJudge:
                 if gap.kind == "drop":
                     rule = f"{gap.before} dropped it and took it again, and no fault explains that"
                 sentence = f"{vip} had no owner for {took} from {since}; {rule}."
+                if gap.kind != "drop" and (why := too_slow(gap.slowdown)):
+                    yield unknown(f"{sentence.removesuffix('.')}, but {why}.", *gap.span.ops())
+                    continue
                 yield self.unless_blind(gap.span.start, gap.span.end, sentence, *gap.span.ops())
 
     def unfinished(self, sentence: str, *evidence: int) -> Finding:
@@ -396,8 +432,8 @@ class _OwnershipJudge:
         return {
             "judged_ms": [ms(self.start), ms(self.until)],
             "budget_ms": {
-                "takeover": self.settings.takeover_budget(cluster),
-                "handover": self.settings.failback_budget(cluster),
+                "takeover": self.settings.takeover_budget(self.budgets).ms(),
+                "handover": self.settings.failback_budget(self.budgets).ms(),
             },
             "takeovers": [gap.numbers() for gap in self.changes()],
             "overlaps": [

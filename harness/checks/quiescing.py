@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from harness.history import History, failover_budget
+from harness.history import History
+from harness.history.failover_budget import MOST_SLOWDOWN, Budgets
 from harness.history.injections import (
     Injection,
     eligible,
@@ -21,6 +23,7 @@ from harness.history.injections import (
 )
 from harness.history.intervals import Intervals, silences
 from harness.history.ipvs_tables import Entry, Key, tables
+from harness.history.pace import slowdown, too_slow
 from harness.history.timeline import MS, count_of, moment, ms, span_of
 from harness.verdict import Finding, Verdict, conclude, invalid, not_tried, unknown
 
@@ -78,6 +81,10 @@ def check(history: History, settings: QuiescingSettings) -> Verdict:
     may end as they like). After the undo of the fault it is back in service with its former weight. Two directors do
     not disagree for longer than one may take to notice. A real server that no fault touches stays in, before, during
     and after faults of other nodes.
+
+    In time means: as the topology promises it, whatever interval or timeouts the directors' own files have. In real
+    time a round of checks may take up to twice as long where the machine was slower than before the run; a director
+    that is late on a machine that was slower than that, or was not measured, is unknown.
 
     It sees each director's table twice a second. A failure is a fault of the run that certainly makes a real server
     fail ldirectord's check, from its proof until the step that undoes it. Whether the kernel follows the weight that
@@ -140,6 +147,7 @@ class _QuiescingJudge:
 
     def __init__(self, history: History, settings: QuiescingSettings) -> None:
         self.history, self.settings, self.cluster = history, settings, history.cluster
+        self.budgets = Budgets.of(history)
         self.tables = tables(history)
         self.injections = injections(history, settings.settle_ms)
         self.eligible = {
@@ -192,18 +200,21 @@ class _QuiescingJudge:
         ]
         return max(1, len(frozenset().union(*about)))
 
-    def out_budget(self, failed: int) -> float:
+    def out_budget(self, failed: int, slowdown: float = 1.0) -> float:
         """The longest time from a failure to the last table without it, in ms."""
         if self.settings.out_ms is not None:
             return self.settings.out_ms
-        return failover_budget.notice_ms(self.cluster, failed) + self.settings.margin_ms
+        return self.budgets.notice(failed, self.settings.margin_ms).ms(slowdown)
 
-    def back_budget(self, failed: int) -> float:
+    def back_budget(self, failed: int, slowdown: float = 1.0) -> float:
         """The longest time from the undo to the last table that has it again, in ms."""
         if self.settings.back_ms is not None:
             return self.settings.back_ms
-        returned = failover_budget.return_ms(self.cluster, failed)
-        return self.settings.start_ms + returned + self.settings.margin_ms
+        return self.settings.start_ms + self.budgets.back(failed, self.settings.margin_ms).ms(slowdown)
+
+    def slowdown(self, since: int, budget: Callable[[int, float], float], failed: int) -> float | None:
+        """How many times slower the machine was while the directors had to notice something."""
+        return slowdown(self.history, since, since + round(budget(failed, MOST_SLOWDOWN) * MS))
 
     # --- one failure in one table
 
@@ -212,7 +223,10 @@ class _QuiescingJudge:
         if injection.sure is None:
             return Change()
         since, undoing = injection.sure
-        deadline = since + round(self.out_budget(self.hanging[injection.label]) * MS)
+        hanging = self.hanging[injection.label]
+        slow = self.slowdown(since, self.out_budget, hanging)
+        allowed = self.out_budget(hanging, slow or 1.0)
+        deadline = since + round(allowed * MS)
         on_duty = self._eligible(key[0]).at(since)
         if undoing <= deadline or on_duty is None or on_duty[1] <= deadline:
             return Change()
@@ -221,20 +235,19 @@ class _QuiescingJudge:
         if not late:
             return Change()
         first = next((entry for entry in seen if entry.out), None)
-        finding = self._still_in(injection, key, late)
+        finding = _unless_slow(self._still_in(injection, key, late, allowed), slow)
         if first is None:
             return Change(None, True, finding)
         return Change(ms(first.time - since), True, finding, (*injection.ops(), first.op.index))
 
-    def _still_in(self, injection: Injection, key: Key, late: Sequence[Entry]) -> Finding | None:
+    def _still_in(self, injection: Injection, key: Key, late: Sequence[Entry], allowed: float) -> Finding | None:
         director, vip, node = key
         what = f"{node} failed at {moment(injection.sure[0] if injection.sure else 0)} ({injection.fault}), but"
         still_in = next((entry for entry in late if not entry.out), None)
         if still_in is not None:
-            allowed = span_of(self.out_budget(self.hanging[injection.label]))
             return invalid(
                 f"{what} {director} still sent new connections for {vip} to it at {moment(still_in.time)} (weight "
-                f"{still_in.weight}); {allowed} is allowed.",
+                f"{still_in.weight}); {span_of(allowed)} is allowed.",
                 *injection.ops(),
                 still_in.op.index,
             )
@@ -253,7 +266,10 @@ class _QuiescingJudge:
             or any(each.start <= end < each.end for each in touching)
         ):
             return Change()
-        deadline = end + round(self.back_budget(self.hanging[injection.label]) * MS)
+        hanging = self.hanging[injection.label]
+        slow = self.slowdown(end, self.back_budget, hanging)
+        allowed = self.back_budget(hanging, slow or 1.0)
+        deadline = end + round(allowed * MS)
         until = min([*(each.start for each in touching if each.start > max(end, injection.start)), self.until])
         seen = _between(entries, end, until)
         first = next((entry for entry in seen if not entry.out), None)
@@ -263,19 +279,21 @@ class _QuiescingJudge:
         if late is None or on_duty is None or until <= deadline or on_duty[1] < late.time:
             return Change(took)
         before = [entry for entry in _between(entries, 0, injection.start) if not entry.out]
-        finding = self._still_out(injection, key, late, before[-1].weight if before else None)
+        finding = self._still_out(injection, key, late, before[-1].weight if before else None, allowed)
+        finding = _unless_slow(finding, slow)
         return Change(took, True, finding, (*injection.ops(), late.op.index))
 
-    def _still_out(self, injection: Injection, key: Key, late: Entry, weight: int | None) -> Finding | None:
+    def _still_out(
+        self, injection: Injection, key: Key, late: Entry, weight: int | None, allowed: float
+    ) -> Finding | None:
         if not late.out and (weight is None or late.weight == weight):
             return None
         director, vip, node = key
         state = "is not in the table" if late.weight is None else f"has weight {late.weight}"
         former = f" instead of {weight}" if weight is not None else ""
-        allowed = span_of(self.back_budget(self.hanging[injection.label]))
         return invalid(
             f"{node} was sound again at {moment(injection.end)}, but {state} for {vip} on {director} at "
-            f"{moment(late.time)}{former}; {allowed} is allowed.",
+            f"{moment(late.time)}{former}; {span_of(allowed)} is allowed.",
             *injection.ops(),
             late.op.index,
         )
@@ -299,6 +317,8 @@ class _QuiescingJudge:
     def _removals(self, key: Key, entries: Sequence[Entry]) -> Iterator[Finding]:
         director, vip, node = key
         last: Entry | None = None
+        if not any(two.weight is None or two.conns < one.conns for one, two in pairwise((*entries[:1], *entries))):
+            return
         for entry in entries:
             if not self.on_duty(entry):
                 last = None
@@ -346,6 +366,9 @@ class _QuiescingJudge:
         unsure, latest = self._unsure(node), dict[str, Entry]()
         since: int | None = None
         reported = False
+        rows = [row for key, row in self.tables.rows.items() if key[1:] == (vip, node)]
+        if not any(entry.out for row in rows for entry in row):
+            return
         for director, entry in self._by_time(vip, node):
             latest[director] = entry
             states = {each.out for each in latest.values()}
@@ -503,6 +526,14 @@ class _QuiescingJudge:
     def evidence(self) -> set[int]:
         """The ops at which failed real servers went out and came back."""
         return {index for failure in self.failures for index in (*failure.out.ops, *failure.back.ops)}
+
+
+def _unless_slow(finding: Finding | None, slowdown: float | None) -> Finding | None:
+    """Unknown, where the machine was too slow to judge a time."""
+    why = too_slow(slowdown)
+    if finding is None or not why:
+        return finding
+    return unknown(f"{finding.sentence.removesuffix('.')}; but {why}.", *finding.evidence)
 
 
 def _grew(key: Key, base: Entry, entry: Entry) -> Finding:

@@ -44,6 +44,7 @@ def check(
         findings.append(unknown("The run has no steps."))
     elif planned is not None:
         findings += _differences(planned, walked, injected)
+        findings += _late(planned, walked, 0 if history.clock == "virtual" else PAUSE_TOLERANCE_MS)
     for step in walked:
         findings += _step_findings(step)
     for fault in injected:
@@ -60,6 +61,8 @@ def check(
 
 def _step_findings(step: Window) -> Iterator[Finding]:
     end, within = step.phases.get("end"), _within(step)
+    if "begin" not in step.phases:
+        yield unknown(f"The begin of step {step.name!r} was not recorded.", step.begin.index)
     if end is None:
         yield unknown(f"Step {step.name!r} began at {moment(step.begin.time)} and never ended.", step.begin.index)
         return
@@ -83,6 +86,8 @@ def _fault_findings(fault: Window) -> Iterator[Finding]:
         why = fault.phases["failed"].get("why") or fault.phases["failed"].get("seen") or "no reason given"
         yield unknown(f"Fault {fault.name!r} ({kind}) failed: {why}.", *phases)
         return
+    if "start" not in fault.phases:
+        yield unknown(f"The start of fault {fault.name!r} ({kind}) was not recorded.", *phases)
     if "proof" not in fault.phases:
         yield unknown(f"Fault {fault.name!r} ({kind}) started, but nothing proves that it took effect.", *phases)
     if "end" not in fault.phases:
@@ -150,6 +155,18 @@ def _step_differences(step: Step, window: Window, after: Window | None) -> Itera
             took, wanted = distinct_spans(max(0.0, paused), step.hold_s * 1000)
             sentence = f"The pause after step {step.name!r} was {took}; the scenario gives it {wanted}."
             yield unknown(sentence, end.index, after.begin.index)
+
+
+def _late(planned: Sequence[Step], walked: Sequence[Window], tolerance_ms: float) -> Iterator[Finding]:
+    """The steps that did not begin at their time."""
+    for step, window in zip(planned, walked, strict=False):
+        if step.at_s is None or step.name != window.name:
+            continue
+        off_ms = ms(window.begin.time - round(step.at_s * 1e9))
+        if abs(off_ms) > tolerance_ms:
+            order = "after" if off_ms > 0 else "before"
+            sentence = f"Step {step.name!r} began {span_of(abs(off_ms))} {order} its at_s, {step.at_s:g} s."
+            yield unknown(sentence, window.begin.index)
 
 
 PAUSE_TOLERANCE_MS = 100.0

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.history import History
 from harness.history.client_ops import Call, attempted, calls, doubts, named, once, shown, too_few
+from harness.history.planned_load import untried
 from harness.history.timeline import count_of, moment, ms, span_of
 from harness.history.uploads import VISIBLE_MS, reported_missing, same_bytes
 from harness.verdict import Finding, Verdict, conclude, invalid
@@ -44,6 +45,8 @@ def check(history: History, settings: UploadsSettings) -> Verdict:
     counted but not judged. The same holds for downloads that began before the acknowledgement. The check sees only what
     was asked for: players choose uploads at random, and each download reaches one real server.
     """
+    if nothing := [*untried(history, "upload nothing", "upload")]:
+        return conclude(NAME, nothing, "")
     downloads = _Downloads(history, settings)
     findings = [*doubts(history), *downloads.minimum_evidence(), *downloads.wrong(), *downloads.missing()]
     later = (

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from harness import crash
-from harness.cli import checks, faults, lab, load, runs
+from harness.cli import checks, faults, lab, load, replay, runs
 from harness.cli.console import complain
 from harness.errors import UserError
 from harness.history import HistoryError
@@ -27,7 +27,8 @@ class _Monkeywrench(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command.
 
-        Exits 4 on a lab error, 2 on a wrong scenario or stored run, 130 when interrupted, 5 on an internal error.
+        Exits 4 on an error of the lab or its engine, 2 on a wrong scenario or stored run, 130 when interrupted, 5 on an
+        internal error.
         """
         try:
             return super().invoke(ctx)
@@ -42,8 +43,20 @@ class _Monkeywrench(click.Group):
         except (click.ClickException, click.exceptions.Exit):
             raise
         except Exception as error:
+            if told := _of_the_engine(error):
+                complain(told)
+                sys.exit(LAB_ERROR)
             complain(crash.explain(error, ctx.invoked_subcommand or "monkeywrench"))
             sys.exit(crash.EXIT_CODE)
+
+
+def _of_the_engine(error: Exception) -> LabError | None:
+    """What the Docker Engine did wrong, in a sentence. Only commands that talk to it have loaded its client."""
+    if "docker.errors" not in sys.modules:
+        return None
+    from topology.lab import engine
+
+    return engine.explained(error)
 
 
 @click.group(cls=_Monkeywrench, context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,5 +69,5 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-for command in (*lab.COMMANDS, *faults.COMMANDS, *checks.COMMANDS, *runs.COMMANDS, *load.COMMANDS):
+for command in (*lab.COMMANDS, *faults.COMMANDS, *checks.COMMANDS, *runs.COMMANDS, *replay.COMMANDS, *load.COMMANDS):
     main.add_command(command)

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from harness import scenario as scenarios
 from harness.artifacts import run_directory
-from harness.artifacts.stored_run import StoredError, conclude
+from harness.artifacts.stored_run import StoredError, judge_directory
 from harness.cli import screen
 from harness.cli.console import narrator, output, progress
 from harness.cli.lab import attached
@@ -99,9 +99,14 @@ def load_runs(  # noqa: PLR0913, PLR0917 - click passes each option as an argume
     report, path, settings = narrator(), scenarios.find(profile), release.settings(tolerance)
     wanted = _with_load(path)
     candidate = load_topology(topology or wanted.scenario.topology)
+    other = load_topology(against) if against and not earlier_site else candidate
+    for side in (candidate, other):
+        compose.only_in_real_time(
+            side.clock, f"load on topology {side.name!r}", 'Give a topology with clock = "real" with --topology.'
+        )
     earlier = release.earlier(baseline, wanted.name, candidate.name, candidate.comparable_facts) if baseline else []
     if against and not earlier_site:
-        labs = compose.labs_by_side({release.BASELINE: load_topology(against), release.CANDIDATE: candidate}, report)
+        labs = compose.labs_by_side({release.BASELINE: other, release.CANDIDATE: candidate}, report)
     else:
         sites = {release.BASELINE: earlier_site, release.CANDIDATE: site}
         labs = compose.sites_by_side(candidate, sites, lab_name, report)
@@ -112,14 +117,14 @@ def load_runs(  # noqa: PLR0913, PLR0917 - click passes each option as an argume
         def run(side: str) -> Path:
             with lab_of(side) as lab:
                 run_dir = compose.execute(wanted, path, lab, folder / side, report)
-            report(f"{run_dir.name}: {overall(conclude(run_dir, wanted))}")
+            report(f"{run_dir.name}: {overall(judge_directory(run_dir, wanted))}")
             return run_dir
 
         sides = release.repeat(series, run, earlier, report)
     if not sides[release.BASELINE]:
         output.print(f"baseline for `monkeywrench load {profile} --baseline`: {folder}", soft_wrap=True, markup=False)
         return
-    _show(release.conclude(folder, wanted.title, sides, run_directory.command(), settings), folder)
+    _show(release.write_comparison(folder, wanted.title, sides, run_directory.command(), settings), folder)
 
 
 def _with_load(path: Path) -> scenarios.Scenario:
@@ -144,7 +149,7 @@ def compare_runs(
     target = target or candidate
     target.mkdir(parents=True, exist_ok=True)
     title = sides[release.CANDIDATE][0][0].scenario
-    _show(release.conclude(target, title, sides, run_directory.command(), settings), target, as_json)
+    _show(release.write_comparison(target, title, sides, run_directory.command(), settings), target, as_json)
 
 
 def _show(result: Result, folder: Path, as_json: bool = False) -> None:
@@ -189,12 +194,18 @@ def locust_page(lab_name: str, port: int, client: str, ops: Path | None, words: 
     The web UI listens on 127.0.0.1 of this machine. The user classes are Visitor, Player, Uploader and Administrator;
     without any, the web UI offers all of them. Other words are passed to Locust. Exits with Locust's exit code.
     """
+    from harness import compose
     from loadtests.feeds import WEB_PORT, by_hand
     from topology.lab import engine
     from topology.lab.port_forward import doorway
 
     with ExitStack() as stack:
         lab = stack.enter_context(attached(lab_name))
+        compose.only_in_real_time(
+            lab.clock.kind,
+            f"locust on lab {lab_name!r}",
+            "Boot another lab: `monkeywrench up --clock real --lab NAME`.",
+        )
         argv = by_hand(lab, words, client, ops is not None)
         node: Any = lab.nodes("client")[0]  # a node of a real lab: its streams have an exit code
         local_port = stack.enter_context(doorway(engine.connect(), node, WEB_PORT, port))

@@ -14,6 +14,7 @@ __all__ = [
     "PlaceType",
     "checks_of_option",
     "clock_option",
+    "cost_option",
     "json_option",
     "lab_option",
     "runs_option",
@@ -54,6 +55,12 @@ clock_option = click.option(
     type=click.Choice(["virtual", "real"]),
     default=None,
     help="Use this clock instead of the topology's. Virtual time passes only while a command waits for the lab.",
+)
+cost_option = click.option(
+    "--cost",
+    type=click.Choice(["fast", "typical", "struggling"]),
+    default=None,
+    help="Use these costs of processor work instead of the topology's. Only in virtual time.",
 )
 runs_option = click.option(
     "--runs",

@@ -16,11 +16,13 @@ from harness.compare import Result
 from harness.doctor import Finding
 from harness.plan import Heal, Inject, Step
 from harness.records import LeaseStatus, RealServer, Status
+from harness.repeat import Share
 from harness.report.comparison import HEADLINES, OUTCOMES
 from harness.verdict import Outcome, Verdict, overall
 
 OK, FAIL, WARN = "[green]OK[/]", "[red]FAIL[/]", "[yellow]WARN[/]"
 COLOURS = {Outcome.VALID: "green", Outcome.INVALID: "red", Outcome.UNKNOWN: "yellow"}
+MOST_SEEDS = 20
 MOST_FINDINGS = 10
 """Of one check, on the terminal; the report has all of them."""
 SENTENCES = {
@@ -30,12 +32,13 @@ SENTENCES = {
 }
 
 
-def status(lab: str, seen: Status, brief: bool = False) -> RenderableType:
+def status(lab: str, seen: Status, time: str, brief: bool = False) -> RenderableType:
     """A lab at a glance: its parts with their problems, the IPVS tables side by side, and the nodes.
 
-    ``brief`` leaves out what does not change, for refreshing displays.
+    ``time`` says whose time the lab has. ``brief`` leaves out what does not change, for refreshing displays.
     """
-    head = f"[bold green]lab {lab} is healthy[/]" if seen.healthy else f"[bold red]lab {lab} is unhealthy[/]"
+    word, colour = ("healthy", "green") if seen.healthy else ("unhealthy", "red")
+    head = f"[bold {colour}]lab {lab} is {word}[/], {time}"
     of_parts = {line for part in seen.parts for line in part.problems}
     other = [f"[red]- {escape(line)}[/]" for line in seen.problems if line not in of_parts]
     tables = [_parts(seen, not brief), _ipvs(seen)] + ([] if brief else [_nodes(seen)])
@@ -99,17 +102,21 @@ def _row(server: RealServer | None) -> str:
     return numbers if server.weight else f"[yellow]{numbers}[/]"
 
 
-def verdicts(found: Sequence[Verdict]) -> RenderableType:
-    """The outcome in one sentence, and the verdict of each check."""
+def verdicts(found: Sequence[Verdict], remarks: Sequence[str] = (), clock: str = "") -> RenderableType:
+    """The outcome in one sentence, the verdict of each check, and what stands beside them.
+
+    ``clock`` is that of the run, real or virtual; empty for the history of another harness.
+    """
     outcome = overall(found)
     table = Table.grid(padding=(0, 2))
     for verdict in found:
-        word = str(verdict.outcome) if verdict.tried else "not tried"
-        table.add_row(f"[{COLOURS[verdict.outcome]}]{word}[/]", verdict.check, escape(verdict.summary))
+        table.add_row(f"[{COLOURS[verdict.outcome]}]{verdict.word}[/]", verdict.check, escape(verdict.summary))
         for line in _further(verdict):
             table.add_row("", "", line)
+    for remark in remarks:
+        table.add_row("[yellow]beside[/]", "", escape(remark))
     colour = COLOURS[outcome]
-    return _panel(table, SENTENCES[outcome], colour)
+    return _panel(table, f"{SENTENCES[outcome]} ({clock} time)" if clock else SENTENCES[outcome], colour)
 
 
 def verdict(found: Verdict) -> RenderableType:
@@ -146,11 +153,28 @@ def _panel(table: Table, title: str, colour: str) -> Panel:
     return Panel(table, title=bold, title_align="left", border_style=colour, expand=False)
 
 
+def shares(found: Sequence[Share]) -> RenderableType:
+    """How many of repeated runs came to what, and with which seeds."""
+    table = _table(f"{found[0].of} run{'' if found[0].of == 1 else 's'}", "outcome", "runs", "share", "seeds")
+    for each in found:
+        colour = {str(outcome): colour for outcome, colour in COLOURS.items()}.get(each.outcome, "red")
+        seeds = ", ".join(map(str, each.seeds[:MOST_SEEDS]))
+        more = len(each.seeds) - MOST_SEEDS
+        table.add_row(
+            f"[{colour}]{each.outcome}[/]",
+            str(len(each.seeds)),
+            str(each),
+            f"{seeds} and {more} more" if more > 0 else seeds,
+        )
+    return table
+
+
 def steps(plan: Sequence[Step]) -> RenderableType:
     """The steps of a run, one per row; ``earliest`` is how long after the run's beginning a step starts at least."""
     table = _table("steps", "earliest", "step", "action", "then")
     at_s = 0.0
     for step in plan:
+        at_s = at_s if step.at_s is None else step.at_s
         then = [f"until {step.until} (within {step.until.within_s:g} s)"] if step.until else []
         then += [f"wait {step.hold_s:g} s"] if step.hold_s else []
         table.add_row(f"{at_s:.1f} s", escape(step.name), escape(_action(step)), escape(", ".join(then)))

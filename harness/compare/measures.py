@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.compare.course import Course, course
-from harness.history import History, HistoryError, Pair
+from harness.history import History, HistoryError, Pair, promises
 from harness.history.capacity import rising_knee
 from harness.history.client_ops import gaps
 from harness.history.latency import latency_ms, load, quantile, refused
@@ -53,8 +53,9 @@ class Measures:
     course: Course = field(default_factory=Course)
 
 
-MEASURED = frozenset({"macs", "resource_start_ms", "resolver"})
-"""Facts that depend on the lab or the machine, and may differ between two runs of one cluster."""
+MEASURED = frozenset({"macs", "resource_start_ms", "pace_ms", "resolver", "configured"})
+"""Facts that depend on the lab or the machine, and may differ between two runs of one cluster. Of what the directors
+are configured with, only that counts which the topology does not promise."""
 MADE_OF = frozenset({"site", "vips", "directors", "web", "nodes"})
 
 
@@ -118,7 +119,11 @@ def _facts(history: History) -> dict[str, Any]:
         raise HistoryError(f"op {history.start.index} (start): its cluster cannot be read")
     macs = cluster.get("macs")
     nodes = {"nodes": sorted(map(str, macs.values()))} if isinstance(macs, dict) else {}
-    return {key: value for key, value in sorted({**cluster, **nodes}.items()) if key not in MEASURED}
+    own = {
+        f"{name} of {' and '.join(directors)}": has
+        for name, directors, has, _ in promises.disagreements(history.cluster)
+    }
+    return {key: value for key, value in sorted({**cluster, **nodes, **own}.items()) if key not in MEASURED}
 
 
 def _unusable(name: str, history: History, groups: Mapping[str, Any]) -> str:

@@ -31,7 +31,6 @@ __all__ = [
     "Runs",
     "Series",
     "compared",
-    "conclude",
     "earlier",
     "folder",
     "in_turn",
@@ -40,6 +39,7 @@ __all__ = [
     "settings",
     "too_few",
     "turns",
+    "write_comparison",
 ]
 
 BASELINE, CANDIDATE = "baseline", "candidate"
@@ -174,7 +174,15 @@ def read(place: Path) -> Runs:
     directories = [within] if one else [each for each in below if not each.is_symlink()]  # not `latest`
     if not directories:
         raise ReleaseError(f"no runs in {str(place)!r}", "Give a directory that `monkeywrench load` made.")
-    return [(measure(each.resolve().name, stored_run.load(each / run_directory.HISTORY)), each) for each in directories]
+    histories = [(each, stored_run.load(each / run_directory.HISTORY)) for each in directories]
+    for each, history in histories:
+        if history.clock == "virtual":
+            raise ReleaseError(
+                f"{each.resolve().name} is a run in virtual time, where the time that a processor takes is a model: it "
+                "says nothing about speed",
+                "Compare runs in real time: `monkeywrench load PROFILE`, or `monkeywrench run --clock real`.",
+            )
+    return [(measure(each.resolve().name, history), each) for each, history in histories]
 
 
 def settings(words: Iterable[str]) -> CompareSettings:
@@ -219,7 +227,7 @@ def too_few(first: Result, runs: tuple[int, int]) -> str:
     )
 
 
-def conclude(
+def write_comparison(
     target: Path, title: str, sides: Mapping[str, Runs], command: str, wanted: CompareSettings | None = None
 ) -> Result:
     """Compare, and write ``comparison.json`` and ``comparison.html``. Raises ReleaseError."""

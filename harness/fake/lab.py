@@ -16,6 +16,7 @@ from harness.protocols import Feed, Feeds, Node
 from harness.records import (
     Cable,
     Cluster,
+    Consequence,
     LabError,
     LeaseStatus,
     NodeStatus,
@@ -39,6 +40,7 @@ SERVING_MS = 100
 GRATUITOUS_MS = (0, 225, 450, 675, 900)
 """heartbeat announces an address with five request/reply pairs over 0.9 s."""
 LATE_MS = 15_000
+DIRECTORS = ("lb-1", "lb-2")
 PROBE_DIES_MS = 5_000
 
 EMPTY_PCAPNG = bytes.fromhex("0a0d0d0a1c0000004d3c2b1a01000000ffffffffffffffff1c000000")
@@ -72,7 +74,8 @@ class FakeLab:
         self.name = name
         self.defect = defect
         self.time = FakeTime()
-        self.clock = Clock(lambda: self.time.ns / 1e9, self.time.sleep)
+        tasks = self.time.tasks
+        self.clock = Clock(tasks.clock.now, tasks.sleep, tasks.spawn)
         self.topics = Topics(self.time)
         self.pretended: dict[str, Power] = {}
         """The power that the chassis of a node reports instead of the real one."""
@@ -80,7 +83,7 @@ class FakeLab:
         self.cluster = Cluster(
             site="www.example.test",
             vips={"203.0.113.101": "lb-1", "203.0.113.102": "lb-2"},
-            directors=("lb-1", "lb-2"),
+            directors=DIRECTORS,
             web=tuple(f"web-{n}" for n in range(1, web + 1)),
             macs={"02:00:00:00:00:01": "lb-1", "02:00:00:00:00:02": "lb-2", "02:00:00:00:00:10": "client"},
             keepalive_ms=500,
@@ -92,6 +95,8 @@ class FakeLab:
             connection_sync=True,
             peer_dead="node {node}: is dead",
             error_lines={"heartbeat": " (?:ERROR|CRIT): "},
+            consequences=(Consequence("heartbeat", DIRECTORS, DIRECTORS, ("heartbeat",)),),
+            followed_logs={"heartbeat": DIRECTORS},
         )
         roles = {"client": "client", **dict.fromkeys(self.cluster.directors, "director")}
         roles |= dict.fromkeys(self.cluster.web, "web")
@@ -145,29 +150,27 @@ class FakeLab:
 
     def now_ns(self) -> int:
         """Virtual time."""
-        return self.time.ns
+        return self.time.now_ns
 
     def owners(self) -> dict[str, tuple[str, ...]]:
         """Each VIP -> the running directors that hold it."""
-        with self.time.changed:
-            return {vip: tuple(sorted(self._holders(vip))) for vip in self.cluster.vips}
+        return {vip: tuple(sorted(self._holders(vip))) for vip in self.cluster.vips}
 
     def status(self) -> Status:
         """Healthy when all nodes run and each VIP is on its home director."""
-        with self.time.changed:
-            owners = self.owners()
-            problems = [f"{node.name} is {node.power()}" for node in self._nodes.values() if node.power() != "running"]
-            for vip, home in self.cluster.vips.items():
-                if owners[vip] != (home,):
-                    holders = " and ".join(owners[vip])
-                    instead = f"{holders} instead of {home}" if holders else f"no director; its home is {home}"
-                    problems.append(f"{vip} is held by {instead}")
-            nodes = tuple(
-                NodeStatus(node.name, node.role, node.power(), node.kernel, "fake", "the lab is a fake")
-                for node in self._nodes.values()
-            )
-            problems += map(str, self.stale_neighbours)
-            return Status(nodes, owners, self._ipvs(), tuple(problems), stale_neighbours=self.stale_neighbours)
+        owners = self.owners()
+        problems = [f"{node.name} is {node.power()}" for node in self._nodes.values() if node.power() != "running"]
+        for vip, home in self.cluster.vips.items():
+            if owners[vip] != (home,):
+                holders = " and ".join(owners[vip])
+                instead = f"{holders} instead of {home}" if holders else f"no director; its home is {home}"
+                problems.append(f"{vip} is held by {instead}")
+        nodes = tuple(
+            NodeStatus(node.name, node.role, node.power(), node.kernel, "fake", "the lab is a fake")
+            for node in self._nodes.values()
+        )
+        problems += map(str, self.stale_neighbours)
+        return Status(nodes, owners, self._ipvs(), tuple(problems), stale_neighbours=self.stale_neighbours)
 
     def observers(self) -> list[Feed]:
         """The addresses and the log of each director, and ARP."""
@@ -196,16 +199,15 @@ class FakeLab:
 
     def set_power(self, node: FakeNode, power: Power) -> None:
         """Change a node's power, and print that to its watchers."""
-        with self.time.changed:
-            node.state = power
-            self.topics.publish(f"watch:{node.name}", json.dumps({"power": power}))
-            self.topics.entry(f"owners:{node.name}", f"power:{node.name}", "info", "power", self._power_of(node))
-            if power in {Power.OFF, Power.PANICKED}:
-                for held in self._holds.values():
-                    held.discard(node.name)
-                for stream in node.streams:
-                    stream.stop()
-                self.topics.end(f"log:{node.name}:heartbeat")
+        node.state = power
+        self.topics.publish(f"watch:{node.name}", json.dumps({"power": power}))
+        self.topics.entry(f"owners:{node.name}", f"power:{node.name}", "info", "power", self._power_of(node))
+        if power in {Power.OFF, Power.PANICKED}:
+            for held in self._holds.values():
+                held.discard(node.name)
+            for stream in node.streams:
+                stream.stop()
+            self.topics.end(f"log:{node.name}:heartbeat")
 
     def crash(self, node: FakeNode, power: Power) -> None:
         """A node goes silent; one deadtime later its peer takes over."""
@@ -262,7 +264,7 @@ class FakeLab:
         if node.state is not Power.RUNNING:
             return
         self._holds[vip].add(node.name)
-        self._serving_from[vip] = self.time.ns + SERVING_MS * MS
+        self._serving_from[vip] = self.time.now_ns + SERVING_MS * MS
         self._publish_addresses(node)
         for delay_ms in GRATUITOUS_MS:
             for op in ("request", "reply"):
@@ -286,7 +288,7 @@ class FakeLab:
 
     def server_of(self, vip: str, number: int) -> str | None:
         """The real server that answers request ``number``; None while the VIP is not served."""
-        served = len(self._holders(vip)) == 1 and self.time.ns >= self._serving_from[vip]
+        served = len(self._holders(vip)) == 1 and self.time.now_ns >= self._serving_from[vip]
         return self.cluster.web[number % len(self.cluster.web)] if served else None
 
     def _ipvs(self) -> dict[str, dict[str, tuple[RealServer, ...]]]:

@@ -85,17 +85,17 @@ class FakeLoad:
 
     def _wait_for_line(self, process: str, asked: Mapping[str, str], stream: FakeStream) -> None:
         """A line each second, for as long as the VIP is served: connections are synced, so none breaks."""
-        begun_ns = self._time.ns
+        begun_ns = self._time.now_ns
         self._topics.entry("connections", process, "invoke", "kept", asked)
 
         def poll() -> None:
             server = self._lab.server_of(asked["vip"], int(asked["connection"]))
             if stream.ended:
                 return
-            if server is None or self._time.ns - begun_ns < LINE_EVERY_MS * MS:
+            if server is None or self._time.now_ns - begun_ns < LINE_EVERY_MS * MS:
                 self._time.after(PROBE_MS, poll)
                 return
-            value = {**asked, "node": server, "status": 200, "ms": (self._time.ns - begun_ns) / MS}
+            value = {**asked, "node": server, "status": 200, "ms": (self._time.now_ns - begun_ns) / MS}
             self._topics.entry("connections", process, "ok", "kept", value)
             self._wait_for_line(process, asked, stream)
 
@@ -104,16 +104,15 @@ class FakeLoad:
     def _request(  # noqa: PLR0913, PLR0917 - an op has that many fields
         self, topic: str, process: str, f: str, asked: Mapping[str, object], timeout_ms: int, then: Callable[[], None]
     ) -> None:
-        with self._time.changed:
-            self._topics.entry(topic, process, "invoke", f, asked)
-            server = self._lab.server_of(str(asked["vip"]), self._time.ns // MS)
-            answered = {**asked, "node": server, "status": 200, **({"ms": ANSWER_MS} if f == "get" else {})}
+        self._topics.entry(topic, process, "invoke", f, asked)
+        server = self._lab.server_of(str(asked["vip"]), self._time.now_ns // MS)
+        answered = {**asked, "node": server, "status": 200, **({"ms": ANSWER_MS} if f == "get" else {})}
 
-            def complete() -> None:
-                if server is not None:
-                    self._topics.entry(topic, process, "ok", f, answered)
-                else:
-                    self._topics.entry(topic, process, "info", f, asked, f"no answer within {timeout_ms} ms")
-                then()
+        def complete() -> None:
+            if server is not None:
+                self._topics.entry(topic, process, "ok", f, answered)
+            else:
+                self._topics.entry(topic, process, "info", f, asked, f"no answer within {timeout_ms} ms")
+            then()
 
-            self._time.after(ANSWER_MS if server is not None else timeout_ms, complete)
+        self._time.after(ANSWER_MS if server is not None else timeout_ms, complete)

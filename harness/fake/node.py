@@ -77,7 +77,7 @@ class FakeNode:
         if self.state is Power.RUNNING:
             return
         self.lab.set_power(self, Power.BOOTING)
-        self.lab.time.sleep(BOOT_MS / 1000)
+        self.lab.clock.sleep(BOOT_MS / 1000)
         self.lab.set_power(self, Power.RUNNING)
         self.lab.time.after(FAILBACK_MS, lambda: self.lab.fail_back(self))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from harness.algorithms.arrays import FOREVER, NEVER, Ints, ints
@@ -20,7 +19,7 @@ NAMED, SHOWN = 5, 20
 """How many elements a finding names, and for how many it lists the ops; the rest is only counted."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Call:
     """One op of a player. ``type`` is ``ok``, ``fail`` or ``info``; without a completion it is ``info``."""
 
@@ -58,14 +57,15 @@ class Call:
         """The indexes of its ops."""
         return tuple(op.index for op in (self.invoke, self.completion) if op is not None)
 
-    @cached_property
+    @property
     def latest(self) -> Op:
         """The completion if there is one, else the invocation: the op with the most data."""
-        return self.completion or self.invoke
+        return self.invoke if self.completion is None else self.completion
 
     def number(self, key: str) -> int:
         """The whole number under a key. Raises HistoryError if it is none, or too large for JSON."""
-        return number(self.latest, key, self.latest[key])
+        latest = self.latest
+        return number(latest, key, latest[key])
 
     def text(self, key: str) -> str:
         """The text under a key. Raises HistoryError if it is none."""

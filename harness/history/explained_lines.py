@@ -1,6 +1,7 @@
-"""Which error lines in a log does a fault explain? By the nodes that it touches and their roles. Pure.
+"""Which error lines in a log does a fault explain? Those of the nodes that it touches, and its consequences. Pure.
 
-What services write is known here and nowhere else among what reads a history.
+Which lines of other nodes are consequences of a fault is known to the parts of the topology; the history records it.
+Only what a kernel writes is known here.
 """
 
 from __future__ import annotations
@@ -11,21 +12,12 @@ from typing import NamedTuple
 
 from harness.history import Op
 from harness.history.injections import Injection
-from harness.records import Cluster, EffectKind
+from harness.records import Cluster, Consequence, EffectKind
 
 CONSOLE = "console"
 
 KERNEL = re.compile(r"Kernel panic|\bBUG: |\bOops\b|EXT4-fs error|Call Trace:|blocked for more than|Out of memory: ")
 """Lines of a kernel, not of a service that writes to the console."""
-
-HUNG = re.compile(r"blocked for more than|Call Trace:")
-"""What a kernel writes when a program waits for a file server for 2 minutes (kernel/hung_task.c)."""
-
-BOTH = re.compile(r"Both machines own")
-"""heartbeat says that its peer holds resources that it holds itself (hb_resource.c): a peer that is down does not."""
-
-FILES = frozenset({"", "nfs", "nfsd", "nfs-server"})
-"""The services of the first real server that the others' files depend on; empty: the node as a whole."""
 
 
 class Written(NamedTuple):
@@ -53,8 +45,9 @@ class Explanations:
         return bool(self.obscure(op))
 
     def obscure(self, op: Op) -> list[Injection]:
-        """The faults of that time whose effects are not known."""
-        return [each for each in self.active(op) if not each.known or each.unrecorded]
+        """The faults of that time whose effects, or the consequences of them, are not known."""
+        unrecorded = self.cluster.consequences is None
+        return [each for each in self.active(op) if unrecorded or not each.known or each.unrecorded]
 
     def active(self, op: Op) -> list[Injection]:
         """The faults that were active or settling when a line was written."""
@@ -68,31 +61,36 @@ class Explanations:
         )
 
     def others(self, fault: Injection, touched: str, scope: str, line: Written) -> bool:
-        """A line of another node, about the one that the fault touches."""
-        cluster, node, service, text = self.cluster, line.node, line.service, line.text
-        if node == touched:
-            return False
-        if touched in cluster.directors and node in cluster.directors and scope in {"", "heartbeat"}:
-            return service == "heartbeat" and not (BOTH.search(text) and _is_down(fault, touched, line.time))
-        if touched in cluster.web and node in cluster.directors:
-            return service == "ldirectord" and scope in {"", "apache"}
-        if node not in cluster.web:
-            return False
-        if touched == "db":
-            return service == "apache" or (service == CONSOLE and not KERNEL.search(text))
-        # the first real server has the files of all others
-        return touched in cluster.web[:1] and (
-            (service == "apache" and scope in FILES)
-            or (service == CONSOLE and scope in FILES and bool(HUNG.search(text)))
+        """A line of another node, as a consequence of what the fault does to the one that it touches."""
+        return line.node != touched and any(
+            touched in each.of
+            and line.node in each.on
+            and (not scope or not each.services or scope in each.services)
+            and _is_of(each, line)
+            and not (
+                each.not_of_down and re.search(each.not_of_down, line.text) and _is_down(fault, touched, line.time)
+            )
+            for each in self.cluster.consequences or ()
         )
 
 
 def expected_logs(cluster: Cluster, followed: Collection[str]) -> list[str]:
-    """The logs that a run follows: heartbeat's on each director, and the console of each node if it follows any."""
-    expected = [f"log:{node}:heartbeat" for node in cluster.directors if "heartbeat" in (cluster.error_lines or {})]
+    """The logs that a run follows: those that it always does, and the console of each node if it follows any."""
+    expected = [f"log:{node}:{service}" for service, nodes in cluster.followed_logs.items() for node in nodes]
     if any(process.endswith(f":{CONSOLE}") for process in followed):
         expected += [f"log:{node}:{CONSOLE}" for node in (*cluster.directors, *cluster.web)]
     return expected
+
+
+def _is_of(consequence: Consequence, line: Written) -> bool:
+    """Whether a line is one of the service's that may be a consequence."""
+    on_console = consequence.on_console and line.service == CONSOLE and not KERNEL.search(line.text)
+    return (line.service == consequence.service or on_console) and bool(re.search(consequence.lines, line.text))
+
+
+def _needs_life(consequence: Consequence, line: Written) -> bool:
+    """Whether only a node that is not down causes such a line."""
+    return bool(consequence.not_of_down) and bool(re.search(consequence.not_of_down, line.text))
 
 
 def _written(op: Op) -> Written:

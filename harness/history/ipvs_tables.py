@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
+
+import msgspec
 
 from harness.history import History, HistoryError, Op
+from harness.history.ops import remembered
 
 Key: TypeAlias = tuple[str, str, str]
 """A director, a VIP and a real server."""
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, eq=False, gc=False):
     """One real server in one sample. ``weight`` is None where the table does not have it.
 
     ``conns`` are the connections scheduled to it since it entered the table. ``active`` are those that are open,
@@ -54,6 +57,7 @@ class Tables:
         return ((key, entries) for key, entries in self.rows.items() if key[2] == node)
 
 
+@remembered
 def tables(history: History) -> Tables:
     """All tables of a run. Raises HistoryError for one that cannot be read."""
     cluster = history.cluster

@@ -6,24 +6,25 @@ A verdict rests on the history alone, so the file must survive the run that wrot
 
 from __future__ import annotations
 
+import gc
 import itertools
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property, wraps
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 import msgspec
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import UserError
-from harness.reading import ReadingError, brief, json_value, nested_too_deep
+from harness.reading import DEEPEST, ReadingError, brief, json_value, nested_too_deep
 from harness.records import Cluster, Entry
 
 TYPES = frozenset({"invoke", "ok", "fail", "info"})
@@ -34,29 +35,70 @@ class HistoryError(UserError):
     """A history that cannot be read, or that lacks something. The message says where."""
 
 
-class Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """One line of a history. ``time`` is in ns since the run's start, on the lab's clock."""
+class Op(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """One line of a history. ``time`` is in ns since the run's start, on the lab's clock.
+
+    A history of a million ops has to fit into memory. So the fields of an op's value are in ``cells``, their names in
+    ``shape``, which all ops with the same fields share, and lists and objects stay JSON until they are asked for.
+    Without a shape, ``cells`` is the value.
+    """
 
     index: int
     time: int
     process: str
     type: str
     f: str
-    value: Any = None
+    cells: Any = None
     error: str | None = None
+    shape: Mapping[str, str] | None = None
+    """Each field of the value -> the name of its cell."""
+
+    @property
+    def value(self) -> Any:
+        """What it says: any value that JSON has."""
+        if self.shape is None:
+            return self.cells
+        return dict(zip(self.shape, map(_plain, msgspec.structs.astuple(self.cells)), strict=True))
+
+    @property
+    def has_fields(self) -> bool:
+        """True when its value is an object."""
+        return self.shape is not None or isinstance(self.cells, dict)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Op):
+            return NotImplemented
+        return self is other or (self._head() == other._head() and self.value == other.value)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a Struct without eq compares identities here
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _head(self) -> tuple[int, int, str, str, str, str | None]:
+        return self.index, self.time, self.process, self.type, self.f, self.error
 
     def __getitem__(self, key: str) -> Any:
         """The field ``key`` of the value. Raises HistoryError when there is none."""
-        if not isinstance(self.value, dict) or key not in self.value:
-            raise HistoryError(f"op {self.index} ({self.f}): its value has no {key!r}")
-        return self.value[key]
+        if self.shape is not None:
+            cell = self.shape.get(key)
+            if cell is not None:
+                return _plain(getattr(self.cells, cell))
+        elif isinstance(self.cells, dict) and key in self.cells:
+            return self.cells[key]
+        raise HistoryError(f"op {self.index} ({self.f}): its value has no {key!r}")
 
     def get(self, key: str, default: Any = None) -> Any:
         """The field ``key`` of the value, or ``default``."""
-        return self.value.get(key, default) if isinstance(self.value, dict) else default
+        if self.shape is not None:
+            cell = self.shape.get(key)
+            return default if cell is None else _plain(getattr(self.cells, cell))
+        return self.cells.get(key, default) if isinstance(self.cells, dict) else default
 
     def copy(self, **changes: Any) -> Op:
         """The same op with other values in some fields."""
+        if "value" in changes:
+            changes |= {"cells": changes.pop("value"), "shape": None}
         return msgspec.structs.replace(self, **changes)
 
     def line(self) -> str:
@@ -75,8 +117,12 @@ class Op(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         return json.dumps(fields, separators=(",", ":"), allow_nan=False)
 
 
-@dataclass(frozen=True)
-class Pair:
+def _plain(cell: Any) -> Any:
+    """A cell as the value that it holds: bytes are JSON, which has none itself."""
+    return msgspec.json.decode(cell) if type(cell) is bytes else cell
+
+
+class Pair(msgspec.Struct, frozen=True, gc=False):
     """An invocation and its completion; None: the run ended first."""
 
     invoke: Op
@@ -93,7 +139,21 @@ LONGEST_NS = 30 * DAY_NS
 """A time that is further from the start of a run is a mistake: the report has a value for each second of a run."""
 
 CLUSTER = TypeAdapter(Cluster)
-DECODER = msgspec.json.Decoder(Op)
+
+T = TypeVar("T")
+
+
+def remembered(question: Callable[[History], T]) -> Callable[[History], T]:
+    """Ask this question of a history once: all checks share its answer, so none may change it."""
+
+    @wraps(question)
+    def answer(history: History) -> T:
+        known = history.answers
+        if question not in known:
+            known[question] = question(history)
+        return cast(T, known[question])
+
+    return answer
 
 
 class History(Sequence[Op]):
@@ -101,6 +161,9 @@ class History(Sequence[Op]):
 
     def __init__(self, ops: Iterable[Op]) -> None:
         self._ops = tuple(ops)
+        self._pairs: dict[str, tuple[Pair, ...]] = {}
+        self.answers: dict[Callable[..., Any], Any] = {}
+        """What was asked of it before (``remembered``)."""
 
     @overload
     def __getitem__(self, place: int) -> Op: ...
@@ -131,7 +194,11 @@ class History(Sequence[Op]):
 
     @cached_property
     def _by_time(self) -> History:
-        return History(sorted(self._ops, key=attrgetter("time", "index")))
+        ordered = all(
+            one.time < two.time or (one.time == two.time and one.index < two.index)
+            for one, two in itertools.pairwise(self._ops)
+        )
+        return self if ordered else History(sorted(self._ops, key=attrgetter("time", "index")))
 
     def by_time(self) -> History:
         """The same ops sorted by time; equal times keep the order of recording."""
@@ -143,7 +210,7 @@ class History(Sequence[Op]):
 
     def seen(self, f: str) -> tuple[Op, ...]:
         """The ops of that ``f`` that carry an observation: a line that a feed could not read carries an error."""
-        return tuple(op for op in self.of(f) if op.error is None and isinstance(op.value, dict))
+        return tuple(op for op in self.of(f) if op.error is None and op.has_fields)
 
     def process(self, prefix: str) -> tuple[Op, ...]:
         """All ops whose process starts with ``prefix``."""
@@ -161,6 +228,11 @@ class History(Sequence[Op]):
 
         A process has one op outstanding. One that invokes again without an answer gave up the first one.
         """
+        if f not in self._pairs:
+            self._pairs[f] = tuple(self._paired(f))
+        return self._pairs[f]
+
+    def _paired(self, f: str) -> list[Pair]:
         pairs: list[Pair] = []
         outstanding: dict[str, Op] = {}
         for op in self.of(f):
@@ -170,7 +242,8 @@ class History(Sequence[Op]):
             if op.type == "invoke":
                 outstanding[op.process] = op
         pairs += [Pair(invoke, None) for invoke in outstanding.values()]
-        return tuple(sorted(pairs, key=lambda pair: (pair.invoke.time, pair.invoke.index)))
+        pairs.sort(key=lambda pair: (pair.invoke.time, pair.invoke.index))
+        return pairs
 
     @property
     def start(self) -> Op:
@@ -195,6 +268,15 @@ class History(Sequence[Op]):
     def scenario(self) -> str:
         """The name of the scenario."""
         return str(self.start["scenario"])
+
+    @property
+    def clock(self) -> Literal["real", "virtual"]:
+        """Whose time its ops have: the host's, or the virtual clock of all kernels of the lab.
+
+        A history that does not say is one of real time.
+        """
+        virtual = any(op.process == "run" and op.get("clock") == "virtual" for op in self.of("start"))
+        return "virtual" if virtual else "real"
 
     @property
     def load_only(self) -> bool:
@@ -235,7 +317,7 @@ class Recorder:
                 process=entry.process,
                 type=entry.type,
                 f=entry.f,
-                value=entry.value,
+                cells=entry.value,
                 error=entry.error,
             )
             # One write and one flush: after that the line belongs to the kernel, and killing this process keeps it.
@@ -261,11 +343,15 @@ def load(path: str | Path) -> History:
 
     Lines may be missing; their indexes show it, and ``harness/history/record.py`` finds it.
     """
-    *lines, last = Path(path).read_bytes().split(b"\n")
-    ops = [_parse(line, number) for number, line in enumerate(lines)]
-    if last:
-        with suppress(HistoryError):  # no newline: the writer was killed within this line
-            ops.append(_parse(last, len(lines)))
+    packer = _Packer()
+    ops: list[Op] = []
+    with Path(path).open("rb") as file, without_collections():
+        for number, line in enumerate(file):
+            if line.endswith(b"\n"):
+                ops.append(packer.op(_parse(line[:-1], number)))
+                continue
+            with suppress(HistoryError):  # no newline: the writer was killed within this line
+                ops.append(packer.op(_parse(line, number)))
     for number, (before, op) in enumerate(itertools.pairwise(ops)):
         if op.index <= before.index:
             raise HistoryError(
@@ -274,9 +360,93 @@ def load(path: str | Path) -> History:
     return History(ops)
 
 
-def _parse(line: bytes, number: int) -> Op:
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Turn the garbage collector off: it would look at millions of objects that never form a circle."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
+
+
+class _Line(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One line of the file."""
+
+    index: int
+    time: int
+    process: str
+    type: str
+    f: str
+    value: Any = None
+    error: str | None = None
+
+
+LINES = msgspec.json.Decoder(_Line)
+
+SHARED_LETTERS = 40
+"""Texts up to this length are kept once for all ops: names, addresses and ids recur, longer texts seldom do."""
+
+
+MOST_CELLS = 24
+"""A value with more fields is kept as it is: no feed writes one."""
+
+CELLS = [
+    msgspec.defstruct(f"Cells{number}", [f"cell_{place}" for place in range(number)], frozen=True, eq=False, gc=False)
+    for number in range(MOST_CELLS + 1)
+]
+"""Rooms for so many values: each is half the size of a tuple, and the garbage collector does not look at it."""
+
+
+class _Packer:
+    """Makes ops of lines. Ops share the names of their fields and the short texts in them."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[tuple[str, ...], Mapping[str, str]] = {}
+        self._texts: dict[str, str] = {}
+
+    def op(self, line: _Line) -> Op:
+        """The op of a line."""
+        cells, shape, shared = line.value, None, self._texts.setdefault
+        if isinstance(cells, dict) and len(cells) <= MOST_CELLS:
+            names = tuple(cells)
+            shape = self._shapes.get(names)
+            if shape is None:
+                shape = self._shapes[names] = {name: f"cell_{place}" for place, name in enumerate(names)}
+            cells = CELLS[len(names)](
+                *[
+                    (shared(cell, cell) if len(cell) <= SHARED_LETTERS else cell)
+                    if cell.__class__ is str
+                    else (_packed(cell) if cell.__class__ is dict or cell.__class__ is list else cell)
+                    for cell in cells.values()
+                ]
+            )
+        process, kind, f = line.process, line.type, line.f
+        return Op(
+            line.index,
+            line.time,
+            shared(process, process),
+            shared(kind, kind),
+            shared(f, f),
+            cells,
+            line.error,
+            shape,
+        )
+
+
+def _packed(cell: Any) -> Any:
+    """A list or an object as JSON; as it is where it has a lone surrogate or a very large number."""
+    try:
+        return msgspec.json.encode(cell)
+    except (msgspec.EncodeError, OverflowError, ValueError):
+        return cell
+
+
+def _parse(line: bytes, number: int) -> _Line:
     where = f"line {number + 1} of the history"
-    if nested_too_deep(line):
+    if len(line) > DEEPEST and nested_too_deep(line):
         raise HistoryError(f"{where} is not an op: its value is nested too deep")
     try:
         op = _decoded(line)
@@ -296,14 +466,14 @@ def _parse(line: bytes, number: int) -> Op:
     return op
 
 
-def _decoded(line: bytes) -> Op:
+def _decoded(line: bytes) -> _Line:
     try:
-        return DECODER.decode(line)
+        return LINES.decode(line)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
         # a log line may have bytes that are not UTF-8; they are recorded as lone surrogates, which msgspec refuses
-        return msgspec.convert(json_value(line.decode("utf-8", "surrogateescape")), Op)
+        return msgspec.convert(json_value(line.decode("utf-8", "surrogateescape")), _Line)
 
 
 def _reason(error: msgspec.ValidationError) -> str:

@@ -39,6 +39,7 @@ def flaws(history: History) -> tuple[Flaw, ...]:
 
     - The whole history: indexes that do not count up by 1, times before the run's start or a year after it, more than
       one start or end, client ops after the end.
+    - The lab: nodes whose container the engine lost meanwhile, which no fault does.
     - A feed: a completion without, before or twice for its invocation, or of another op; an invocation while the
       process has another one outstanding; times that go back within a process; a ``seq`` that is missing or occurs
       twice; a status that HTTP does not have; clocks of clients that contradict each other.
@@ -49,6 +50,7 @@ def flaws(history: History) -> tuple[Flaw, ...]:
     return (
         *_numbers(history),
         *_bounds(history),
+        *_lost(history),
         *_times(history),
         *_pairs(history),
         *_sequences(history),
@@ -86,6 +88,12 @@ def _bounds(history: History) -> Iterator[Flaw]:
         late = [op for op in history if op.index > ends[0].index and op.type == "invoke"]
         if late:
             yield Flaw("", f"The record has {count_of(len(late), 'request')} after the end of the run.", _indexes(late))
+
+
+def _lost(history: History) -> Iterator[Flaw]:
+    for op in history.seen("lost"):
+        if op.process == "lab":
+            yield Flaw("", f"The lab broke: it lost the container of {op.get('node')} ({op.get('why')}).", (op.index,))
 
 
 def _times(history: History) -> Iterator[Flaw]:
@@ -159,12 +167,15 @@ def _wrong(op: Op, process: _Process) -> Iterator[str]:
 IDENTITY = ("op", "motto", "name", "points", "from", "to", "coins", "after", "seq", "article")
 """What a completion repeats of its invocation: which op it was."""
 
+ABSENT = object()
+
 
 def _differ(invoke: Op, completion: Op) -> bool:
-    asked, got = invoke.value, completion.value
-    if not isinstance(asked, dict) or not isinstance(got, dict):
-        return False
-    return any(key in asked and key in got and asked[key] != got[key] for key in IDENTITY)
+    for key in IDENTITY:
+        asked = invoke.get(key, ABSENT)
+        if asked is not ABSENT and asked != (got := completion.get(key, ABSENT)) and got is not ABSENT:
+            return True
+    return False
 
 
 # --- probes

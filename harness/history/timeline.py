@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from harness.history import History, Op
 from harness.history.intervals import silences
+from harness.history.ops import remembered
 from harness.records import Power
 
 MS = 1_000_000
@@ -92,6 +93,7 @@ def count_of(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
+@remembered
 def director_ops(history: History) -> dict[str, list[Op]]:
     """Each director -> its readable ``holds`` and ``power`` ops, by time."""
     ops: dict[str, list[Op]] = {name: [] for name in history.cluster.directors}
@@ -101,6 +103,7 @@ def director_ops(history: History) -> dict[str, list[Op]]:
     return ops
 
 
+@remembered
 def watched(history: History) -> tuple[int, int]:
     """The time to judge: from when every director has a sample, until the feeds were closed (or the run's last op).
 
@@ -126,6 +129,7 @@ def _until(history: History) -> int:
     return min([until, *closings])
 
 
+@remembered
 def powers(history: History) -> dict[str, list[Span]]:
     """Each node with ``power`` ops -> its spans of power. Before the first op it is unknown."""
     changes: dict[str, list[Op]] = defaultdict(list)
@@ -133,6 +137,11 @@ def powers(history: History) -> dict[str, list[Span]]:
         changes[op["node"]].append(op)
     until = watched(history)[1]
     return {node: _chain([(op, op["power"]) for op in ops], until) for node, ops in changes.items()}
+
+
+def shuts_down(history: History, node: str, start: int, end: int) -> bool:
+    """True when a node that let go of something at ``start`` was off before somebody else took it at ``end``."""
+    return any(span.what == Power.OFF and start < span.start <= end for span in powers(history).get(node, []))
 
 
 def _chain(changes: Iterable[tuple[Op, str]], until: int) -> list[Span]:
@@ -146,6 +155,7 @@ def _chain(changes: Iterable[tuple[Op, str]], until: int) -> list[Span]:
     return spans
 
 
+@remembered
 def holdings(history: History) -> dict[str, list[Holding]]:
     """Each VIP -> which director held it when, by start.
 

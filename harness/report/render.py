@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness.history import History, HistoryError, Op
+from harness.history import History, HistoryError, Op, promises
 from harness.history.latency import load
 from harness.history.phases import TAKEOVER_PHASES
 from harness.history.timeline import MS, director_ops, span_of
@@ -113,14 +113,16 @@ def render(
         title=scenario_title,
         expectation=expectation,
         outcome=outcome.value,
+        clock=f"{history.clock} time",
         headline=HEADLINES[outcome],
         reason=_reason(verdicts, outcome),
         tiles=_tiles(history, verdicts),
+        remarks=promises.remarks_of(history),
         checks=[(verdict, _tables(verdict.numbers)) for verdict in verdicts],
         bars=[_bar(outage) for outage in _rows_of(verdicts, "outage", "outages")],
         phase_texts=PHASE_TEXTS,
         facts={key: _fact(value) for key, value in meta.items() if key != "command"},
-        commands=_commands(meta),
+        commands=_commands(meta, history.clock),
         evidence=[(verdict, *_evidence(history, verdict)) for verdict in verdicts],
         log=log,
         log_left_out=left_out,
@@ -181,17 +183,25 @@ def _drawn(history: History) -> dict[str, Any]:
     }
 
 
-def _commands(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _commands(meta: Mapping[str, Any], clock: str) -> list[tuple[str, str]]:
     """The commands that reproduce the run, and the purpose of each; empty if its own command is unknown."""
     if not meta.get("command"):
         return []
     seed = f" --seed {meta['seed']}" if "seed" in meta else ""
+    virtual = clock == "virtual"
+    again = [
+        (
+            "monkeywrench replay . --runs ..",
+            "in this directory: this run once more, on a new lab, and whether it is the same",
+        )
+    ]
     return [
         (str(meta["command"]), "the original command"),
         (
-            f"monkeywrench run scenario.toml{seed} --runs ..",
+            f"monkeywrench run scenario.toml{seed}{' --clock virtual' if virtual else ''} --runs ..",
             "in this directory: the same scenario with the same seed",
         ),
+        *(again if virtual else []),
         ("monkeywrench check .", "in this directory: judge this run again, without a lab"),
     ]
 

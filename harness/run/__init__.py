@@ -16,10 +16,10 @@ from harness import catalogue, wait
 from harness.artifacts import run_directory
 from harness.audit import Audit, aftermath
 from harness.catalogue import Faults
-from harness.history import Recorder
+from harness.history import Recorder, promises
 from harness.mistakes import unknown
 from harness.plan import Inject, Step, plan
-from harness.protocols import Fault, Feeds, HasTrace, Lab, LearningFeed
+from harness.protocols import CanLoseNodes, Fault, Feeds, HasTrace, Lab, LearningFeed
 from harness.records import Entry, LabError
 from harness.run.feeds import follow, following, stop
 from harness.run.journal import Journal
@@ -37,7 +37,7 @@ SETTLED_S = 2.0
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run that ended on its own. ``stored_run.conclude`` decides whether the cluster did what was expected."""
+    """A run that ended on its own. ``stored_run.judge_directory`` decides whether the cluster did what was expected."""
 
     directory: Path
     steps: tuple[StepResult, ...]
@@ -82,6 +82,8 @@ def run(  # noqa: PLR0913, PLR0917 - each is a seam that tests replace
     with Recorder(run_dir / run_directory.HISTORY, origin_ns) as recorder:
         journal = Journal(recorder, lab, [feed.learn for feed in feeds.after if isinstance(feed, LearningFeed)])
         journal.info("run", "start", _start(scenario, seed, lab, origin_ns), at_ns=origin_ns)
+        for remark in promises.remarks(lab.cluster):
+            on_progress(remark)
         before = lab.audit()
         with ExitStack() as running:
             running.enter_context(_captured(scenario, lab, run_dir))
@@ -91,7 +93,7 @@ def run(  # noqa: PLR0913, PLR0917 - each is a seam that tests replace
             beside = [*lab.observers(), *feeds.during, *feeds.writers]
             threads = running.enter_context(following(beside, journal, lab.clock))
             writers = threads[len(threads) - len(feeds.writers) :]
-            runner = StepRunner(lab, made, journal, on_progress, threads)
+            runner = StepRunner(lab, made, journal, on_progress, threads, origin_ns)
             running.callback(runner.undo_all)
             results = tuple(runner.carry_out(step, f"{n}/{len(steps)}") for n, step in enumerate(steps, 1))
             if feeds.after:
@@ -104,13 +106,22 @@ def run(  # noqa: PLR0913, PLR0917 - each is a seam that tests replace
                 follow(feed, journal)
         on_progress("comparing the lab with its state before the run")
         _look_after(lab, before, journal)
+        if isinstance(lab, HasTrace):
+            lab.write_trace(run_dir / run_directory.TRACE)
         journal.info("run", "end", dict(lab.trace()) if isinstance(lab, HasTrace) else None)
     return RunResult(run_dir, results)
 
 
 def _look_after(lab: Lab, before: Audit, journal: Journal) -> None:
-    """The last thing a run does. If the lab can no longer be inspected, the check ``audit`` says so."""
+    """The last thing a run does. If the lab can no longer be inspected, the check ``audit`` says so.
+
+    A lab that lost nodes is not compared: it cannot become as it was.
+    """
     try:
+        if lost := lab.lost() if isinstance(lab, CanLoseNodes) else {}:
+            for node, why in lost.items():
+                journal.info("lab", "lost", {"node": node, "why": why})
+            raise LabError(f"the lab lost {' and '.join(lost)}")
         journal.info("audit", "audit", aftermath(lab, before, AUDIT_WITHIN_S))
     except LabError as error:
         journal.record(Entry(lab.now_ns(), "audit", "info", "audit", {}, str(error)))
@@ -125,6 +136,7 @@ def _start(scenario: Scenario, seed: int, lab: Lab, origin_ns: int) -> dict[str,
         "seed": seed,
         "cluster": cluster,
         "clock": lab.clock.kind,
+        "load": scenario.load.model_dump(mode="json") if scenario.load else None,
         **warm_up,
     }
 

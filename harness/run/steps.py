@@ -77,11 +77,15 @@ class StepRunner:
     journal: Journal
     on_progress: Progress
     feeds: Sequence[FeedThread]
+    origin_ns: int = 0
+    """The beginning of the run, on the lab's clock."""
     injected: dict[str, Injected] = field(default_factory=dict)
     """Each label -> the injected fault, in the order of injection."""
 
     def carry_out(self, step: Step, number: str) -> StepResult:
-        """Do what the step says, wait for its condition, then let time pass. A LabError is recorded, not raised.
+        """Wait for the step's time, do what it says, wait for its condition, then let time pass.
+
+        A LabError is recorded, not raised. A step whose turn comes after its time is done at once.
 
         The step ends when its condition became true or its deadline passed. The time that it holds comes after that
         and does not count towards the deadline; it ends with ``held``.
@@ -92,6 +96,9 @@ class StepRunner:
         def report(text: str) -> None:
             self.on_progress(f"{title}: {text}")
 
+        if step.at_s is not None:
+            self._hold((self.origin_ns + round(step.at_s * 1e9) - self.lab.now_ns()) / 1e9, report)
+            self._raise_failure()
         within_ms = None if step.until is None else round(step.until.within_s * 1000)
         started_ns = self.lab.now_ns()
         self._note_step(step, "begin", within_ms=within_ms)
@@ -120,7 +127,9 @@ class StepRunner:
             self.on_progress(f"{label} could not be undone: {error}")
 
     def _hold(self, hold_s: float, report: Progress) -> None:
-        """Let time pass, and report how much of it has."""
+        """Let time pass, and report how much of it has; nothing for a time that is over."""
+        if hold_s <= 0:
+            return
         progress = ThrottledProgress(report, self.lab.clock)
 
         def interrupted() -> bool:

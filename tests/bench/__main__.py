@@ -20,7 +20,7 @@ from rich.table import Table
 
 from harness.wait import until
 from loadtests.feeds import LOCUST, LOCUSTFILE, installed, program
-from tests.bench import checks, faults, load
+from tests.bench import checks, faults, judging, load
 from topology.lab import engine, image, lifecycle
 from topology.lab.docker_lab import HEALTHY_S, DockerLab
 from topology.load import load as load_topology
@@ -48,6 +48,8 @@ def bench(rounds: int, topology: str, only: tuple[str, ...]) -> None:
     if "checks" in tables:
         console.print("checks")
         Console().print(_checks_table(checks.checks_table()))
+        console.print("judging")
+        Console().print(judging.table())
     client, wanted = engine.connect(), load_topology(topology)
     images = image.ensure(client, console.print)
     if "load" in tables:

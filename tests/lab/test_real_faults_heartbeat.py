@@ -120,7 +120,7 @@ def dissected(capture: Path, authkeys: Path) -> list[Line]:
 
 def log(lab: DockerLab, proof: Proof, where: str = f"{RECEIVER} on {PATH}") -> Log:
     """What the middlebox has decided until now."""
-    return read(lab.switch, next(key for key, at in proof.detail["middleboxes"].items() if at == where))
+    return read(lab, next(key for key, at in proof.detail["middleboxes"].items() if at == where))
 
 
 def numbers(decisions: list[Line], verb: str = "") -> set[int]:

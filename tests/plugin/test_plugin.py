@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,10 +13,10 @@ from pathlib import Path
 import pytest
 
 # an inner run does not import again what is imported here, and numpy cannot be imported twice
-import harness.artifacts.stored_run
-import harness.compose
-import harness.plugin
-import harness.report.render  # noqa: F401
+import harness.checks  # noqa: F401
+import topology.lab.lifecycle  # noqa: F401
+from harness.fake import FakeLab
+from topology.model import Topology
 
 POWER_CUT = Path(__file__).parents[1] / "chaos" / "director-power-cut.toml"
 
@@ -328,6 +329,30 @@ def test_an_option_goes_before_the_ini_key(suite: pytest.Pytester) -> None:
     suite.makeini("[pytest]\nmonkeywrench_lab = ini\n")
     suite.makepyfile("def test_name(lab): assert lab.name == 'option'\n")
     suite.runpytest(*ARGS, "--monkeywrench-lab=option").assert_outcomes(passed=1)
+
+
+def test_the_lab_gets_the_clock_and_the_seed_of_the_options(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (suite.path / "conftest.py").unlink()
+    booted: list[tuple[str, int]] = []
+
+    def boots(topology: Topology, name: str, _: object, seed: int) -> contextlib.AbstractContextManager[FakeLab]:
+        booted.append((topology.clock, seed))
+        return contextlib.nullcontext(FakeLab(name))
+
+    monkeypatch.setattr("topology.lab.lifecycle.booted", boots)
+    suite.runpytest(*ARGS, "-m", "chaos").assert_outcomes(passed=1)
+    given = ("--monkeywrench-clock=virtual", "--monkeywrench-seed=7")
+    suite.runpytest(*ARGS, "-m", "chaos", *given, "--junitxml=junit.xml").assert_outcomes(passed=1)
+    assert booted == [("real", 0), ("virtual", 7)]
+    assert properties(suite.path / "junit.xml")["clock"] == "real"  # that of the lab, not of the option
+
+
+def test_an_unknown_clock_is_a_usage_error(suite: pytest.Pytester) -> None:
+    result = suite.runpytest(*ARGS, "--monkeywrench-clock=virtuel")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*monkeywrench_clock: unknown clock 'virtuel'; it is virtual or real*"])
 
 
 def test_an_invalid_seed_is_a_usage_error(suite: pytest.Pytester) -> None:

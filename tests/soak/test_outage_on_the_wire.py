@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from faults import FAULTS
-from harness.artifacts.stored_run import conclude
+from harness.artifacts.stored_run import judge_directory
 from harness.run import run
 from harness.scenario import CaptureTable, load
 from loadtests.feeds import feeds
@@ -99,7 +99,7 @@ def test_the_outage_of_a_takeover_agrees_with_the_capture(lab: DockerLab, tmp_pa
     capture = CaptureTable(segments=(CABLE,), filter="tcp port 80")
     told = load(SCENARIO).model_copy(update={"capture": capture})
     run(told, lab, FAULTS, feeds(lab, told.load), tmp_path)
-    verdicts = {each.check: each for each in conclude(tmp_path, told)}
+    verdicts = {each.check: each for each in judge_directory(tmp_path, told)}
     reported: list[dict[str, Any]] = verdicts["outage"].numbers["outages"]
     takeover = next(each for each in reported if each["vip"] == VIP and each["kind"] == "takeover")
     wire_ms = outage_ms(good((tmp_path / "capture.pcapng").read_bytes(), VIP))

@@ -250,17 +250,30 @@ def reweighed(op: Op, vip: str, node: str, **values: Any) -> dict[str, Any]:
 
 
 def users(scene: Scene) -> Iterator[Op]:
-    """Six users who see errors only while a fault is in or settles; some are rightly refused, some are stopped."""
+    """Six users who see errors only until a fault is noticed, and while it settles; some are refused, some stopped.
+
+    The first real server serves the files of all, so its faults are seen to their end.
+    """
     chance = random.Random(f"users {scene.seed}")
     for user in range(6):
         at = 2_000.0 + 30 * user
         while at < scene.end - 6_000:
-            wrong = any(one.start <= at <= one.end + 3_000 for one in scene.happenings) and chance.random() < 0.1
+            wrong = any(_seen(one, at) for one in scene.happenings) and chance.random() < 0.1
             yield from _visit(chance, at, user, wrong)
             at += 5_000 if wrong else chance.uniform(150, 450)
         yield h.op(scene.end - 900, f"user:{user}", "get", {"url": "/", "vip": h.VIP1}, "invoke")
         stopped = {"url": "/", "vip": h.VIP1, "ms": 900}
         yield h.op(scene.end - 10, f"user:{user}", "get", stopped, "info", error="stopped")
+
+
+NOTICED = 9_000.0
+"""Sooner than the directors must notice a failure: 8 s and a round of checks."""
+
+
+def _seen(one: Happening, at: float) -> bool:
+    if one.node == WEB[0]:
+        return one.start <= at <= one.end + 3_000
+    return one.start <= at <= one.proof + NOTICED or one.undoing <= at <= one.end + 3_000
 
 
 def _visit(chance: random.Random, at: float, user: int, wrong: bool) -> Iterator[Op]:

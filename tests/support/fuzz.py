@@ -252,7 +252,7 @@ def read_compared(data: bytes, folder: Path) -> None:
     found = measure("candidate", stored_run.load(_file(data, folder, run_directory.HISTORY)))
     good = measure("baseline", _players())
     sides = {release.BASELINE: [(good, folder)], release.CANDIDATE: [(found, folder)]}
-    release.conclude(folder, "title", sides, "monkeywrench compare")
+    release.write_comparison(folder, "title", sides, "monkeywrench compare")
 
 
 def read_verdict(data: bytes, folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from harness.history import History, Op
 from tests.support import histories as h
 
-PLAYERS = (1, 2, 3)
+PLAYERS: tuple[int, ...] = (1, 2, 3)
 NODES = ("web-1", "web-2", "web-3")
 PAGE = 7
 LAG_MS = 1500
@@ -96,7 +96,8 @@ class Game:
         return h.of([h.start(), worker, *self.recorded, h.end(self.end + 10)])
 
     def _asks(self) -> Iterator[Ask]:
-        clocks = {f"user:{number}": 20 + number for number in range(self.users)}
+        begin = 4 * len(PLAYERS) + 8  # after the first reads
+        clocks = {f"user:{number}": begin + number for number in range(self.users)}
         names: list[str] = []
         for number in range(self.ops):
             process = min(clocks, key=lambda name: clocks[name])

@@ -13,11 +13,19 @@ VIP1, VIP2 = "203.0.113.101", "203.0.113.102"
 MAC = {"lb-1": "02:00:00:00:01:01", "lb-2": "02:00:00:00:01:02", "client": "02:00:00:00:01:0a"}
 ORIGIN_NS = 5_000_000_000_000
 
+DIRECTORS, WEB = ["lb-1", "lb-2"], [f"web-{number}" for number in range(1, 7)]
+
+
+def consequence(service: str, on: list[str], of: list[str], *services: str, **more: Any) -> dict[str, Any]:
+    plain = {"lines": "", "not_of_down": "", "on_console": False}
+    return {"service": service, "on": on, "of": of, "services": [*services], **plain, **more}
+
+
 CLUSTER: dict[str, Any] = {
     "site": "www.example.test",
     "vips": {VIP1: "lb-1", VIP2: "lb-2"},
-    "directors": ["lb-1", "lb-2"],
-    "web": [f"web-{number}" for number in range(1, 7)],
+    "directors": DIRECTORS,
+    "web": WEB,
     "macs": {mac: node for node, mac in MAC.items()},
     "keepalive_ms": 500,
     "deadtime_ms": 3000,
@@ -33,6 +41,14 @@ CLUSTER: dict[str, Any] = {
         "heartbeat": " (?:ERROR|CRIT): ",
         "apache": r"\[\w*:(?:error|crit)\]",
     },
+    "consequences": [
+        consequence("heartbeat", DIRECTORS, DIRECTORS, "heartbeat", not_of_down="Both machines own"),
+        consequence("ldirectord", DIRECTORS, WEB, "apache"),
+        consequence("apache", WEB, ["web-1"], "nfsd"),
+        consequence("console", WEB, ["web-1"], "nfsd", lines="blocked for more than|Call Trace:"),
+        consequence("apache", WEB, ["db"], on_console=True),
+    ],
+    "followed_logs": {"heartbeat": DIRECTORS},
 }
 
 

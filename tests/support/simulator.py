@@ -11,6 +11,7 @@ import contextlib
 import mmap
 import os
 import select
+import shlex
 import shutil
 import socket
 import struct
@@ -39,6 +40,14 @@ def compilable() -> bool:
     return bool(shutil.which("gcc") and shutil.which("make")) and all(
         Path("/usr/include", header).exists() for header in ("pcap/pcap.h", "xxhash.h")
     )
+
+
+def built(folder: Path) -> list[str]:
+    """The command that runs the simulator: compiled into a folder, with the sanitizers on, unless COMMAND is set."""
+    if COMMAND in os.environ:
+        return shlex.split(os.environ[COMMAND])
+    subprocess.run(["make", "-s", "-C", str(SOURCES), "checked", f"TO={folder}"], check=True)
+    return [str(folder / "simulator-checked")]
 
 
 class RefusedError(Exception):

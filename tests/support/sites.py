@@ -29,6 +29,9 @@ class Site:
     requests: int = 320
     luck: float = 0.01
 
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
     def run(self, name: str, seed: int) -> Measures:
         return measure(name, h.of(self.ops(random.Random(seed))))
 

@@ -118,6 +118,42 @@ def test_wrong_usage_and_wrong_interfaces_end_in_one_sentence(capsys: pytest.Cap
     assert capsys.readouterr().err.startswith("arpwatch: cannot watch no-such-if: ")
 
 
+class Quiet:
+    """A clock that moves on where the program waits, for 300 ms at a time: a frame that is no ARP comes that often."""
+
+    def __init__(self) -> None:
+        self.now_ns = 5_000_000_000
+
+    def monotonic_ns(self) -> int:
+        return self.now_ns
+
+    def select(
+        self, wires: list[socket.socket], _: list[object], __: list[object], within_s: float
+    ) -> tuple[list[socket.socket], list[object], list[object]]:
+        waited_ns = min(round(1e9 * within_s), 300_000_000)
+        self.now_ns += waited_ns
+        return (wires if waited_ns == 300_000_000 else []), [], []
+
+
+def test_it_prints_a_sign_of_life_every_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, alive = Quiet(), list[int]()
+
+    def noted(line: dict[str, Any]) -> None:
+        alive.append(line["t"])
+        if len(alive) == 5:
+            raise BrokenPipeError
+
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with near, far:
+        far.setblocking(False)
+        monkeypatch.setattr(arpwatch, "listen", lambda _: far)
+        monkeypatch.setattr(arpwatch, "emit", noted)
+        monkeypatch.setattr(arpwatch, "time", clock)
+        monkeypatch.setattr(arpwatch, "select", clock)
+        assert arpwatch.main(["lo"]) == 0
+    assert [later - earlier for earlier, later in pairwise(alive)] == [1_000_000_000] * 4
+
+
 # ---- the program
 
 
@@ -146,6 +182,15 @@ class Wire:
     def link(self, *argv: str) -> None:
         assert _ip("-n", self.namespace, "link", *argv).returncode == 0
 
+    def wait_until_up(self) -> None:
+        """Both ends have a carrier. The kernel hands it on a little later, and drops what is sent before."""
+
+        def up() -> bool:
+            links = json.loads(_ip("-n", self.namespace, "-j", "link", "show", "type", "veth").stdout)
+            return {link["ifname"]: link["operstate"] for link in links} == {"near": "UP", "far": "UP"}
+
+        until(up, DEADLINE_S, "the carrier")
+
     def _argv(self, *argv: str) -> list[str]:
         return ["ip", "netns", "exec", self.namespace, sys.executable, *argv]
 
@@ -165,7 +210,9 @@ def wire() -> Iterator[Wire]:
         for end in ("near", "far"):
             # Without addresses, and without IPv6, the kernel itself says nothing on this wire.
             assert _ip("-n", namespace, "link", "set", end, "up").returncode == 0
-        yield Wire(namespace)
+        made_of = Wire(namespace)
+        made_of.wait_until_up()
+        yield made_of
     finally:
         _ip("netns", "del", namespace)
 
@@ -210,19 +257,13 @@ def test_frames_on_a_real_wire(wire: Wire) -> None:
     program.end()
 
 
-def test_it_prints_a_sign_of_life_every_second_also_when_its_interface_goes_down_and_up(wire: Wire) -> None:
+def test_it_goes_on_when_its_interface_goes_down_and_up(wire: Wire) -> None:
     program = wire.watch()
     program.lines_until(1)
     wire.link("set", "far", "down")
     program.lines_until(2)
     wire.link("set", "far", "up")
-
-    def waits() -> list[int]:
-        return [later["t"] - earlier["t"] for earlier, later in pairwise(program.lines[:])]
-
-    # A machine that stands still does not do so every time.
-    program.until(lambda: len(waits()) >= 4 and min(waits()[2:]) < 2e9, "signs of life after 1 s")
-    assert min(waits()) >= 1e9
+    wire.wait_until_up()
     wire.send(GRATUITOUS)
     [frame] = _frames(program, 1)
     assert frame["op"] == "request"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import docker.errors
 import pytest
 
+from harness.protocols import CanLoseNodes
 from harness.wait import Timeout
 from tests.support.ticks import Ticks
 from topology.lab import lifecycle
+from topology.lab.channel import Channel, ChannelClosedError
 from topology.lab.docker_lab import DockerLab, Unhealthy
 from topology.lab.lifecycle import Say
 from topology.load import load, shipped
@@ -93,3 +97,41 @@ def test_a_wait_for_health_reports_the_problems_every_10_s(monkeypatch: pytest.M
         lab.wait_healthy(35, progress.append)
     assert progress == [f"not healthy after {seconds} s: web-3 is off" for seconds in (10, 20, 30)]
     assert caught.value.parts == {"MySQL"}
+
+
+@dataclass
+class Container:
+    """What the engine says of a container."""
+
+    name: str
+    status: str = "running"
+    removed: bool = False
+    id: str = "1"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {f"monkeywrench.{key}": self.name for key in ("node", "role", "kernel", "why")}
+
+    def reload(self) -> None:
+        if self.removed:
+            raise docker.errors.NotFound("No such container")
+
+
+def test_a_lab_knows_which_containers_the_engine_lost() -> None:
+    containers = [Container("web-1"), Container("web-2", "exited"), Container("switch", removed=True)]
+    lab = DockerLab(None, "mine", load("ultramonkey"), containers)
+    assert lab.lost() == {"web-2": "it is exited", "switch": "it is gone"}
+    assert isinstance(lab, CanLoseNodes)
+
+
+def test_a_channel_to_a_container_that_does_not_run_is_an_error_of_the_lab() -> None:
+    class Engine:
+        @property
+        def api(self) -> Engine:
+            return self
+
+        def exec_create(self, *_: object, **__: object) -> None:
+            raise docker.errors.APIError("409 Client Error", explanation="container 1 is not running")
+
+    with pytest.raises(ChannelClosedError, match="web-2 is gone: container 1 is not running"):
+        Channel(Engine(), Container("web-2"))

@@ -14,6 +14,7 @@ from harness.history import History
 from harness.verdict import Outcome, Verdict
 from tests.support import histories as h
 from tests.support.anomalies import NOISY, RECORD, SURE, Plant, merged
+from tests.support.examples import tries
 from tests.support.games import Game, Site
 
 LITTLE: Mapping[str, Mapping[str, Any]] = {
@@ -23,8 +24,8 @@ LITTLE: Mapping[str, Mapping[str, Any]] = {
     "bank": {"transfers": 1, "reads": 2},
     "uploads": {"uploads": 1, "downloads": 1, "servers": 1},
 }
-PLANTED = 40
-CLEAN_GAMES = 100
+PLANTED = tries(40)
+CLEAN_GAMES = tries(100)
 
 
 def verdicts(history: History) -> dict[str, Verdict]:
@@ -77,7 +78,7 @@ def test_a_wrong_record_is_neither_valid_nor_invalid(name: str) -> None:
 @pytest.mark.parametrize("apart_ms", [5, 20, 100])
 def test_load_machines_whose_clocks_are_apart_are_not_the_sites_fault(apart_ms: int) -> None:
     """As merged: the start says that times were moved."""
-    for seed in range(60):
+    for seed in range(tries(60)):
         moved = merged(Game(seed, ops=60).history(), ("user:1",), apart_ms)
         opening = h.start().copy(value=h.start().value | {"moved_ms": {"b": 7_000.0}})
         for verdict in verdicts(h.of([opening, *(op for op in moved if op.f != "start")])).values():
@@ -88,7 +89,7 @@ def test_load_machines_whose_clocks_are_apart_are_not_the_sites_fault(apart_ms: 
 def test_a_clock_that_nothing_recorded_is_seldom_taken_for_the_sites_fault(off_ms: int, most: int) -> None:
     """Where it contradicts the others in one op only, nothing distinguishes it from a wrong answer."""
     accused = 0
-    for seed in range(60):
+    for seed in range(tries(60)):
         found = verdicts(merged(Game(seed, ops=60).history(), ("user:1",), off_ms))
         accused += any(verdict.outcome is Outcome.INVALID for verdict in found.values())
     assert accused <= most

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -16,9 +18,10 @@ from tests.support import histories as h
 from tests.support.examples import examples
 from tests.support.histories import PowerCut
 from topology.lab.observers import CONSOLE_ERROR
-from topology.parts import heartbeat, real_servers
+from topology.load import load
+from topology.parts import heartbeat, parts_of, real_servers
 
-CUT = PowerCut()
+CUT = PowerCut(probe_every=1_000)
 HEARTBEAT = "Nov 23 07:13:20 lb-2 heartbeat: [804]: "
 LATE = f"{HEARTBEAT}CRIT: Late heartbeat: Node lb-1: interval 5000 ms (> deadtime)"
 APACHE = "[Mon Nov 23 07:13:20.1 2026] [core:error] [pid 7] AH00099: it broke"
@@ -40,7 +43,7 @@ def check(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@examples(100)
+@examples(40)
 @given(at_ms=st.floats(CUT.cut, CUT.released), said=st.sampled_from([LATE, f"{HEARTBEAT}ERROR: both"]))
 def test_an_error_while_a_fault_is_in_is_explained(at_ms: float, said: str) -> None:
     verdict = check(audited(line(at_ms, "lb-2:heartbeat", said)))
@@ -54,6 +57,19 @@ def test_the_parts_of_a_topology_know_these_error_lines() -> None:
     assert re.search(CONSOLE_ERROR, MARIADB)
     assert re.search(heartbeat.PEER_DEAD.replace("{node}", "lb-1"), f"{HEARTBEAT}WARN: node lb-1: is dead")
     assert not re.search(heartbeat.ERROR, f"{HEARTBEAT}info: no ERROR at all")
+
+
+def test_the_parts_of_the_topology_know_these_consequences() -> None:
+    topology = load("ultramonkey")
+    found = [asdict(each) for part in parts_of(topology) for each in part.consequences(topology)]
+    assert json.loads(json.dumps(found)) == h.CLUSTER["consequences"]
+
+
+def test_without_recorded_consequences_a_line_beside_a_fault_is_unknown() -> None:
+    older = h.changed(
+        under("lb-1", DOWN, "lb-2:heartbeat", LATE), lambda op: op.f == "start", lambda _: h.start(consequences=None)
+    )
+    assert check(older).outcome is Outcome.UNKNOWN
 
 
 def test_a_history_without_error_expressions_is_unknown() -> None:
@@ -278,3 +294,23 @@ def test_an_audit_without_a_virtual_ip_a_director_or_a_service_is_unknown(found:
     verdict = check(audited(**found))
     assert verdict.outcome is Outcome.UNKNOWN
     assert says in verdict.summary
+
+
+def test_a_last_look_that_contradicts_the_last_samples_is_unknown() -> None:
+    verdict = check(audited(owners={h.VIP1: ["lb-2"], h.VIP2: ["lb-2"]}))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "the last sample of lb-1 disagree on who holds 203.0.113.101" in verdict.summary
+
+
+def test_a_real_server_that_is_out_at_the_end_is_unknown_unless_it_always_was() -> None:
+    weights = {node: {f"{vip}:80": {"web-1": 0, "web-2": 1} for vip in (h.VIP1, h.VIP2)} for node in ("lb-1", "lb-2")}
+    verdict = check(audited(weights=weights))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "web-1 for 203.0.113.101:80 on lb-1" in verdict.summary
+
+    def table(node: str, weight: int) -> Op:
+        rows = {"web-1": {"weight": weight, "active": 0, "inactive": 0, "conns": 0}}
+        return h.op(5_000, f"table:{node}", "table", {"node": node, "vips": {h.VIP1: rows, h.VIP2: rows}})
+
+    assert check(audited(table("lb-1", 0), table("lb-2", 0), weights=weights)).outcome is Outcome.VALID
+    assert check(audited(table("lb-1", 1), table("lb-2", 0), weights=weights)).outcome is Outcome.UNKNOWN

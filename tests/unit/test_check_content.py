@@ -33,7 +33,7 @@ def check(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@examples(250)
+@examples(100)
 @given(scene=SCENES)
 def test_a_correct_replication_is_valid(scene: Scene) -> None:
     verdict = check(scene.history(c.docroot))

@@ -32,7 +32,7 @@ def check(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@examples(250)
+@examples(100)
 @given(scene=SCENES)
 def test_errors_under_faults_alone_are_valid(scene: Scene) -> None:
     verdict = check(scene.history(c.users))
@@ -135,3 +135,100 @@ def test_too_little_evidence_is_unknown(history: History, says: str) -> None:
     verdict = check(history)
     assert verdict.outcome is Outcome.UNKNOWN, verdict.summary
     assert says in " ".join(finding.sentence for finding in verdict.findings)
+
+
+# --- errors end once a fault is out of service
+
+
+def failing(node: str = "web-4", kind: str = "process.kill", **cluster: Any) -> History:
+    """One real server fails for 25 s; nobody sees an error."""
+    scene = Scene(5, faults=1, kinds=(kind,), nodes=(node,), holds=(25_000, 25_001), cluster=cluster)
+    ops = scene.history(c.users)
+    return h.changed(ops, lambda op: op.error in {"timeout", "connection refused"}, _good)
+
+
+def _good(op: Op) -> Op:
+    return op.copy(type="ok", error=None, value={**op.value, "node": "web-2", "status": 200})
+
+
+def after(history: History, since_ms: float, till_ms: float, many: int = 3, kind: str = "fail") -> History:
+    """Some requests sent so long after the proof of the fault fail."""
+    proof = next(op.time for op in history.of("fault") if op["phase"] == "proof")
+    sent = [
+        pair.completion
+        for pair in history.pairs("get")
+        if pair.ok and since_ms * h.MS <= pair.invoke.time - proof <= till_ms * h.MS
+    ]
+    bad = {op.index for op in sent[:many] if op is not None}
+    assert len(bad) == many
+    return h.changed(history, lambda op: op.index in bad, lambda op: op.copy(type=kind, error="status 502"))
+
+
+@pytest.mark.parametrize("kind", ["fail", "info"])
+def test_errors_must_end_when_a_failed_real_server_is_out_of_service(kind: str) -> None:
+    assert check(failing()).outcome is Outcome.VALID
+    assert check(after(failing(), 0, 10_500, kind=kind)).outcome is Outcome.VALID
+    verdict = check(after(failing(), 11_500, 24_000, kind=kind))
+    assert verdict.outcome is Outcome.INVALID, verdict.summary
+    assert "3 requests failed or got no answer after web-4 (process.kill) had to be out of service" in verdict.summary
+    assert check(after(failing(), 11_500, 24_000, kind=kind), out_of_service=3).outcome is Outcome.VALID
+    assert check(after(failing(), 11_500, 24_000, kind=kind), out_ms=24_500).outcome is Outcome.VALID
+
+
+def test_while_the_undo_is_under_way_errors_may_come_back() -> None:
+    assert check(after(failing(), 25_100, 26_000, many=1)).outcome is Outcome.VALID
+
+
+def test_what_all_real_servers_need_may_be_missed_to_the_end() -> None:
+    assert check(after(failing("web-1"), 11_500, 24_000)).outcome is Outcome.VALID
+
+
+def test_a_persistent_service_may_keep_its_clients() -> None:
+    assert check(after(failing(persistence_s=300), 11_500, 24_000)).outcome is Outcome.VALID
+
+
+def test_a_connection_that_is_older_than_the_failure_may_still_break() -> None:
+    """A user who had sent nothing since the failure."""
+    history = after(failing(), 11_500, 24_000, many=1)
+    bad = next(pair for pair in history.pairs("get") if pair.completion and pair.completion.error == "status 502")
+    proof = next(op.time for op in history.of("fault") if op["phase"] == "proof")
+    earlier = {
+        op.index
+        for f in ("get", "transfer")
+        for pair in history.pairs(f)
+        if pair.invoke.process == bad.invoke.process and proof <= pair.invoke.time < bad.invoke.time
+        for op in (pair.invoke, pair.completion)
+        if op is not None
+    }
+    idle = h.without(history, lambda op: op.index in earlier)
+    assert check(history).outcome is Outcome.INVALID
+    assert check(idle).outcome is Outcome.VALID
+
+
+@pytest.mark.parametrize(("times", "outcome"), [(1, Outcome.INVALID), (1.9, Outcome.VALID), (3, Outcome.UNKNOWN)])
+def test_a_slow_machine_notices_later_and_one_that_is_too_slow_cannot_be_judged(times: float, outcome: Outcome) -> None:
+    late = (12_000, 13_500) if times < 2 else (14_500, 24_000)
+    history = after(failing(pace_ms=30.0), *late)
+    paces = [h.op(at, "pace:switch", "pace", {"ms": 30.0 * times}) for at in range(0, 60_000, 1_000)]
+    assert check(h.with_ops(history, *paces)).outcome is outcome
+
+
+def test_a_fault_elsewhere_at_the_same_time_may_explain_them() -> None:
+    history = after(failing(), 11_500, 24_000)
+    proof = next(op.time for op in history.of("fault") if op["phase"] == "proof") / h.MS
+    other = [h.fault(proof + 100, "other", phase, fault="process.kill", node="db") for phase in ("start", "proof")]
+    ended = h.fault(proof + 24_900, "other", "end", fault="process.kill", node="db")
+    assert check(h.with_ops(history, *other, ended)).outcome is Outcome.VALID
+
+
+def test_a_fallback_page_is_an_error_that_a_user_sees() -> None:
+    history = failing()
+    good = [pair.completion for pair in history.pairs("get") if pair.ok and pair.completion][5]
+    fallback = h.changed(history, lambda op: op == good, lambda op: op.copy(value={**op.value, "node": None}))
+    verdict = check(fallback)
+    assert verdict.outcome is Outcome.INVALID
+    assert "no real server signed the answer: 1" in verdict.summary
+    unsigned = h.changed(
+        history, lambda op: op.type == "ok" and op.f == "get", lambda op: op.copy(value={**op.value, "node": None})
+    )
+    assert check(unsigned).outcome is Outcome.VALID

@@ -126,7 +126,7 @@ def _at_home(op: Op) -> Op:
     ("history", "says"),
     [
         (h.without(cut().history(), lambda op: op.f == "holds" and op["node"] == "lb-2"), "addresses of lb-2"),
-        (h.without(cut().history(), lambda op: op.f in {"fault", "power"}), "at least 1 must be"),
+        (h.without(cut().history(), lambda op: op.f in {"fault", "power"}), "No fault touched a director"),
         (h.killed(cut().history(), 30_000), "killed"),
         (h.without(cut().history(), _proof), "nothing proves"),
         (h.changed(cut().history(), lambda op: op.f == "holds", _at_home), "at least 1 must be"),

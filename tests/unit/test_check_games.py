@@ -12,6 +12,7 @@ from harness.checks import judge
 from harness.history import History, Op
 from harness.verdict import Outcome
 from tests.support import histories as h
+from tests.support.examples import tries
 from tests.support.games import Game, Site, acknowledged
 
 LITTLE: Mapping[str, Mapping[str, Any]] = {
@@ -21,7 +22,7 @@ LITTLE: Mapping[str, Mapping[str, Any]] = {
     "bank": {"transfers": 1, "reads": 2, "total": 300},
     "uploads": {"uploads": 1, "downloads": 1, "servers": 1},
 }
-CLEAN_GAMES = 600
+CLEAN_GAMES = tries(600)
 """Five checks each. Use thousands after changing a check or the games."""
 SPOILT_GAMES = 12
 

@@ -18,11 +18,11 @@ from harness.checks import judge
 from harness.history import Op
 from harness.verdict import Outcome, Verdict
 from tests.support import histories as h
-from tests.support.examples import examples
+from tests.support.examples import examples, tries
 
 FIRST = -1
 """The register's value before all ops."""
-RANDOM_CASES = 2_500
+RANDOM_CASES = tries(2_500)
 
 
 def exact(calls: Sequence[Call], first: Hashable = FIRST) -> bool:

@@ -50,6 +50,13 @@ def everything(scene: Scene) -> History:
 PLAIN = everything(SCENE)
 STICKY = everything(replace(SCENE, cluster={"persistence_s": 300}))
 NONSENSE: tuple[Any, ...] = (None, "x", -1, 2.5, [], {}, ["x"], {"x": "y"}, True)
+WHERE = (0, 1, 2, 3, 7, 14)
+CASES = [
+    # the first op, one in the middle and the last one take turns: each meets all nonsense, and each place in a value
+    (turn, where, nonsense)
+    for number, where in enumerate(WHERE)
+    for turn, nonsense in ((number + place, nonsense) for place, nonsense in enumerate(NONSENSE))
+]
 
 
 def wrong(value: Any, where: int, nonsense: Any) -> Any:
@@ -65,9 +72,9 @@ def test_nonsense_of_one_feed_breaks_no_check(f: str) -> None:
     for name in ASKED[f]:
         history = STICKY if name == "persistence" else PLAIN
         ops = history.of(f)
-        for spoilt in (ops[0], ops[len(ops) // 2], ops[-1]):
-            for where in (0, 1, 2, 3, 7, 14):
-                for nonsense in NONSENSE:
-                    told = spoilt.copy(value=wrong(spoilt.value, where, nonsense))
-                    (verdict,) = judge(History([*history[: told.index], told, *history[told.index + 1 :]]), {name: {}})
-                    assert verdict.check == name
+        spoilt = (ops[0], ops[len(ops) // 2], ops[-1])
+        for turn, where, nonsense in CASES:
+            one = spoilt[turn % 3]
+            told = one.copy(value=wrong(one.value, where, nonsense))
+            (verdict,) = judge(History([*history[: told.index], told, *history[told.index + 1 :]]), {name: {}})
+            assert verdict.check == name

@@ -36,7 +36,7 @@ def check(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@examples(200)
+@examples(100)
 @given(scene=SCENES)
 def test_a_right_cluster_is_valid(scene: Scene) -> None:
     verdict = check(scene.history(c.tables))

@@ -39,7 +39,7 @@ def check(history: History, **table: Any) -> Verdict:
     return verdict
 
 
-@examples(250)
+@examples(100)
 @given(scene=SCENES)
 def test_a_right_resolver_is_valid(scene: Scene) -> None:
     # one in a thousand right histories is a chance of one in a thousand: with this alpha, none is

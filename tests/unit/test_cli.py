@@ -108,13 +108,13 @@ def test_status_shows_problems_kernels_and_both_tables() -> None:
             PartStatus("MySQL", "answers", (), "one database"),
         ),
     )
-    text = drawn(screen.status("default", seen))
-    assert "lab default is unhealthy" in text
+    text = drawn(screen.status("default", seen, "virtual time 93.500 s, standing still"))
+    assert "lab default is unhealthy, virtual time 93.500 s, standing still" in text
     assert "- lb-1 is off" in text
     assert text.count("203.0.113.101 has no owner") == 1  # with its part, and not again above
     assert "one database" in text
     assert "a kernel" not in text
-    assert "one database" not in drawn(screen.status("default", seen, brief=True))
+    assert "one database" not in drawn(screen.status("default", seen, "real time", brief=True))
     assert "1    3    7" in text
     assert "missing" in text
 

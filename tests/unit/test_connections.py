@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -14,6 +15,14 @@ import pytest
 from loadtests import connections
 from tests.support.locust import paired, refusing
 from tests.support.program import Op, Program
+
+WITHOUT_PAUSES = f"""
+import sys
+sys.path.insert(0, {str(Path(connections.__file__).parents[1])!r})
+from loadtests import connections
+connections.PAUSE_S = 0.01
+connections.main()
+"""
 
 
 class Server(ThreadingHTTPServer):
@@ -73,7 +82,7 @@ def server(**behaviour: Any) -> Iterator[Server]:
 
 def kept(port: int, ops: int, *more: str) -> list[tuple[Op, Op]]:
     """The first ops, and those outstanding at the end: each invoke with its completion."""
-    argv = [sys.executable, connections.__file__, "--vip", "127.0.0.1", "--host", "www.example.test"]
+    argv = [sys.executable, "-c", WITHOUT_PAUSES, "--vip", "127.0.0.1", "--host", "www.example.test"]
     program = Program([*argv, "--port", str(port), *more])
     program.lines_until(ops)
     program.terminate()

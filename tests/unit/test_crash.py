@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
+import docker.errors
 import pytest
+import requests
 from click.testing import CliRunner, Result
 
 from harness import crash, doctor
@@ -42,6 +44,35 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            docker.errors.APIError("409 Client Error", explanation="container web-2 is not running"),
+            "web-2 is not running",
+        ),
+        (
+            docker.errors.NotFound("404 Client Error", explanation="No such container: web-2"),
+            "No such container: web-2",
+        ),
+        (docker.errors.APIError("500", explanation="write /x: no space left on device"), "the engine's disk is full"),
+        (requests.exceptions.ConnectionError("Connection aborted."), "Connection aborted."),
+    ],
+)
+def test_what_the_engine_does_wrong_is_an_error_of_the_lab(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def refuses(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(doctor, "examine", refuses)
+    result = call("doctor")
+    assert result.exit_code == 4
+    assert words in stderr(result)
+    assert "internal error" not in result.output
+    assert list(temporary.iterdir()) == []
 
 
 def test_an_internal_error_names_the_file_with_its_details(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +113,7 @@ def test_wrong_use_and_help_are_no_internal_errors() -> None:
     assert call("check", "--help").exit_code == 0
 
 
-def test_the_sentence_is_short_and_printable() -> None:
+def test_the_sentence_is_short_and_printable(temporary: Path) -> None:
     error = crash.explain(ValueError("\ud800" + "x\n" * 5000), "check")
     assert isinstance(error, UserError)
     assert len(str(error)) < 400

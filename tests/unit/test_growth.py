@@ -10,8 +10,9 @@ from harness.algorithms import growth, snapshots
 from harness.algorithms.arrays import FOREVER
 from harness.algorithms.growth import Maybe, Seen
 from harness.algorithms.snapshots import Snapshot, Transfer
+from tests.support.examples import tries
 
-RANDOM_CASES = 3_000
+RANDOM_CASES = tries(3_000)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def test_an_unexplained_counter_is_certainly_wrong() -> None:
         found += answer is not None
         assert answer is None or not truth, (seed, seen, maybe, answer)
     # the rest are wrong orders of answers, which the bounds of the sums and the order of the totals show
-    assert found > 0.6 * wrong_ones > 500, (found, wrong_ones)
+    assert found > 0.6 * wrong_ones > RANDOM_CASES / 6, (found, wrong_ones)
 
 
 def test_too_many_choices_are_given_up() -> None:
@@ -171,7 +172,7 @@ def test_balances_are_judged_as_by_brute_force() -> None:
         wrong_ones += not truth
         found += answer != snapshots.Found((), (), ())
         assert truth is False or answer == snapshots.Found((), (), ()), (seed, moves, seen, answer)
-    assert found > 0.97 * wrong_ones > 500, (found, wrong_ones)
+    assert found > 0.97 * wrong_ones > RANDOM_CASES / 12, (found, wrong_ones)
 
 
 def test_two_clients_that_see_two_transfers_in_opposite_orders_contradict_each_other() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 
 import topology
+from harness.formats import heartbeat
 
 sys.path.append(str(Path(topology.__file__).parent / "images" / "switch" / "heartbeat"))  # as in the switch
 from messages import (
@@ -61,6 +62,33 @@ def test_is_dissected_rebuilt_and_verified(keys: dict[int, Key], payload: bytes)
     assert isinstance(message, Message)
     assert rebuilt(message) == payload
     assert verified(message, keys)
+
+
+@each
+def test_the_harness_reads_and_spoils_the_same(keys: dict[int, Key], payload: bytes) -> None:
+    message = parse(payload)
+    entries = heartbeat.entries(payload)
+    assert entries == {entry.key.decode(): entry.value for entry in message.entries}
+    assert heartbeat.number(entries, "seq") == message.number(b"seq")
+    assert heartbeat.number(entries, "ackseq") == message.number(b"ackseq")
+    spoil(message)
+    assert heartbeat.spoilt(payload) == rebuilt(message)
+
+
+@each
+def test_what_is_cut_off_is_no_message_for_the_harness(keys: dict[int, Key], payload: bytes) -> None:
+    for end in (0, 3, 4, len(payload) // 2, len(payload) - 1):
+        with pytest.raises(heartbeat.MalformedError):
+            heartbeat.entries(payload[:end])
+    with pytest.raises(heartbeat.MalformedError):
+        heartbeat.entries(payload + b",")
+
+
+@given(st.binary(max_size=60))
+def test_no_junk_breaks_what_the_harness_reads(junk: bytes) -> None:
+    for payload in (junk, b"###\n" + junk, b"###\n9:(0)seq=xyz," + junk):
+        with pytest.raises(heartbeat.MalformedError):
+            heartbeat.number(heartbeat.entries(payload), "seq")
 
 
 @each

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.history import History, HistoryError, Op, Recorder, load
-from harness.history.ops import LONGEST_NS, TYPES
+from harness.history.ops import LONGEST_NS, TYPES, remembered
 from harness.records import Cluster, Entry
 from tests.support import histories as h
 from tests.support.examples import examples
@@ -240,3 +241,51 @@ def test_facts_that_an_older_history_lacks_have_defaults() -> None:
     assert h.of([first]).cluster.auto_failback
     told = h.of([h.start(auto_failback=False, persistence_s=300)]).cluster
     assert (told.auto_failback, told.persistence_s, told.check_timeout_ms) == (False, 300, 3000)
+
+
+def test_ops_from_a_file_are_small_and_say_what_was_written(tmp_path: Path) -> None:
+    """A million ops are to be judged within 400 MiB."""
+    ops = [op for seq in range(2_000) for op in h.probe(10 * seq, h.VIP1, seq)]
+    path = tmp_path / "h"
+    path.write_text("".join(op.copy(index=index).line() + "\n" for index, op in enumerate(ops)))
+    load(path)  # what is made once, and not for each history
+    tracemalloc.start()
+    try:
+        history = load(path)
+        bytes_an_op = tracemalloc.get_traced_memory()[0] / len(ops)
+    finally:
+        tracemalloc.stop()
+    assert bytes_an_op < 280
+    assert [op.value for op in history] == [op.value for op in ops]
+    assert history[1].get("node") == "web-1"
+    assert history[0].get("node") is None
+    assert history[0].has_fields
+    assert history[0].copy(value={"seq": 7})["seq"] == 7
+    with pytest.raises(HistoryError, match="no 'node'"):
+        history[0]["node"]
+
+
+def test_lists_and_objects_within_a_value_are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    value = {"vips": {h.VIP1: {"web-1": {"weight": 1}}}, "large": [2**80], "text": ["\udc80"]}
+    op = h.op(1, "table:lb-1", "table", value)
+    (tmp_path / "h").write_text(op.line() + "\n")
+    (read,) = load(tmp_path / "h")
+    assert read == op
+    assert not read != op  # noqa: SIM202 (both operators are tried)
+    assert read != op.copy(value={})
+    assert read["vips"] == value["vips"]
+    assert read["large"] == value["large"]
+    assert read["text"] == value["text"]
+
+
+def test_a_history_answers_a_question_once() -> None:
+    asked = []
+
+    @remembered
+    def question(history: History) -> int:
+        asked.append(history)
+        return len(history)
+
+    one, two = h.of([h.start()]), h.of([h.start(), h.end(9)])
+    assert [question(one), question(one), question(two)] == [1, 1, 2]
+    assert len(asked) == 2

@@ -140,7 +140,7 @@ def test_the_rule_finds_a_fault_by_its_name_or_its_family() -> None:
     assert fault_names(["node.freeze", "data.", "node.unknown", "a node."]) == ["node.freeze", "data."]
 
 
-DAEMONS = ("heartbeat", "ldirectord", "apache", "mysqld", "mariadb", "gmetad", "gmond", "rsync", "lsyncd")
+DAEMONS = ("heartbeat", "ldirectord", "apache", "mysqld", "mariadb", "gmetad", "gmond", "rsync", "lsyncd", "nfsd")
 
 
 def log_text(path: Path) -> list[str]:
@@ -154,6 +154,16 @@ def log_text(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", sorted((ROOT / "harness" / "checks").glob("*.py")), ids=lambda path: path.name)
 def test_a_check_has_no_text_of_a_daemons_log(path: Path) -> None:
     assert log_text(path) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for folder in (*NAMES_NO_FAULT, "harness/compare") for path in sorted((ROOT / folder).rglob("*.py"))],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_what_reads_a_history_knows_no_daemon_by_name(path: Path) -> None:
+    """The parts of the topology know theirs, and the history records it."""
+    assert [text for text in texts(path) if text in DAEMONS] == []
 
 
 def test_the_rule_finds_text_of_a_log(tmp_path: Path) -> None:

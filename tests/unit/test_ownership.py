@@ -36,7 +36,7 @@ def test_a_clean_power_cut_is_valid_and_measured() -> None:
     assert verdict.outcome == Outcome.VALID, verdict.summary
     assert verdict.findings == ()
     assert shape(verdict, "takeovers", "vip", "kind", "from", "to", "at_ms", "ms", "budget_ms") == [
-        (VIP1, "takeover", "lb-1", "lb-2", 10_000, 4_900, 7_000),
+        (VIP1, "takeover", "lb-1", "lb-2", 10_000, 4_900, 7_700),
         (VIP1, "handover", "lb-2", "lb-1", 40_000, 900, 5_000),
     ]
     assert verdict.numbers["overlaps"] == []
@@ -84,7 +84,7 @@ def test_a_second_owner_names_both() -> None:
 def test_a_takeover_is_invalid_exactly_beyond_its_budget(late: int) -> None:
     cut = replace(PowerCut(probe_every=1000), taken=14_000 + late, announced=14_050 + late)
     verdict = check(cut.history())
-    assert (verdict.outcome == Outcome.INVALID) == (4_000 + late > 7_000)
+    assert (verdict.outcome == Outcome.INVALID) == (4_000 + late > 7_700)
     assert verdict.outcome != Outcome.UNKNOWN
 
 

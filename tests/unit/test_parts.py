@@ -321,13 +321,64 @@ def test_the_parts_know_the_facts_of_the_cluster() -> None:
         "auto_failback": True,
         "resources_per_vip": 2,
         "peer_dead": "node {node}: is dead",
-        "resource_start_ms": 15_000,
+        "resource_start_ms": 2_500,
         "check_interval_ms": 2000,
         "check_timeout_ms": 3000,
         "checktype": "negotiate",
         "quiescent": True,
         "scheduler": "wlc",
     }
+
+
+@dataclass
+class OwnFiles(Director):
+    """A director with files of the user's own."""
+
+    own: dict[str, str]
+
+    def exec(self, *argv: str, **timeouts: float) -> Output:
+        if argv[-1] in self.own:
+            return Output(0, self.own[argv[-1]], "")
+        return super().exec(*argv, **timeouts)
+
+
+def configured(own: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """What the files of lb-1 say; lb-2 has those of the topology."""
+    topology = load("ultramonkey")
+    directors = {"lb-1": cast(Node, OwnFiles("lb-1", own)), "lb-2": cast(Node, Director("lb-2"))}
+    found: dict[str, dict[str, Any]] = {"lb-1": {}, "lb-2": {}}
+    for part in PARTS:
+        for name, settings in part.configured(topology, directors).items():
+            found[name] |= settings
+    return found
+
+
+def test_the_files_of_each_director_are_read_back() -> None:
+    topology = load("ultramonkey")
+    promised: dict[str, Any] = {}
+    for part in PARTS:
+        promised |= part.cluster_facts(topology, {"lb-2": cast(Node, Director("lb-2"))})
+    found = configured({})
+    assert found["lb-1"] == found["lb-2"]
+    assert found["lb-1"].items() >= {"deadtime_ms": 3000, "check_interval_ms": 2000, "failure_count": 1}.items()
+    assert {key: value for key, value in found["lb-1"].items() if key in promised and promised[key] != value} == {}
+
+
+def test_a_file_of_the_users_changes_what_is_configured_and_not_what_is_promised() -> None:
+    own = {
+        "/etc/ha.d/ha.cf": "keepalive 1\ndeadtime 12\nauto_failback off\nnode lb-1 lb-2\n",
+        "/etc/ha.d/ldirectord.cf": "virtual=203.0.113.101:80\n\treal=198.18.1.101:80 masq\n\tcheckinterval=60\n",
+    }
+    found = configured(own)
+    expected = {"keepalive_ms": 1000, "deadtime_ms": 12_000, "auto_failback": False, "check_interval_ms": 60_000}
+    assert found["lb-1"].items() >= expected.items()
+    assert found["lb-1"]["check_timeout_ms"] == 30_000  # ldirectord's own default
+    assert found["lb-2"]["deadtime_ms"] == 3000
+    directors = {"lb-1": cast(Node, OwnFiles("lb-1", own))}
+    facts: dict[str, Any] = {}
+    for part in PARTS:
+        facts |= part.cluster_facts(load("ultramonkey"), directors)
+    assert (facts["deadtime_ms"], facts["check_interval_ms"], facts["auto_failback"]) == (3000, 2000, True)
 
 
 def test_a_boot_script_that_fails_is_a_problem() -> None:

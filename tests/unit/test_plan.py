@@ -65,6 +65,14 @@ def test_faults_left_injected_are_healed_at_the_end_latest_first() -> None:
             "steps[1].heal: no fault labelled 'cutt' is injected at this step; did you mean 'cut'?",
         ),
         ([CUT, {"heal": "cut"}, {"heal": "cut"}], "steps[2].heal: no fault labelled 'cut' is injected at this step"),
+        (
+            [{"hold_s": 5}, {"at_s": 3, "hold_s": 1}],
+            "steps[1].at_s: 3 s is before the end of the steps in front of it, which last until 5 s at least",
+        ),
+        (
+            [{"at_s": 5, "hold_s": 0.3}, {"hold_s": 0.1}, {"at_s": 5.35, "hold_s": 1}],
+            "steps[2].at_s: 5.35 s is before the end of the steps in front of it, which last until 5.4 s at least",
+        ),
         ([CUT, CUT], "steps[1].as: an earlier step has the label 'cut'"),
         ([CUT, {"heal": "cut"}, CUT], "steps[2].as: an earlier step has the label 'cut'"),
     ],
@@ -73,6 +81,20 @@ def test_a_plan_that_cannot_be_is_refused_with_its_place(steps: list[dict[str, A
     with pytest.raises(ScenarioError) as caught:
         plan(scenario(*steps), seed=1)
     assert str(caught.value).startswith(f"scenario s: {expected}")
+
+
+def test_a_time_at_which_the_steps_in_front_of_it_end_is_accepted() -> None:
+    """0.1 + 0.2 is more than 0.3 in floating point."""
+    steps = plan(scenario({"at_s": 1, "hold_s": 0.1}, {"hold_s": 0.2}, {"at_s": 1.3}), seed=1)
+    assert [step.at_s for step in steps] == [1, None, 1.3]
+
+
+def test_the_time_of_a_drawn_plan_is_that_of_its_first_step() -> None:
+    draw = [{"inject": "node.freeze", "with": {"node": "web-1"}}]
+    steps = plan(scenario({"draw": draw, "count": 2, "at_s": 7.5}), seed=1)
+    assert [step.at_s for step in steps] == [7.5, None, None, None]
+    with pytest.raises(ScenarioError, match=r"steps\[1\].at_s: 8 s is before"):
+        plan(scenario({"draw": draw, "count": 2, "at_s": 7.5}, {"at_s": 8}), seed=1)
 
 
 def test_a_condition_names_its_goal() -> None:

@@ -121,3 +121,17 @@ def test_clocks_that_were_moved_widen_all_intervals() -> None:
     exact = h.start().copy(value=h.start().value | {"moved_ms": {"b": 7_000.0}, "uncertain_ms": 1})
     (verdict,) = judge(h.of([exact, *ops, h.end(99)]), table)
     assert verdict.outcome is Outcome.INVALID
+
+
+def test_a_lab_that_lost_a_container_makes_every_check_unknown() -> None:
+    """It may have looked like a fault of the cluster: nothing that was found in the run counts."""
+    lost = h.op(30_000, "lab", "lost", {"node": "web-2", "why": "it is exited"})
+    broken = h.with_ops(CLEAN, lost, h.power(30_000, "lb-2", "off"))
+    assert [flaw.sentence for flaw in flaws(broken)] == [
+        "The lab broke: it lost the container of web-2 (it is exited)."
+    ]
+    verdicts = judge(broken, {name: {} for name in ("ownership", "outage", "recovery", "audit", "quiescing")})
+    assert {verdict.outcome for verdict in verdicts} == {Outcome.UNKNOWN}
+    assert all("The lab broke" in verdict.summary for verdict in verdicts)
+    without = h.with_ops(CLEAN, h.power(30_000, "lb-2", "off"))
+    assert judge(without, {"ownership": {}})[0].outcome is Outcome.INVALID

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,6 +54,8 @@ def test_a_clean_power_cut_is_valid() -> None:
         (altered("step", "end", took_ms=1, within_ms=5_000), Outcome.INVALID, "took 5.3 s"),
         (altered("step", "end", met=None), Outcome.UNKNOWN, "was not recorded"),
         (less("step", "end"), Outcome.UNKNOWN, "never ended"),
+        (less("step", "begin"), Outcome.UNKNOWN, "begin of step 'cut' was not recorded"),
+        (less("fault", "start"), Outcome.UNKNOWN, "start of fault 'cut' (node.power-off) was not recorded"),
         (less("fault", "proof"), Outcome.UNKNOWN, "nothing proves"),
         (less("fault", "end"), Outcome.UNKNOWN, "not undone"),
         (altered("fault", "proof", phase="failed", why="no such cable"), Outcome.UNKNOWN, "no such cable"),
@@ -152,6 +155,25 @@ def test_other_deadlines_pauses_and_settings_of_the_scenario_are_unknown() -> No
         verdict = compared(CLEAN, [*PLANNED[:number], step, *PLANNED[number + 1 :]])
         assert verdict.outcome is (Outcome.UNKNOWN if says else Outcome.VALID), verdict.findings
         assert says is None or says in verdict.summary
+
+
+@pytest.mark.parametrize(
+    ("clock", "at_s", "says"),
+    [
+        ("real", 9.99, ""),
+        ("real", 9.95, ""),
+        ("real", 9.49, "Step 'cut' began 500 ms after its at_s, 9.49 s"),
+        ("real", 10.49, "Step 'cut' began 500 ms before its at_s, 10.49 s"),
+        ("virtual", 9.99, ""),
+        ("virtual", 9.95, "Step 'cut' began 40 ms after its at_s, 9.95 s"),
+    ],
+)
+def test_a_step_that_did_not_begin_at_its_time_is_unknown(clock: str, at_s: float, says: str) -> None:
+    history = h.changed(CLEAN, lambda op: op.f == "start", lambda op: op.copy(value=op.value | {"clock": clock}))
+    steps = [replace(step, at_s=at_s) if step.name == "cut" else step for step in PLANNED]
+    verdict = compared(history, steps)
+    assert (verdict.outcome is Outcome.UNKNOWN) == bool(says)
+    assert says in verdict.summary
 
 
 def test_what_a_step_with_a_deadline_missed_stays_invalid_in_another_run() -> None:

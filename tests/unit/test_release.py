@@ -122,7 +122,7 @@ def test_runs_that_finished_before_an_interruption_are_kept_and_can_be_compared(
     monkeypatch.setattr(release, "folder", lambda *_: tmp_path / "out")
     monkeypatch.setattr(compose, "execute", carried_out)
     monkeypatch.setattr(compose, "labs_by_side", lambda *_: nullcontext(nullcontext))
-    monkeypatch.setattr("harness.cli.load.conclude", lambda *_: [])
+    monkeypatch.setattr("harness.cli.load.judge_directory", lambda *_: [])
     broken = call("load", "steady", "--runs", "4", "--against", "ultramonkey", "--to", tmp_path)
     assert broken.exit_code == 4
     assert "the lab is gone" in broken.stderr

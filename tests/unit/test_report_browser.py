@@ -229,7 +229,7 @@ def test_a_comparison_of_runs_renders_without_console_messages(browse: Browse, t
     before = folder(tmp_path / "before", 6, Site(), 1)
     now = folder(tmp_path / "now", 6, Site(slower_ms={"transfer": 20}), 2)
     sides = {release.BASELINE: release.read(before), release.CANDIDATE: release.read(now)}
-    release.conclude(tmp_path, "Load", sides, "monkeywrench compare before now")
+    release.write_comparison(tmp_path, "Load", sides, "monkeywrench compare before now")
     seen = browse((tmp_path / release.PAGE).read_text())
     assert (seen.console, seen.loaded) == ([], [])
     assert "The candidate is worse." in seen.document

@@ -9,6 +9,7 @@ import pytest
 
 from harness.records import Entry, LabError, Output, Power
 from harness.verdict import Outcome, Verdict
+from harness.wait import REAL
 from tests.support.ticks import Ticks
 from topology.lab import restore
 from topology.lab.docker_lab import DockerLab
@@ -19,6 +20,8 @@ from topology.model import Topology
 
 class Now:
     """The part of a lab that the feed uses."""
+
+    clock = REAL
 
     def now_ns(self) -> int:
         return 7

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ import pytest
 
 from faults import FAULTS
 from harness import history
-from harness.artifacts.stored_run import conclude
+from harness.artifacts.stored_run import judge_directory
 from harness.fake import Defect, FakeFeed, FakeLab, FakeStream
 from harness.history import History
 from harness.history.windows import faults as fault_windows
@@ -94,7 +93,7 @@ def run_on_fake(
 def judged(tmp_path: Path, defect: Defect | None) -> tuple[dict[str, Outcome], Outcome]:
     wanted, lab = load(POWER_CUT), FakeLab(defect=defect)
     run(wanted, lab, FAULTS, lab.feeds(wanted.load), tmp_path)
-    verdicts = conclude(tmp_path, wanted)
+    verdicts = judge_directory(tmp_path, wanted)
     return {each.check: each.outcome for each in verdicts}, overall(verdicts)
 
 
@@ -130,7 +129,7 @@ def test_a_healthy_cluster_is_valid_and_the_run_directory_is_complete(tmp_path: 
     (audit,) = history.load(tmp_path / "history.jsonl").of("audit")
     assert audit["left"] == []
 
-    verdicts = conclude(tmp_path, wanted)
+    verdicts = judge_directory(tmp_path, wanted)
     assert {each.check: each.outcome for each in verdicts} == dict.fromkeys(
         ("ownership", "outage", "established", "recovery", "audit"), "valid"
     )
@@ -149,7 +148,7 @@ def test_a_run_judged_again_without_a_lab_has_the_same_verdicts(tmp_path: Path) 
     first = judged(tmp_path, None)
     before = (tmp_path / "verdict.json").read_bytes()
     (tmp_path / "verdict.json").unlink()
-    again = conclude(tmp_path, load(POWER_CUT))
+    again = judge_directory(tmp_path, load(POWER_CUT))
     assert overall(again) is first[1]
     assert (tmp_path / "verdict.json").read_bytes() == before
 
@@ -185,7 +184,7 @@ def test_the_first_op_has_the_facts_of_the_run_and_the_last_records_its_end(tmp_
     assert first["cluster"]["vips"] == {VIP: "lb-1", "203.0.113.102": "lb-2"}
     assert ops.cluster == lab.cluster
     assert (last.process, last.type, last.f) == ("run", "info", "end")
-    assert last.time == 1_000_000_000
+    assert last.time == 1_010_000_000  # feeds are looked at every 5 ms until they have begun, and ended
 
 
 def test_the_seed_is_the_scenarios(tmp_path: Path) -> None:
@@ -206,6 +205,20 @@ def test_a_step_ends_with_its_condition_and_holds_afterwards(tmp_path: Path) -> 
     assert 3200 <= end["took_ms"] <= 3700  # deadtime and scripts, and one status interval at most
     assert end["took_ms"] == result.steps[0].took_ms == (end.time - begin.time) // 1_000_000
     assert held.time - end.time == pytest.approx(4e9, rel=0.01)
+
+
+def test_a_step_begins_exactly_at_its_time_and_one_whose_turn_comes_later_at_once(tmp_path: Path) -> None:
+    wanted = scenario(
+        {"at_s": 12.3456789, "inject": "node.freeze", "with": {"node": "web-1"}},
+        {"until": "owned", "owners": {VIP: "lb-2"}, "within_s": 3},
+        {"at_s": 14, "hold_s": 1},
+        {"at_s": 20.000000001},
+    )
+    _, ops = run_on_fake(tmp_path, wanted, FAULTS)
+    begins = [op.time for op in ops.of("step") if op["phase"] == "begin"]
+    assert begins[0] == begins[1] == 12_345_678_900
+    assert ops.of("fault")[0].time == 12_345_678_900
+    assert begins[2:4] == [15_345_678_900, 20_000_000_001]
 
 
 def test_a_missed_condition_is_recorded_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -279,7 +292,7 @@ def test_an_interrupted_run_undoes_everything_and_records_no_end(
     assert not ops.complete
     assert [window.name for window in fault_windows(ops) if "end" in window.phases] == ["a", "b"]
     assert {op["phase"] for op in ops.of("feed")} == {"open", "closed"}
-    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("feed ")] == []
+    assert [name for name in lab.time.tasks.alive() if name.startswith("feed ")] == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -562,7 +575,7 @@ def test_nothing_is_done_before_every_feed_has_begun(tmp_path: Path) -> None:
 
     class Slow(Ticker):
         def open(self) -> Stream:
-            threading.Event().wait(0.3)  # real time: the virtual time is stopped
+            lab.clock.sleep(0.3)
             return super().open()
 
     _, ops = run_on_fake(tmp_path, scenario({"hold_s": 1}), {}, lab, during=[Slow(lab, 0)])
@@ -662,3 +675,23 @@ def test_a_read_that_cannot_start_is_recorded_and_the_run_goes_on(tmp_path: Path
     _, ops = run_on_fake(tmp_path, scenario({"hold_s": 1}), FAULTS, before=broken, after=broken)
     assert [op["why"] for op in ops.of("feed") if op["phase"] == "dropped"] == ["the client is off"] * 2
     assert ops.complete
+
+
+class Losing(FakeLab):
+    """A lab that lost a container by the end of the run."""
+
+    def lost(self) -> Mapping[str, str]:
+        return {"web-2": "it is exited"}
+
+
+def test_a_run_on_a_lab_that_lost_a_container_is_unknown(tmp_path: Path) -> None:
+    """It is not compared with its state before, for which a run waits up to 2 minutes."""
+    lab, wanted = Losing(), load(POWER_CUT)
+    run(wanted, lab, FAULTS, lab.feeds(wanted.load), tmp_path)
+    (lost,) = history.load(tmp_path / "history.jsonl").of("lost")
+    assert (lost.process, lost.value) == ("lab", {"node": "web-2", "why": "it is exited"})
+    (audit,) = history.load(tmp_path / "history.jsonl").of("audit")
+    assert audit.error == "the lab lost web-2"
+    verdicts = judge_directory(tmp_path, wanted)
+    assert overall(verdicts) is Outcome.UNKNOWN
+    assert all("it lost the container of web-2" in verdict.summary for verdict in verdicts)

@@ -16,8 +16,9 @@ from harness.artifacts import junit, logs, prometheus, run_directory
 from harness.artifacts.stored_run import Stored, write
 from harness.checks import CHECKS, judge
 from harness.history import History, Op
+from harness.report.render import render
 from harness.scenario import parse
-from harness.verdict import Judgement, Outcome, Verdict, conclude, invalid, judgement, overall, unknown
+from harness.verdict import Judgement, Outcome, Verdict, conclude, invalid, judgement, not_tried, overall, unknown
 from tests.support import every_feed
 from tests.support import histories as h
 from tests.support.histories import VIP1, PowerCut
@@ -64,7 +65,11 @@ def test_junit_has_a_test_case_for_each_check() -> None:
     found = suite(junit.render(CLEAN, judged(CLEAN), META))
     assert [case.get("name") for case in found.iter("testcase")] == ["ownership", "outage", "recovery"]
     assert (found.get("failures"), found.get("errors"), found.get("timestamp")) == ("0", "0", META["started"])
-    assert {each.get("name"): each.get("value") for each in found.iter("property")} == {"outcome": "valid", "seed": "4"}
+    assert {each.get("name"): each.get("value") for each in found.iter("property")} == {
+        "outcome": "valid",
+        "clock": "real",
+        "seed": "4",
+    }
 
 
 def test_invalid_is_a_failure_and_unknown_an_error_with_their_sentences() -> None:
@@ -152,6 +157,24 @@ def test_metrics_have_the_ops_and_the_outcome_of_the_run() -> None:
     assert value(samples, "monkeywrench_faults", fault="node.power-off") == 1
     counted = sum(number for (name, _), number in samples.items() if name == "monkeywrench_ops_total")
     assert counted == len(CLEAN)
+
+
+def test_what_was_not_tried_is_neither_valid_nor_unknown_in_the_metrics() -> None:
+    untried = judgement("x", judge(CLEAN, {"outage": {}, "quiescing": {}}))
+    assert [verdict.word for verdict in untried.verdicts] == ["valid", "unknown"]  # there are no tables at all
+    quiet = conclude("rotation", [not_tried("There is only one virtual IP.")], "")
+    samples = parsed(prometheus.render(CLEAN, judgement("x", [*untried.verdicts, quiet])))
+    assert value(samples, "monkeywrench_verdict", check="rotation", outcome="not tried") == 1
+    assert value(samples, "monkeywrench_verdict", check="rotation", outcome="unknown") == 0
+    assert value(samples, "monkeywrench_verdict", check="quiescing", outcome="unknown") == 1
+    assert value(samples, "monkeywrench_verdict", check="quiescing", outcome="not tried") == 0
+
+
+def test_the_report_says_not_tried() -> None:
+    quiet = conclude("rotation", [not_tried("There is only one virtual IP.")], "")
+    page = render(CLEAN, [quiet], "title", "expectation", {})
+    assert '<span class="badge skipped">not tried</span>' in page
+    assert '<span class="badge skipped">' not in render(CLEAN, judge(CLEAN, {"outage": {}}), "title", "expectation", {})
 
 
 def test_metrics_have_the_outages_with_their_bounds_and_budgets_in_seconds() -> None:

@@ -70,7 +70,7 @@ def test_is_frozen() -> None:
             {"inject": "a", "heal": "a"},
             "s.toml: steps[1]: inject and heal are two verbs: use two steps",
         ),
-        ({}, "s.toml: steps[1]: the step does nothing: give inject, heal, draw, until or hold_s"),
+        ({}, "s.toml: steps[1]: the step does nothing: give inject, heal, draw, until, hold_s or at_s"),
         (
             {"hold_s": 1, "with": {"node": "lb-1"}},
             "s.toml: steps[1]: with needs inject: it holds the settings of the fault",
@@ -90,6 +90,7 @@ def test_is_frozen() -> None:
             's.toml: steps[1]: owners needs until = "owned"',
         ),
         ({"until": "steady", "within_s": 0}, "s.toml: steps[1].within_s: must be greater than 0 (got 0)"),
+        ({"at_s": -1}, "s.toml: steps[1].at_s: must be at least 0 (got -1)"),
         ({"hold_s": -1}, "s.toml: steps[1].hold_s: must be greater than 0 (got -1)"),
         (
             {"until": "stady", "within_s": 1},
@@ -101,8 +102,8 @@ def test_is_frozen() -> None:
         ),
         (
             {"settings": {}, "inject": "node.power-off"},
-            "s.toml: steps[1]: unknown key 'settings'; accepted: "
-            "as, at_once, count, draw, each_s, heal, hold_s, inject, name, owners, pause_s, until, with, within_s",
+            "s.toml: steps[1]: unknown key 'settings'; accepted: as, "
+            "at_once, at_s, count, draw, each_s, heal, hold_s, inject, name, owners, pause_s, until, with, within_s",
         ),
     ],
 )

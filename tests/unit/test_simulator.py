@@ -10,10 +10,8 @@ import base64
 import itertools
 import os
 import random
-import shlex
 import socket
 import struct
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,17 +19,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.program import DEADLINE_S
 from tests.support.simulator import (
     BASE,
     COMMAND,
     LATENCY_NS,
-    SOURCES,
     WIRE_NS,
     Action,
     Client,
     Device,
     Guest,
     RefusedError,
+    built,
     compilable,
     simulator,
 )
@@ -48,11 +47,7 @@ MS = 10**6
 
 @pytest.fixture(scope="session")
 def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    if COMMAND in os.environ:
-        return shlex.split(os.environ[COMMAND])
-    target = tmp_path_factory.mktemp("simulator")
-    subprocess.run(["make", "-s", "-C", str(SOURCES), "checked", f"TO={target}"], check=True)
-    return [str(target / "simulator-checked")]
+    return built(tmp_path_factory.mktemp("simulator"))
 
 
 class Site:
@@ -74,7 +69,7 @@ class Site:
     def boot(self, name: str, actions: dict[int, Action] | None = None) -> Guest:
         guest = Guest(self.folder, name, ord(name) - ord("a") + 1, actions=actions)
         self.guests[name] = guest
-        assert self.client.ask("await", name, 10_000) == []
+        assert self.client.ask("await", name, DEADLINE_S * 1000) == []
         return guest
 
     def run(self, until: int, *wakes: str) -> list[str]:
@@ -193,6 +188,19 @@ def test_a_cut_cable_carries_nothing_one_way_or_both(site: Site) -> None:
     site.client.ask("cable", "a", 0, "both", "up")
     site.run(S)
     assert numbers(site.frames("b")) == [2, 4, 5]
+
+
+def test_what_was_changed_is_listed(site: Site) -> None:
+    site.nodes(a={}, b={}, c={})
+    assert site.client.ask("changed") == []
+    assert site.client.events == []
+    site.client.ask("rule", "r", "lan", "both", "drop")
+    site.client.ask("cable", "a", 0, "down")
+    site.client.ask("cable", "b", 0, "out", "down")
+    site.client.ask("freeze", "c")
+    site.client.ask("changed")
+    told = ["rule r", "cable a.0 both down", "cable b.0 out down", "frozen c"]
+    assert site.client.events == [f"+changed {each}" for each in told]
 
 
 def test_a_guest_that_wants_no_interrupts_gets_its_buffers_back(site: Site) -> None:
@@ -417,6 +425,22 @@ def test_rules_act_in_their_order_on_what_the_others_left(site: Site) -> None:
     assert site.client.ask("unrule", "count") == ["3"]
 
 
+def test_rules_that_drop_count_all_their_frames_whatever_the_others_drop(site: Site) -> None:
+    site.nodes(a=series(6), b={})
+    site.client.ask("rule", "all", "lan", "both", "drop")
+    site.client.ask("rule", "late", "lan", "both", "delay", "ns=10000000")
+    site.client.ask("rule", "third", "a.0", "out", "drop", "every=3")
+    site.run(S)
+    assert numbers(site.frames("b")) == []
+    assert site.client.ask("hits", "third") == ["2", "6"]
+    assert site.client.ask("hits", "late") == ["0", "0"]
+
+
+def test_a_rule_acts_and_rests_in_turns(site: Site) -> None:
+    assert rule(site, "lan", "both", "drop", "on=2500000", "off=1500000") == [3, 7]
+    assert site.client.ask("hits", "r") == ["7", "9"]
+
+
 def test_a_frame_waits_for_its_verdict(site: Site) -> None:
     site.nodes(a=series(6), b={})
     other = base64.b64encode(frame("a", "b", 99)).decode()
@@ -450,6 +474,16 @@ def test_a_frame_can_be_made_up(site: Site) -> None:
     site.client.ask("inject", "a.0", "out", 6 * MS, base64.b64encode(frame("a", "all", 8)).decode())
     site.run(S)
     assert (numbers(site.frames("b")), numbers(site.frames("c"))) == ([7, 8], [8])
+
+
+def test_a_frame_that_is_made_up_behind_a_rule_meets_only_those_behind_it(site: Site) -> None:
+    site.nodes(a={}, b={})
+    for name, action in (("before", "drop"), ("held", "intercept"), ("after", "count")):
+        site.client.ask("rule", name, "b.0", "in", action)
+    site.client.ask("inject", "b.0", "in", 5 * MS, base64.b64encode(frame("a", "b", 7)).decode(), "held")
+    assert site.run(S) == [str(S), "time"]
+    assert numbers(site.frames("b")) == [7]
+    assert [site.client.ask("unrule", name) for name in ("before", "held", "after")] == [["0"], ["0"], ["1"]]
 
 
 # --- what remains of a run
@@ -557,6 +591,7 @@ def test_a_capture_that_cannot_be_written_is_refused(site: Site) -> None:
         ("rule r lan both delay", "delay takes ns= or jitter="),
         ("rule r lan both delay ns=5 order=x", "order is keep or change, not x"),
         ("rule r lan both rate", "rate takes bits_per_s="),
+        ("rule r lan both drop on=5", "on= goes with the other one"),
         ("rule r lan both drop -- icmp and", "'icmp and' is no filter"),
         ("unrule r", "there is no rule r"),
         ("verdict 1 pass", "no frame 1 is held"),
@@ -564,6 +599,7 @@ def test_a_capture_that_cannot_be_written_is_refused(site: Site) -> None:
         ("verdict 1 replace !", "this is not a frame in base64"),
         ("inject n.0 in 5 AAAA", "this is not a frame in base64"),
         ("inject lan in 5 AAAA", "there is no NIC lan"),
+        ("inject n.0 in 5 AAAA r", "there is no rule r"),
         ("uncapture c", "there is no capture c"),
         ("capture c /tmp/x nowhere", "there is no place nowhere"),
     ],

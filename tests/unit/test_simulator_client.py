@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from harness.records import LabError
+from harness.tasks import Timeline
 from topology.lab.virtual.guest import FRAME_BYTES, Guest
 from topology.lab.virtual.simulator import Frame, Simulator
-from topology.lab.virtual.timeline import Timeline
 
 
 class Wire:
@@ -67,7 +67,7 @@ class Heard:
         self.events.append((node, time_ns, data))
         self.on_said(time_ns, data)
 
-    def lost(self, node: str, time_ns: int) -> None:
+    def ended(self, node: str, time_ns: int) -> None:
         self.events.append(("lost", node, time_ns))
 
     def framed(self, frame: Frame) -> None:

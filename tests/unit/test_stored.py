@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -219,6 +220,28 @@ def test_report_writes_to_another_directory_even_for_an_invalid_run(tmp_path: Pa
     (tmp_path / "file").touch()
     result = call("report", run, "--to", tmp_path / "file" / "x")
     assert (result.exit_code, "cannot write to" in stderr(result)) == (2, True)
+
+
+def test_report_takes_the_verdicts_that_were_made_unless_they_are_out_of_date(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", LATE)
+    assert call("report", run).exit_code == 0
+    made = run / run_directory.VERDICT
+    told = made.read_text().replace("invalid", "unknown")
+    made.write_text(told)
+
+    def outcome(*words: str) -> str:
+        assert call("report", run, *words).exit_code == 0
+        return str(json.loads(made.read_text())["outcome"])
+
+    assert outcome() == "unknown", "it was not judged again"
+    assert outcome("--again") == "invalid"
+    for spoilt in (told[: len(told) // 2], "{}", told.replace("director-power-cut", "other")):
+        made.write_text(spoilt)
+        assert outcome() == "invalid"
+    made.write_text(told)
+    later = made.stat().st_mtime_ns + 10**9
+    os.utime(run / run_directory.SCENARIO, ns=(later, later))
+    assert outcome() == "invalid"
 
 
 @pytest.mark.parametrize(("of", "key"), [("verdict", "outcome"), ("scenario", "steps")])

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from topology import model
+from topology.lab.virtual.cost import options
 from topology.load import load, parse, shipped
-from topology.model import TopologyError
+from topology.model import CostTable, TopologyError
 from topology.parts import parts_of
 
 TEXT = shipped()["ultramonkey"].read_text()
@@ -57,6 +58,21 @@ def test_a_director_has_its_interfaces_in_the_order_of_the_segments() -> None:
         ("initdead_ms = 10000", "initdead_ms = 2000", ["initdead_ms must be at least deadtime_ms"]),
         ("memory_mib = 512", 'kernel = "windows"', ["nodes[0].kernel", "'uml' or 'host'", "windows"]),
         ("ttl_s = 5", 'clock = "stopped"', ["clock", "'real' or 'virtual'", "stopped"]),
+        (
+            "ttl_s = 5",
+            "cost = { syscall_ns = 0 }",
+            ["cost: syscall_ns must be at least 1 (got 0)", "spins on a system call would never end"],
+        ),
+        ("ttl_s = 5", 'cost = "slow"', ["cost.preset", "'fast', 'typical' or 'struggling'", "slow"]),
+        ("ttl_s = 5", "cost = { fork_ms = 3 }", ["cost: unknown key 'fork_ms'", "fork_us"]),
+        ("ttl_s = 5", "cost = { fork_us = -1 }", ["cost.fork_us: must be at least 0 (got -1)"]),
+        ("ttl_s = 5", "cost = { jitter = 11 }", ["cost.jitter: must be at most 10 (got 11)"]),
+        ("ttl_s = 5", "cost = { hold_up_ms = [80, 1] }", ["cost: hold_up_ms is [shortest, longest]", "[80, 1]"]),
+        (
+            "ttl_s = 5",
+            "cost = { hold_up_one_in = 15, jitter = 2 }",
+            ["cost: hold_up_one_in must be 0 (no hold-ups) or at least 20 (got 15)"],
+        ),
         ('role = "web"', 'role = "wbe"', ["nodes[3].role", "'web'"]),
         ('name = "web"', 'name = "webservers"', ["'webservers-1' is too long"]),
         ("count = 2", "count = 3", ["3 with role director", "a lab has exactly 2"]),
@@ -90,6 +106,27 @@ def test_an_error_names_the_place_what_is_wrong_and_what_is_accepted(before: str
     for word in words:
         assert word in message
     assert "Traceback" not in message
+
+
+def test_a_node_on_the_hosts_kernel_cannot_have_virtual_time() -> None:
+    on_host = TEXT.replace("memory_mib = 512", 'kernel = "host"')
+    assert parse(on_host, "my.toml", "real")
+    with pytest.raises(TopologyError, match='nodes client: kernel = "host" is not possible with clock = "virtual"'):
+        parse(on_host, "my.toml", "virtual")
+
+
+def test_a_cost_is_a_preset_and_what_differs_from_it() -> None:
+    assert parse(TEXT, "my.toml").cost == CostTable()
+    assert parse(f'cost = "struggling"\n{TEXT}', "my.toml").cost == CostTable(preset="struggling")
+    own = parse(f'cost = {{ preset = "fast", fork_us = 700, jitter = 0 }}\n{TEXT}', "my.toml").cost
+    assert options(own) == ["tt-cost=1000,700000,500000,5000,0"]
+    assert options(CostTable(hold_up_one_in=60, hold_up_ms=(1, 200)))[1:] == ["tt-stall=60,1000,200000"]
+    assert options(CostTable(preset="struggling", jitter=0)) == ["tt-cost=2000,5000000,8000000,20000,0"]
+    assert parse(f"cost = {{ fork_us = 700 }}\n{TEXT}", "my.toml", "virtual", "fast").cost == CostTable(preset="fast")
+
+
+def test_the_preset_for_a_lab_without_a_table_has_the_costs_that_budgets_count_with() -> None:
+    assert options(CostTable()) == ["tt-cost=2000,500000,1000000,20000,25"]
 
 
 def test_with_direct_routing_real_servers_have_a_cable_of_their_own_to_the_internet() -> None:

@@ -1,13 +1,15 @@
 import json
+import subprocess
 from typing import cast
 
 import pytest
 
 from harness.fake import FakeLab
-from harness.records import Entry, LabError, Line
+from harness.protocols import Node
+from harness.records import Entry, LabError, Line, Output
 from topology.lab import kernel
 from topology.lab.node import DockerNode
-from topology.lab.observers import ArpFeed, CpuFeed, OwnersFeed
+from topology.lab.observers import ArpFeed, CpuFeed, OwnersFeed, PaceFeed, pace_ms
 from topology.load import load
 from topology.parts.ldirectord import settings
 
@@ -48,6 +50,34 @@ def test_processor_time_is_in_ms_and_anything_else_is_an_unreadable_line() -> No
     for text in ("sh: read error", "", "-5", "1.5"):
         (broken,) = feed.entries(Line(9, text))
         assert broken == Entry(9, "cpu:lb-1", "info", "feed", text, "unreadable line")
+
+
+def test_the_pace_of_the_machine_is_a_number_of_ms_and_anything_else_is_an_unreadable_line() -> None:
+    feed = PaceFeed(FakeLab().switch)
+    (sample,) = feed.entries(Line(7, "31.5\n"))
+    assert sample == Entry(7, "pace:switch", "info", "pace", {"ms": 31.5})
+    for text in ("", "0", "-3", "nan", "inf", "Traceback"):
+        (broken,) = feed.entries(Line(9, text))
+        assert broken == Entry(9, "pace:switch", "info", "feed", text, "unreadable line")
+
+
+def test_the_pace_before_a_run_is_a_median_of_real_work() -> None:
+    """The program itself, run here as it is run in the switch, but without its pauses."""
+
+    class Here:
+        def exec(self, *argv: str, **_: float) -> Output:
+            shell, option, script, *more = argv
+            command = [shell, option, "sleep() { :; }; " + script, *more]
+            found = subprocess.run(command, capture_output=True, text=True, check=True)
+            return Output(0, found.stdout, "")
+
+    class Silent:
+        def exec(self, *_: str, **__: float) -> Output:
+            return Output(1, "", "no such program")
+
+    assert pace_ms(cast(Node, Here())) > 0
+    with pytest.raises(LabError, match="the speed of the machine cannot be measured"):
+        pace_ms(cast(Node, Silent()))
 
 
 def test_the_kernel_of_a_node_is_chosen_with_a_reason() -> None:

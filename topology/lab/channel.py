@@ -12,6 +12,8 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import docker.errors
+
 from harness.records import LabError, Line
 from topology.lab.pipe import Pipe
 
@@ -38,7 +40,10 @@ class Channel:
 
     def __init__(self, client: Any, container: Any) -> None:
         self._name = container.name
-        self._pipe = Pipe(client, container, CONNECT)
+        try:
+            self._pipe = Pipe(client, container, CONNECT)
+        except docker.errors.APIError as error:  # it does not run, or is not there
+            raise ChannelClosedError(f"the container {self._name} is gone: {error.explanation or error}") from None
         self._numbers = itertools.count(1)
         self._answers: dict[int, queue.SimpleQueue[dict[str, Any]]] = {}
         self._lock = threading.Lock()
@@ -54,7 +59,10 @@ class Channel:
                     f"the container {self._name} is gone", "Run `monkeywrench up` to boot a new lab."
                 )
             self._answers[number] = queue.SimpleQueue()
-            self._pipe.send(json.dumps({"id": number, "do": do, **values}).encode() + b"\n")
+            try:
+                self._pipe.send(json.dumps({"id": number, "do": do, **values}).encode() + b"\n")
+            except OSError as error:
+                raise ChannelClosedError(f"the container {self._name} is gone: {error}") from None
         return number
 
     def answer(self, number: int, timeout_s: float | None) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def ask(client: Any, topology: Topology) -> tuple[list[LintFinding], list[str]]:
     images = image.names()
     there = {role for role in {question.role for question in asked} if image.exists(client, images[role])}
     with deferring_signals(), ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        jobs = [(each, pool.submit(_answer, client, images[each.role], each)) for each in asked if each.role in there]
+        jobs = [(each, pool.submit(answer, client, images[each.role], each)) for each in asked if each.role in there]
         found = [finding for question, job in jobs for finding in findings(question, job.result())]
     return merged(found), sorted({question.role for question in asked} - there)
 
@@ -48,7 +48,7 @@ def _files(topology: Topology, machine: Any) -> dict[Config, bytes]:
     }
 
 
-def _answer(client: Any, name: str, question: Question) -> Iterable[inside.Complaint]:
+def answer(client: Any, name: str, question: Question) -> Iterable[inside.Complaint]:
     """Run ``inside.py`` in a container without a network. The container is removed, whatever happens."""
     container = client.containers.create(
         name,
@@ -63,11 +63,11 @@ def _answer(client: Any, name: str, question: Question) -> Iterable[inside.Compl
         container.put_archive("/", _packed(question))
         container.start()
         code = container.wait(timeout=WITHIN_S)["StatusCode"]
-        answer = container.logs(stdout=True, stderr=False).decode()
+        printed = container.logs(stdout=True, stderr=False).decode()
         if code:
             why = container.logs(stdout=False, stderr=True).decode("utf-8", "replace")
             raise LabError(f"the programs of {question.nodes[0]} could not be asked: {why.strip()[-400:]}")
-        return [inside.Complaint(**each) for each in json.loads(answer)]
+        return [inside.Complaint(**each) for each in json.loads(printed)]
     finally:
         container.remove(force=True)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
+import docker.errors
+
 from harness.protocols import Capture, Feed, Node
 from harness.records import Cable, Cluster, LabError, LeaseStatus, NodeStatus, Power, Status
 from harness.wait import REAL, Clock, NotYet, Timeout, each, until
@@ -22,6 +24,8 @@ from topology.lab.observers import (
     CpuFeed,
     LogFeed,
     OwnersFeed,
+    PaceFeed,
+    pace_ms,
 )
 from topology.lab.restore import ProofFeed
 from topology.model import Machine, Topology
@@ -62,6 +66,19 @@ class DockerLab:
             self._nodes[node.name] = node
             self._why[node.name] = labels[WHY_LABEL]
         self._offset_ns: int | None = None
+
+    def lost(self) -> Mapping[str, str]:
+        """The nodes whose container does not run, and what the engine says of it. No fault ends a container."""
+        found = {}
+        for name, node in self._nodes.items():
+            try:
+                node.container.reload()
+            except docker.errors.NotFound:
+                found[name] = "it is gone"
+                continue
+            if node.container.status != "running":
+                found[name] = f"it is {node.container.status}"
+        return found
 
     def _made(self, container: Any, role: str, kernel: str) -> DockerNode:
         return DockerNode(self._client, container, role, kernel)
@@ -108,23 +125,41 @@ class DockerLab:
 
     @cached_property
     def cluster(self) -> Cluster:
-        """The facts: from the topology, and from what its parts read back from the running directors."""
+        """The facts: what the topology promises, what its parts measure, and what the directors' own files say."""
         topology = self.topology
         on_internet = [machine for machine in topology.machines if "internet" in machine.addresses]
         running: dict[str, Node] = {node.name: node for node in self.directors() if node.power() is Power.RUNNING}
         if not running:
             raise LabError(f"no director of lab {self.name} is running, so its settings cannot be read")
-        logs = [log for part in parts_of(topology) for m in topology.machines for log in part.logs(topology, m)]
+        logs = [
+            (machine.name, log)
+            for part in parts_of(topology)
+            for machine in topology.machines
+            for log in part.logs(topology, machine)
+        ]
+        followed: dict[str, tuple[str, ...]] = {}
+        for name, log in logs:
+            if log.is_exact:
+                followed[log.service] = (*followed.get(log.service, ()), name)
         facts: dict[str, Any] = {}
+        configured: dict[str, dict[str, Any]] = {name: {} for name in running}
         for part in parts_of(topology):
             facts |= part.cluster_facts(topology, running)
+            for name, settings in part.configured(topology, running).items():
+                configured[name] |= settings
         return Cluster(
             site=topology.site,
             vips={str(vip.address): vip.home for vip in topology.vips},
             directors=tuple(machine.name for machine in topology.of_role("director")),
             web=tuple(machine.name for machine in topology.of_role("web")),
             macs={topology.mac(m, topology.interface(m, "internet"), self.name): m.name for m in on_internet},
-            error_lines={"console": CONSOLE_ERROR} | {log.service: log.error for log in logs if log.error},
+            error_lines={"console": CONSOLE_ERROR} | {log.service: log.error for _, log in logs if log.error},
+            consequences=tuple(each for part in parts_of(topology) for each in part.consequences(topology)),
+            followed_logs=followed,
+            # in virtual time nothing depends on the machine
+            pace_ms=pace_ms(self.switch) if self.clock is REAL else None,
+            parts=tuple(part.name for part in parts_of(topology)),
+            configured=configured,
             **facts,
         )
 
@@ -146,7 +181,7 @@ class DockerLab:
 
     def leases(self) -> list[LeaseStatus]:
         """All active faults, on any node and in the switch, oldest first."""
-        found = [lease for held in each(DockerNode.leases, self._nodes.values(), self.clock) for lease in held]
+        found = [lease for held in each(lambda node: node.leases(), self._nodes.values(), self.clock) for lease in held]
         return sorted(found, key=lambda lease: -lease.age_ms)
 
     def heal(self) -> list[LeaseStatus]:
@@ -221,7 +256,7 @@ class DockerLab:
         return status.answers(printed)
 
     def observers(self) -> list[Feed]:
-        """VIP owners, ARP, logs, consoles, processor time, and what the collector of each node samples."""
+        """VIP owners, ARP, logs, consoles, processor time, the machine's pace, and what the collectors sample."""
         machines = self.topology.machines
         owners = [OwnersFeed(node, self.cluster.vips) for node in self.directors()]
         logs = [LogFeed(self._nodes[m.name], log.service, log.path) for m in machines for log in self._logs(m, True)]
@@ -230,7 +265,7 @@ class DockerLab:
         reference = self._clock_reference()
         collectors = [CollectorFeed(self._nodes[m.name], self._samples(m), reference) for m in machines]
         processors = [CpuFeed(node) for node in self._nodes.values()]
-        return [*owners, *logs, arp, *consoles, *collectors, *processors]
+        return [*owners, *logs, arp, *consoles, *collectors, *processors, PaceFeed(self.switch)]
 
     def _logs(self, machine: Machine, is_exact: bool) -> list[Log]:
         found = [log for part in parts_of(self.topology) for log in part.logs(self.topology, machine)]

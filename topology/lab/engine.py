@@ -73,6 +73,13 @@ def wait_until_it_answers(within_s: float) -> None:
     until(answers, within_s, "the Docker Engine to answer", every_s=0.2)
 
 
+def explained(error: BaseException) -> LabError | None:
+    """The sentence for an error that the engine, or the connection to it, raised; None for any other error."""
+    if isinstance(error, docker.errors.DockerException | requests.exceptions.RequestException):
+        return explain(error)
+    return None
+
+
 def explain(error: Exception) -> LabError:
     """An error of the engine as a sentence with a next step."""
     text = str(getattr(error, "explanation", None) or error)

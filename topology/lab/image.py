@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,6 +133,11 @@ def exists(client: Any, image: str) -> bool:
     except docker.errors.ImageNotFound:
         return False
     return True
+
+
+def missing(client: Any, images: Mapping[str, str]) -> dict[str, str]:
+    """Those of the images that the engine does not have: role -> digest or name."""
+    return {role: image for role, image in images.items() if not exists(client, image)}
 
 
 def tag(role: str, *parents: str) -> str:

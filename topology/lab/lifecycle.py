@@ -62,15 +62,21 @@ Say = Callable[[str], None]
 
 
 def boot(  # noqa: PLR0913, PLR0917 - what a lab is made of
-    client: Any, topology: Topology, name: str, say: Say, keep: bool = False, seed: int = 0
+    client: Any,
+    topology: Topology,
+    name: str,
+    say: Say,
+    keep: bool = False,
+    seed: int = 0,
+    images: dict[str, str] | None = None,
 ) -> DockerLab:
     """Boot a lab and wait until it is healthy. Removes what an earlier lab of that name left behind.
 
     With ``keep`` the lab outlives this process. A failed boot leaves nothing behind, with one exception: a lab to keep
     that runs files of the user's stays up, healthy or not (UnhealthyError), so that its user can look at it.
-    ``seed`` decides what is left to chance in virtual time.
+    ``seed`` decides what is left to chance in virtual time. ``images`` (of each role) replace those of this version.
     """
-    lab = power_on(client, topology, name, say, keep, seed)
+    lab = power_on(client, topology, name, say, keep, seed, images)
     try:
         say("waiting for all parts to be healthy")
         _wait_healthy(lab, say)
@@ -82,6 +88,8 @@ def boot(  # noqa: PLR0913, PLR0917 - what a lab is made of
     except BaseException:
         remove(client, name)
         raise
+    if isinstance(lab, VirtualLab):
+        lab.booted_ns = lab.now_ns()
     return lab
 
 
@@ -96,13 +104,19 @@ def _wait_healthy(lab: DockerLab, say: Say) -> None:
 
 
 def power_on(  # noqa: PLR0913, PLR0917 - as boot
-    client: Any, topology: Topology, name: str, say: Say, keep: bool = False, seed: int = 0
+    client: Any,
+    topology: Topology,
+    name: str,
+    say: Say,
+    keep: bool = False,
+    seed: int = 0,
+    images: dict[str, str] | None = None,
 ) -> DockerLab:
     """Create a lab and power on all its machines, without waiting for health."""
     remove_orphans(client)
     _refuse_if_in_use(client, name)
     remove(client, name)
-    images = image.ensure(client, say, topology.clock)
+    images = images or image.ensure(client, say, topology.clock)
     labels = {engine.LABEL: name, OWNER_LABEL: "" if keep else owner()}
     architecture, host_has = _architecture(client), _host_has(client, images, labels)
     choices = {
@@ -250,7 +264,7 @@ def _switch_container(plan: _Plan) -> Any:
         WHY_LABEL: "the switch always uses the host's kernel",
     }
     marks[TOPOLOGY_LABEL] = plan.topology.model_dump_json(exclude_defaults=True)
-    spec = json.dumps({"name": SWITCH, "kernel": "host", "interfaces": [], "disks": []})
+    spec = json.dumps({"name": SWITCH, "kernel": "host", "interfaces": [], "disks": [], "clock": plan.topology.clock})
     files = [
         ("/etc/monkeywrench/machine.json", spec.encode(), 0o644),
         ("/etc/monkeywrench/modules", b"\n", 0o644),

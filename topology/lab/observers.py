@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
+from statistics import median
 from typing import Any
 
 from harness.protocols import Node, Stream
-from harness.records import Entry, Line, Power
+from harness.records import Entry, LabError, Line, Power
 from topology.lab.node import DockerNode
 
 CONSOLE_LOG = "/var/log/console.log"
@@ -22,6 +24,17 @@ while :; do
 done
 """
 """Nanoseconds of processor time: ``usage_usec`` of cgroup v2 (its first line), or version 1's own file."""
+
+
+WORK = """
+import time
+began = time.monotonic()
+sum(range(2_500_000))
+print(round(1000 * (time.monotonic() - began), 3))
+"""
+"""A fixed piece of work (about 30 ms of a processor), and how many ms it took."""
+PACE = 'while :; do python3 -IS -c "$1"; sleep 1; done'
+PACE_NOW = 'for _ in 1 2 3 4 5 6 7 8 9; do python3 -IS -c "$1"; sleep 0.1; done'
 
 
 class OwnersFeed:
@@ -120,6 +133,48 @@ class CpuFeed:
             yield Entry(line.time_ns, self.name, "info", "cpu", value)
         else:
             yield Entry(line.time_ns, self.name, "info", "feed", line.text, "unreadable line")
+
+
+class PaceFeed:
+    """How long a fixed piece of work takes in the switch, which shares the machine with all nodes and is none."""
+
+    name = "pace:switch"
+
+    def __init__(self, switch: Node) -> None:
+        self._switch = switch
+
+    def ready(self) -> bool:
+        """Always: the switch is up as long as the lab is."""
+        return True
+
+    def open(self) -> Stream:
+        """Do it once a second."""
+        return self._switch.stream("sh", "-c", PACE, "sh", WORK)
+
+    def entries(self, line: Line) -> Iterable[Entry]:
+        """One op per sample."""
+        took_ms = _pace_ms(line.text)
+        if took_ms is None:
+            yield Entry(line.time_ns, self.name, "info", "feed", line.text, "unreadable line")
+        else:
+            yield Entry(line.time_ns, self.name, "info", "pace", {"ms": took_ms})
+
+
+def pace_ms(switch: Node) -> float:
+    """How long it takes now: the median of some. Raises LabError."""
+    printed = switch.exec("sh", "-c", PACE_NOW, "sh", WORK, timeout_s=60).stdout
+    took = [each for line in printed.splitlines() if (each := _pace_ms(line)) is not None]
+    if not took:
+        raise LabError("the speed of the machine cannot be measured in the switch: it printed no number")
+    return median(took)
+
+
+def _pace_ms(text: str) -> float | None:
+    try:
+        took_ms = float(text)
+    except ValueError:
+        return None
+    return took_ms if 0 < took_ms < inf else None
 
 
 @dataclass(frozen=True)

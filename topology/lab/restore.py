@@ -1,7 +1,7 @@
 """Proof that a backup of the database restores: a throwaway server starts on a copy of it, and the rows are compared.
 
 The server runs in its own container beside the lab, without a network. The cluster is not touched, and the proof works
-even while the database is down.
+even while the database is down. The server takes real time, also beside a lab in virtual time, which stands still then.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def prove(client: Any, lab: DockerLab, fresh: bool = False) -> Verdict:
         )
     folder = keeper.exec("readlink", "-f", f"{BACKUP}/current").stdout.strip()
     pieces, _ = keeper.container.get_archive(f"{folder}/.")
-    with _server(client, lab.name, b"".join(pieces)) as container:
+    with _server(client, lab, b"".join(pieces)) as container:
         restored = _read(container)
     now = None
     if database.power() is Power.RUNNING:
@@ -167,7 +167,7 @@ class _Proof:
     def __iter__(self) -> Iterator[Line]:
         yield self._line("invoke", {"of": "database"})
         try:
-            await_scores(self.lab)
+            await_scores(self.lab, self.lab.clock)
             verdict = prove(self.client, self.lab)
         except LabError as error:
             yield self._line("info", {"of": "database"}, str(error))
@@ -187,16 +187,16 @@ TYPES = {Outcome.VALID: "ok", Outcome.INVALID: "fail", Outcome.UNKNOWN: "info"}
 
 
 @contextmanager
-def _server(client: Any, lab: str, archive: bytes) -> Iterator[Any]:
+def _server(client: Any, lab: DockerLab, archive: bytes) -> Iterator[Any]:
     """A container with the backup in it. It is removed afterwards, or together with the lab."""
     with deferring_signals():
         container = client.containers.run(
-            image.names()["db"],
+            image.names(lab.topology.clock)["db"],
             ["sleep", "infinity"],
             detach=True,
             init=True,
             network_mode="none",
-            labels={engine.LABEL: lab},
+            labels={engine.LABEL: lab.name},
         )
     try:
         container.exec_run(["mkdir", "-p", FOLDER, "/run/mysqld"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.records import Consequence
 from topology.model import Machine, Topology
 from topology.parts.part import Collector, Disk, Judgement, Observations, Part, Secrets, mounted
 from topology.parts.variable_data import backup_line, backup_problem, backup_question, parse_backup
@@ -53,6 +54,11 @@ class Database(Part):
         if topology.database and machine.name == topology.database.backup_on:
             return ("rsyncd",)
         return ("mariadb", "database-backup") if machine.role == "db" else ()
+
+    def consequences(self, topology: Topology) -> Iterator[Consequence]:
+        """The pages of all real servers complain when they have no database."""
+        web, db = ([machine.name for machine in topology.of_role(role)] for role in ("web", "db"))
+        yield Consequence("apache", tuple(web), tuple(db), on_console=True)
 
     def disk(self, topology: Topology, machine: Machine) -> Disk | None:
         """The server's disk, with the data folder of the image."""

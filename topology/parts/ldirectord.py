@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 from harness.formats import ldirectord_cf
 from harness.protocols import Node
+from harness.records import Cluster, Consequence
 from topology.model import Machine, Topology
 from topology.parts.part import Judgement, Log, Observations, Part, Secrets
 from topology.parts.virtual_service import tables
 from topology.render import File, render
 
 PATH = "/etc/ha.d/ldirectord.cf"
+
+DEFAULTS = {
+    each.name: each.default
+    for each in fields(Cluster)
+    if each.name in {"check_interval_ms", "check_timeout_ms", "check_count", "failure_count", "persistence_s"}
+}
+"""What ldirectord does where its file says nothing."""
 
 
 class Ldirectord(Part):
@@ -41,9 +50,19 @@ class Ldirectord(Part):
         if machine.role == "director":
             yield Log("ldirectord", "/var/log/ldirectord.log")
 
+    def consequences(self, topology: Topology) -> Iterator[Consequence]:
+        """It complains about real servers that do not answer."""
+        directors, web = ([machine.name for machine in topology.of_role(role)] for role in ("director", "web"))
+        yield Consequence("ldirectord", tuple(directors), tuple(web), ("apache",))
+
     def cluster_facts(self, topology: Topology, directors: Mapping[str, Node]) -> Mapping[str, Any]:
-        """Its settings, from the ldirectord.cf of a running director."""
-        return settings(next(iter(directors.values())).exec("cat", PATH).stdout)
+        """Its settings, as the topology promises them."""
+        return settings(self.rendered(topology, topology.of_role("director")[0], PATH))
+
+    def configured(self, topology: Topology, directors: Mapping[str, Node]) -> Mapping[str, Mapping[str, Any]]:
+        """The same from the ldirectord.cf of each running director, with ldirectord's own defaults for the rest."""
+        found = {name: settings(node.exec("cat", PATH).stdout) for name, node in directors.items()}
+        return {name: DEFAULTS | settings for name, settings in found.items() if settings}
 
     def judge(self, seen: Observations) -> Judgement:
         """Healthy: it runs on both directors, and every table has every real server with a weight above 0."""

@@ -1,6 +1,7 @@
 """A part of the cluster: what it puts on nodes, which command shows its state there, and how to judge the output.
 
-One part is one row of `status`. Everything here is pure, except ``cluster_facts``, which runs commands on directors.
+One part is one row of `status`. Everything here is pure, except ``cluster_facts`` and ``configured``, which run
+commands on directors.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.protocols import Node
-from harness.records import PartStatus, Power
+from harness.records import Consequence, PartStatus, Power
 from topology.model import Machine, Topology
 from topology.render import File
 
@@ -133,9 +134,23 @@ class Part(ABC):
         """Its logs on a node, which a run records."""
         yield from ()
 
+    def consequences(self, topology: Topology) -> Iterator[Consequence]:
+        """The error lines that faults of its nodes cause on others."""
+        yield from ()
+
     def cluster_facts(self, topology: Topology, directors: Mapping[str, Node]) -> Mapping[str, Any]:
-        """The fields of :class:`harness.records.Cluster` that it knows or reads back from the running directors."""
+        """The fields of :class:`harness.records.Cluster` that it knows: what the topology promises, or what it measures
+        on the running directors."""
         return {}
+
+    def configured(self, topology: Topology, directors: Mapping[str, Node]) -> Mapping[str, Mapping[str, Any]]:
+        """Each running director -> those of these fields that its own files have, which may be a user's."""
+        return {}
+
+    def rendered(self, topology: Topology, machine: Machine, path: str) -> str:
+        """One of its files on a node, as the topology has it without overlays; empty when it has none there."""
+        found = [file for file in self.files(topology, machine, Secrets("", "")) if file.path == path]
+        return found[0].data.decode() if found else ""
 
     @abstractmethod
     def judge(self, seen: Observations) -> Judgement:

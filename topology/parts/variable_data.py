@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from harness.records import Consequence
 from topology.model import Machine, Topology
 from topology.parts.part import Collector, Disk, Judgement, Observations, Part, Secrets, mounted
 from topology.parts.real_servers import UPLOADS
@@ -24,6 +25,12 @@ MOUNT_OPTIONS = "vers=3,proto=tcp,hard,nolock,lookupcache=positive,actimeo=1,tim
 connections in a power cut. ``mountport`` avoids a query to the port mapper."""
 ANSWER_S = 2
 """Timeout for a probe of a mount: a hard mount would wait forever."""
+
+
+SERVER = "nfsd"
+"""The service of the master that the others' files depend on."""
+HUNG = "blocked for more than|Call Trace:"
+"""What a kernel writes when a program waits for a file server for 2 minutes (kernel/hung_task.c)."""
 
 
 class VariableData(Part):
@@ -63,6 +70,14 @@ class VariableData(Part):
         if machine.name == wanted.master:
             return "rpcbind", "mountd", "nfsd", "uploads-backup"
         return ("uploads-mount", "rsyncd") if machine.name == wanted.backup_on else ("uploads-mount",)
+
+    def consequences(self, topology: Topology) -> Iterator[Consequence]:
+        """All real servers have the master's files: their pages complain, and their kernels."""
+        if topology.variable_data is None:
+            return
+        web, master = tuple(machine.name for machine in topology.of_role("web")), (topology.variable_data.master,)
+        yield Consequence("apache", web, master, (SERVER,))
+        yield Consequence("console", web, master, (SERVER,), HUNG)
 
     def modules(self, topology: Topology, machine: Machine) -> tuple[str, ...]:
         """The NFS modules: the server's on the master, the client's on the others."""

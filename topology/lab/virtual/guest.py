@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from harness.tasks import Mailbox, Timeline
 from topology.lab.virtual.simulator import Simulator
-from topology.lab.virtual.timeline import Mailbox, Timeline
 
 __all__ = ["FRAME_BYTES", "Guest", "Message"]
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
+import gzip
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.protocols import Capture, Feed, Stream
-from harness.records import Cable, LabError, Line, Power
+from harness.records import LabError, Line, Power
+from harness.tasks import Mailbox, Timeline
+from topology.images.switch import arpwatch
 from topology.lab.docker_lab import SWITCH, DockerLab
 from topology.lab.lease import LEASE_S
 from topology.lab.node import DockerNode
@@ -19,8 +20,9 @@ from topology.lab.observers import CONSOLE_LOG, ArpFeed, ClockReference, Collect
 from topology.lab.pipe import Pipe
 from topology.lab.switch import fetch
 from topology.lab.virtual.node import VirtualNode, VirtualWatch
-from topology.lab.virtual.simulator import BEGIN_NS, CONNECT, Frame, Simulator
-from topology.lab.virtual.timeline import Mailbox, Timeline
+from topology.lab.virtual.simulator import BEGIN_NS, CONNECT, FOLDER, Frame, Simulator
+from topology.lab.virtual.switch import VirtualSwitch
+from topology.lab.virtual.wires import VirtualWires, place_of
 from topology.model import Topology
 
 __all__ = ["LATENCY_NS", "VirtualLab"]
@@ -29,6 +31,8 @@ LATENCY_NS = 50_000
 """Of a cable with its switch, one way: 50 us, as in a small office network."""
 
 BITS_PER_S = 1_000_000_000
+ARP_RULE = "arp-"
+"""How the rules of the ARP observer begin."""
 ALIVE_S = 1.0
 """As the ARP observer in the switch: its silence must not look like a silent wire."""
 
@@ -45,16 +49,22 @@ class VirtualLab(DockerLab):
         self.simulator = Simulator(Pipe(client, center, CONNECT))
         self.simulator.handler = self
         self.timeline = Timeline(self.simulator)
+        self.wires = VirtualWires(self.simulator, self.timeline.clock, lambda: self.cables)
         self._arp: dict[str, VirtualWatch] = {}
+        self._captures: list[VirtualCapture] = []
+        self.booted_ns: int | None = None
+        """When this process found its new lab healthy; None for a lab that somebody else booted."""
         super().__init__(client, name, topology, found)
         self.clock = self.timeline.clock
         for number, machine in enumerate(topology.machines, 1):
             node = self.machine(machine.name)
-            node.number, node.nics = number, len(topology.interfaces(machine))
+            node.number, node.nics, node.cost = number, len(topology.interfaces(machine)), topology.cost
 
     def _made(self, container: Any, role: str, kernel: str) -> DockerNode:
         if container.labels["monkeywrench.node"] == SWITCH:
-            return DockerNode(self._client, container, role, kernel)
+            switch = VirtualSwitch(self._client, container, role, kernel, self.simulator, self.timeline)
+            switch.wires = self.wires
+            return switch
         return VirtualNode(self._client, container, role, kernel, self.simulator, self.timeline)
 
     def machine(self, name: str) -> VirtualNode:
@@ -84,10 +94,10 @@ class VirtualLab(DockerLab):
             node = self.machine(machine.name)
             if node.power() is Power.RUNNING:
                 node.guest.tell({"do": "forget"})
-            for lease in node.leases():
-                self.clock.spawn(partial(self._expire, node, lease.name), "lease")
+        for held in self.leases():
+            self.clock.spawn(partial(self._expire, self._nodes[held.node], held.name), "lease")
 
-    def _expire(self, node: VirtualNode, lease: str) -> None:
+    def _expire(self, node: DockerNode, lease: str) -> None:
         self.clock.sleep(LEASE_S)
         with contextlib.suppress(LabError):  # it was released meanwhile
             node.release(lease)
@@ -110,13 +120,15 @@ class VirtualLab(DockerLab):
         """Bytes of a node's console."""
         self.machine(node).guest.heard(time_ns, data)
 
-    def lost(self, node: str, time_ns: int) -> None:
+    def ended(self, node: str, time_ns: int) -> None:
         """A kernel ended on its own."""
-        self.machine(node).lost(time_ns)
+        self.machine(node).ended(time_ns)
 
     def framed(self, frame: Frame) -> None:
-        """A frame of a segment whose ARP is watched."""
-        if frame.rule in self._arp and (seen := arp(frame)):
+        """A frame of a segment whose ARP is watched, or of a rule of the cables."""
+        if frame.rule not in self._arp:
+            self.wires.framed(frame)
+        elif seen := arp(frame):
             self._arp[frame.rule].put(frame.time_ns, seen)
 
     # --- what a real lab asks the host
@@ -129,11 +141,36 @@ class VirtualLab(DockerLab):
     def _clock_reference(self) -> ClockReference:
         return ClockReference(self.simulator.time_of_day_ns(), self.now_ns(), 0)
 
+    def _audit(self, node: DockerNode) -> tuple[str, ...]:
+        """With what faults of the cables could leave behind, at the switch."""
+        if node is not self.switch:
+            return super()._audit(node)
+        changed = [each for each in self.simulator.changed() if not each.startswith(f"rule {ARP_RULE}")]
+        return (*super()._audit(node), *(f"simulator: {each}" for each in changed))
+
     def trace(self) -> Mapping[str, Any]:
         """A digest of all frames and console bytes with their times, and what the lab was made of."""
         digest, frames = self.simulator.ask("hash")[:2]
         images = {each.name: each.container.image.id for each in self._nodes.values()}
         return {"hash": digest, "frames": int(frames), "virtual_ns": self.now_ns(), "images": images}
+
+    def write_trace(self, path: Path) -> None:
+        """A line for each frame and console write so far, compressed by gzip."""
+        self.simulator.ask("now")  # with its answer everything so far is in the file
+        with gzip.open(path, "wb", compresslevel=5) as target:
+            for piece in fetch(self.switch.container, f"{FOLDER}/trace"):
+                target.write(piece)
+
+    def made_of(self) -> Mapping[str, Any]:
+        """The topology, the image of each role, and whether no time has passed since the lab was found healthy."""
+        images = {each.role: each.container.image.id for each in self._nodes.values()}
+        topology = self.topology.model_dump(mode="json", exclude_defaults=True)
+        return {"topology": topology, "images": images, "fresh": self.booted_ns == self.now_ns()}
+
+    def stop_captures(self) -> None:
+        """End all captures of this process, and write their files."""
+        for capture in self._captures:
+            capture.stop()
 
     def observers(self) -> list[Feed]:
         """As on a lab in real time, without the processor time that the nodes use: it is the machine's business."""
@@ -145,13 +182,9 @@ class VirtualLab(DockerLab):
         collectors = [CollectorFeed(self._nodes[m.name], self._samples(m), reference) for m in machines]
         return [*owners, *logs, VirtualArpFeed(self, "internet"), *consoles, *collectors]
 
-    def restore_proofs(self) -> list[Feed]:
-        """None yet: a proof starts a server of its own, which takes real time."""
-        return []
-
     def watch_arp(self, segment: str) -> VirtualWatch:
         """Each ARP frame on a segment from now on."""
-        watch, rule = VirtualWatch(self.timeline), f"arp-{segment}"
+        watch, rule = VirtualWatch(self.timeline), f"{ARP_RULE}{segment}"
         if rule not in self._arp:
             self.simulator.ask("rule", rule, segment, "both", "tell", "--", "arp")
         self._arp[rule] = watch
@@ -167,7 +200,8 @@ class VirtualLab(DockerLab):
     def capture(self, path: str, segments: tuple[str, ...], packet_filter: str) -> Capture:
         """Capture whole segments, or cables named ``node.interface``, to a local pcapng file."""
         places = [self._place(wanted) for wanted in segments]
-        return VirtualCapture(self, path, places, packet_filter)
+        self._captures.append(VirtualCapture(self, path, places, packet_filter))
+        return self._captures[-1]
 
     def _place(self, wanted: str) -> str:
         """A segment or cable, as the simulator calls it."""
@@ -200,15 +234,6 @@ class VirtualCapture:
             for piece in fetch(self._lab.switch.container, self._inside):
                 target.write(piece)
         self._lab.switch.exec("rm", "-f", self._inside)
-
-
-def place_of(cable: Cable) -> str:
-    """A cable as the simulator calls it: the node, and the number of its NIC. Pure.
-
-    >>> place_of(Cable("lb-1.eth2", "lb-1", "eth2", "heartbeat", (), ""))
-    'lb-1.2'
-    """
-    return f"{cable.node}.{cable.interface.removeprefix('eth')}"
 
 
 class VirtualArpFeed(ArpFeed):
@@ -269,24 +294,7 @@ class _Polled:
         self._stop.put(None)
 
 
-ETHERNET_ARP = struct.Struct("!6s6sH HHBBH 6s4s6s4s")
-"""RFC 826 for Ethernet and IPv4: destination, source, type; hrd, pro, hln, pln, op; sha, spa, tha, tpa."""
-IPV4_OVER_ETHERNET = (1, 0x0800, 6, 4)
-OPS = {1: "request", 2: "reply"}
-
-
 def arp(frame: Frame) -> dict[str, Any] | None:
     """An ARP frame as the observer in the switch of a lab in real time prints it; None for anything else. Pure."""
-    if len(frame.data) < ETHERNET_ARP.size:
-        return None
-    _, _, _, *kind, op, mac, ip, _, target = ETHERNET_ARP.unpack_from(frame.data)
-    if tuple(kind) != IPV4_OVER_ETHERNET or op not in OPS:
-        return None
-    return {
-        "t": frame.time_ns,
-        "op": OPS[op],
-        "ip": socket.inet_ntoa(ip),
-        "mac": mac.hex(":"),
-        "target": socket.inet_ntoa(target),
-        "gratuitous": ip == target and any(ip),
-    }
+    seen = arpwatch.parse(frame.data)
+    return None if seen is None else {"t": frame.time_ns, **vars(seen)}

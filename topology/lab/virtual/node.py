@@ -6,17 +6,20 @@ import hashlib
 import itertools
 import json
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-from harness.records import LabError, LeaseStatus, Line, Power, Undo
-from harness.wait import Clock, NotYet, until
+from harness.records import LabError, Line, Power
+from harness.tasks import Mailbox, Timeline
+from harness.wait import Clock, until
 from topology.lab.channel import ChannelClosedError, NodeRefusedError
-from topology.lab.lease import LEASE_S
-from topology.lab.node import BOOT_S, POWER_S, DockerNode
+from topology.lab.node import BOOT_S, POWER_S
+from topology.lab.virtual.cost import options
 from topology.lab.virtual.guest import Guest, Message
+from topology.lab.virtual.leases import NotedLeases
 from topology.lab.virtual.simulator import FOLDER, Simulator
-from topology.lab.virtual.timeline import Mailbox, Timeline
+from topology.lab.virtual.slices import Slices
+from topology.model import CostTable
 
 __all__ = ["VirtualChannel", "VirtualNode", "VirtualWatch"]
 
@@ -24,10 +27,8 @@ AWAIT_MS = 60_000
 """Real time: how long a kernel may take from its start to its first idle moment, on a busy machine."""
 
 TERM_GRACE_S = 3.0
-UNDO_S = 120.0
 VIRTIO_NET, VIRTIO_CONSOLE = 1, 3
 """linux/virtio_ids.h"""
-NOW = "{now}"
 
 
 class VirtualChannel:
@@ -129,18 +130,19 @@ class VirtualWatch:
         self._box.put(None)
 
 
-class VirtualNode(DockerNode):
+class VirtualNode(NotedLeases):
     """One machine of a lab in virtual time."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - a node, and where its time comes from
         self, client: Any, container: Any, role: str, kernel: str, simulator: Simulator, timeline: Timeline
     ) -> None:
-        super().__init__(client, container, role, kernel)
-        self._simulator, self._timeline = simulator, timeline
+        super().__init__(client, container, role, kernel, simulator, timeline)
         self.number = self.nics = self.seed = 0
+        self.cost = CostTable()
         self.clock: Clock = timeline.clock
         self.guest = Guest(self.name, simulator, timeline)
         self.guest.on_addresses = self._addresses_seen
+        self._slices = Slices(self.name, simulator, timeline.clock, lambda: self.power() is Power.RUNNING)
         self._watches: list[VirtualWatch] = []
         self._lost = False
         self._virtual: VirtualChannel | None = None
@@ -151,6 +153,11 @@ class VirtualNode(DockerNode):
         if self._virtual is None:
             self._virtual = VirtualChannel(super().channel, self.guest, self._timeline)
         return self._virtual
+
+    @property
+    def chassis(self) -> Any:
+        """The channel to its chassis."""
+        return self.channel.real
 
     def close(self) -> None:
         """Close the control channel."""
@@ -164,7 +171,7 @@ class VirtualNode(DockerNode):
         return [
             f"time-travel=ext:{self.number}:{FOLDER}/calendar",
             f"seed={int.from_bytes(boot[:7])}",
-            "tt-cost=2000,500000,1000000,20000,25",
+            *options(self.cost),
             "initcall_blacklist=rng_init",
             *devices,
             f"virtio_uml.device={FOLDER}/{self.name}.serial:{VIRTIO_CONSOLE}",
@@ -238,11 +245,10 @@ class VirtualNode(DockerNode):
             self._follow_addresses()
 
     def throttle(self, share: float) -> None:
-        """A lab in virtual time has no processor to share yet. Raises LabError."""
-        if share < 1:
-            raise LabError(f"{self.name}: a machine in virtual time cannot be slowed down yet", "Use --clock real.")
+        """Give the machine only this share of virtual time."""
+        self._slices.give(share)
 
-    def lost(self, time_ns: int) -> None:
+    def ended(self, time_ns: int) -> None:
         """The kernel ended on its own: it powered off, or panicked."""
 
         def noticed() -> bool:
@@ -286,87 +292,3 @@ class VirtualNode(DockerNode):
     def _notify(self, seen: Message) -> None:
         for watch in self._watches:
             watch.put(self._timeline.now_ns, seen)
-
-    # --- leases
-
-    def lease(self, fault: str, claim: str, undo: Sequence[Undo], again: Sequence[Undo] = ()) -> Any:
-        """Note the undo of a fault in the chassis; the harness carries it out, as only it lets time pass."""
-        name = f"{fault}:{claim}:{self._timeline.now_ns}"
-        steps = {"undo": [_step(each) for each in undo], "again": [_step(each) for each in again]}
-        try:
-            self.channel.real.ask(
-                "lease", POWER_S, name=name, fault=fault, claim=claim, ttl_ms=round(LEASE_S * 1000), **steps
-            )
-        except NodeRefusedError as refusal:
-            raise LabError(
-                f"{self.name}: {fault} cannot be injected: {refusal}",
-                "Undo the other fault first: `monkeywrench heal` undoes all faults.",
-            ) from None
-        return VirtualLease(self, name)
-
-    def leases(self) -> list[LeaseStatus]:
-        """All leases of this node."""
-        found = self.channel.real.ask("leases", POWER_S)["leases"]
-        return [LeaseStatus(node=self.name, **{k: v for k, v in each.items() if k not in STEPS}) for each in found]
-
-    def release(self, lease: str) -> None:
-        """Carry out the undo of a lease, whoever noted it."""
-        held = {each["name"]: each for each in self.channel.real.ask("leases", POWER_S)["leases"]}
-        if lease not in held:
-            raise LabError(f"{self.name}: already undone: the lease is unknown")
-        self._carry_out(held[lease]["undo"])
-        self.channel.real.ask("release", POWER_S, name=lease)
-
-    def _again(self) -> None:
-        """After a boot: what a reboot wiped is done again."""
-        for held in self.channel.real.ask("leases", POWER_S)["leases"]:
-            self._carry_out(held["again"])
-
-    def _carry_out(self, steps: Sequence[Message]) -> None:
-        for step in steps:
-            argv = [word.replace(NOW, f"{self._simulator.time_of_day_ns() / 1e9:.6f}") for word in step["argv"]]
-            if step["where"] == "power":
-                self._power_step(argv[0])
-            elif step["where"] == "chassis":
-                self._must(self.chassis_exec(*argv, timeout_s=UNDO_S), argv)
-            else:
-                until(self._runs, UNDO_S, f"{self.name} to run", 0.1, self.clock)
-                self._must(self.exec(*argv, timeout_s=UNDO_S), argv)
-
-    def _runs(self) -> bool:
-        if (power := self.power()) is not Power.RUNNING:
-            raise NotYet(f"it is {power}")
-        return True
-
-    def _must(self, done: Any, argv: Sequence[str]) -> None:
-        if not done.ok:
-            why = (done.stdout + done.stderr).strip()[-300:]
-            raise LabError(f"{self.name}: `{' '.join(argv)[:200]}` failed: {why}")
-
-    def _power_step(self, verb: str) -> None:
-        if verb == "thaw":
-            self.thaw()
-        elif verb == "boot":
-            self.boot()
-        elif verb == "reboot":
-            if self.power() is Power.RUNNING:
-                self.shutdown()
-            self.boot()
-
-
-STEPS = ("undo", "again")
-
-
-class VirtualLease:
-    """The undo of one fault. Implements ``harness.protocols.Lease``."""
-
-    def __init__(self, node: VirtualNode, name: str) -> None:
-        self._node, self._name = node, name
-
-    def release(self) -> None:
-        """Undo it."""
-        self._node.release(self._name)
-
-
-def _step(undo: Undo) -> Message:
-    return {"where": undo.where, "argv": list(undo.argv)}

@@ -50,7 +50,7 @@ class Handler(Protocol):
     def said(self, node: str, time_ns: int, data: bytes) -> None:
         """Bytes of a node's console."""
 
-    def lost(self, node: str, time_ns: int) -> None:
+    def ended(self, node: str, time_ns: int) -> None:
         """A kernel ended on its own."""
 
     def framed(self, frame: Frame) -> None:
@@ -66,6 +66,7 @@ class Simulator:
         self.now_ns = 0
         self.handler: Handler | None = None
         self._broken = ""
+        self._changed: list[str] = []
         self._waiting: list[str] = []
         """Requests that are sent with the next one."""
         self.now_ns = int(self.ask("now")[0])
@@ -94,13 +95,23 @@ class Simulator:
             raise LabError(self._broken)
         return answers[-1][1:]
 
+    def changed(self) -> list[str]:
+        """All rules, cut cables and nodes that get no time."""
+        self._changed.clear()
+        self.ask("changed")
+        return list(self._changed)
+
+    def post(self, *words: object) -> None:
+        """A request without a result, before time goes on. Safe to call while an event is handled."""
+        self._waiting.append(" ".join(str(word) for word in words))
+
     def say(self, node: str, data: bytes) -> None:
         """Bytes to a node's console, before time goes on. Safe to call while an event is handled."""
-        self._waiting.append(f"say {node} {base64.b64encode(data).decode()}")
+        self.post("say", node, base64.b64encode(data).decode())
 
     def forget(self, node: str) -> None:
         """A kernel is gone: its connections and what is on the way to it are dropped. As safe as ``say``."""
-        self._waiting.append(f"gone {node}")
+        self.post("gone", node)
 
     def time_of_day_ns(self) -> int:
         """The right time of day, in ns since 1970."""
@@ -135,13 +146,15 @@ class Simulator:
         self._wire.close()
 
     def _event(self, words: list[str]) -> None:
+        if words[0] == "changed":
+            self._changed.append(" ".join(words[1:]))
         handler = self.handler
         if handler is None:
             return
         if words[0] == "said":
             handler.said(words[1], int(words[2]), base64.b64decode(words[3]))
         elif words[0] == "lost":
-            handler.lost(words[1], int(words[2]))
+            handler.ended(words[1], int(words[2]))
         elif words[0] == "frame":
             handler.framed(Frame(words[1], int(words[2]), int(words[3]), words[4], base64.b64decode(words[5])))
         elif words[0] == "broken":

@@ -274,7 +274,7 @@ void nic_kicked(struct device *nic);
 void frame_sent(struct event *event);
 void frame_at_switch(struct event *event);
 void frame_at_port(struct event *event);
-void frame_inject(struct device *nic, bool to_node, uint64_t at, const uint8_t *bytes, size_t length);
+void frame_inject(struct device *nic, bool to_node, uint64_t at, uint32_t behind, struct frame *frame);
 bool place_find(const char *name, struct device **nic, struct segment **segment);
 void frame_deliver(struct event *event);
 
@@ -288,6 +288,8 @@ void rule_timer(const struct event *event);
 bool rule_verdict(uint64_t number, uint64_t at, struct frame *other, bool both);
 bool rule_remove(const char *id, uint64_t *hits);
 uint64_t rule_hits(const char *id, uint64_t *matches);
+uint32_t rule_behind(const char *id);
+void rules_tell(void);
 bool capture_begin(const char *id, const char *path, char *places, const char *filter, char sentence[MAX_SENTENCE]);
 void capture_cable(const struct device *nic, const struct frame *frame, bool to_node);
 void capture_segment(const struct segment *segment, const struct frame *frame);

@@ -233,14 +233,17 @@ void frame_at_switch(struct event *event)
 	frame_drop(event->frame);
 }
 
-/* A frame that no node has sent: as if it came out of a node, or on its way into one. */
-void frame_inject(struct device *nic, bool to_node, uint64_t at, const uint8_t *bytes, size_t length)
+/* A frame that no node has sent: as if it came out of a node, or on its way into one; from behind a rule, or with 0
+ * through all of them.
+ */
+void frame_inject(struct device *nic, bool to_node, uint64_t at, uint32_t behind, struct frame *frame)
 {
 	struct event event = event_for(nic, to_node ? AT_PORT : AT_SWITCH, at);
 
 	event.order.from = nic->id;
 	event.order.copy = (uint32_t)++lab.injected;
-	event.frame = frame_make(bytes, length);
+	event.rule = behind;
+	event.frame = frame_share(frame);
 	event_push(event);
 }
 

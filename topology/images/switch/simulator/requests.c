@@ -334,9 +334,10 @@ static bool do_verdict(struct words *words)
 	return error("no frame %llu is held", (unsigned long long)number_of_frame);
 }
 
-/* inject NODE.NIC in|out AT_NS BASE64 */
+/* inject NODE.NIC in|out AT_NS BASE64 [RULE] */
 static bool do_inject(struct words *words)
 {
+	uint32_t behind = words->count == 6 ? rule_behind(words->word[5]) : 0;
 	bool in = !strcmp(words->word[2], "in");
 	struct segment *segment;
 	struct device *nic;
@@ -351,10 +352,12 @@ static bool do_inject(struct words *words)
 		return false;
 	if (at < lab.now)
 		return error("it is %llu already", (unsigned long long)lab.now);
+	if (words->count == 6 && !behind)
+		return error("there is no rule %s", words->word[5]);
 	frame = parse_frame(words->word[4]);
 	if (!frame)
 		return false;
-	frame_inject(nic, in, at, frame->bytes, (size_t)frame->length);
+	frame_inject(nic, in, at, behind, frame);
 	frame_drop(frame);
 	return true;
 }
@@ -403,6 +406,24 @@ static bool do_hash(struct words *words)
 	return false;
 }
 
+/* All that is not as it was when the nodes were made: rules, cables, nodes that get no time. */
+static bool do_changed(struct words *words)
+{
+	(void)words;
+	rules_tell();
+	for (int i = 0; i < lab.node_count; i++) {
+		struct node *node = &lab.nodes[i];
+
+		if (node->frozen)
+			control_tell("+changed frozen %s", node->name);
+		for (int k = 0; k < node->nic_count; k++)
+			if (!node->nics[k].in_up || !node->nics[k].out_up)
+				control_tell("+changed cable %s.%d %s down", node->name, k, node->nics[k].in_up ? "out"
+					     : node->nics[k].out_up ? "in" : "both");
+	}
+	return true;
+}
+
 static const char *state_name(const struct node *node)
 {
 	static const char *names[] = { "off", "running", "waiting", "held" };
@@ -448,8 +469,9 @@ static const struct command COMMANDS[] = {
 	{ "run", 1, MAX_WORDS - 2, do_run }, { "say", 2, 2, do_say }, { "gone", 1, 1, do_gone },
 	{ "freeze", 1, 1, do_freeze }, { "thaw", 1, 1, do_thaw }, { "cable", 3, 4, do_cable }, { "now", 0, 0, do_now },
 	{ "hash", 0, 0, do_hash }, { "stats", 0, 0, do_stats }, { "rule", 4, 20, do_rule }, { "unrule", 1, 1, do_unrule },
-	{ "hits", 1, 1, do_hits }, { "verdict", 2, 3, do_verdict }, { "inject", 4, 4, do_inject },
+	{ "hits", 1, 1, do_hits }, { "verdict", 2, 3, do_verdict }, { "inject", 4, 5, do_inject },
 	{ "capture", 3, 3, do_capture }, { "uncapture", 1, 1, do_uncapture },
+	{ "changed", 0, 0, do_changed },
 };
 
 static bool split(char *line, struct words *words)

@@ -30,6 +30,7 @@ struct rule {
 	/* which of the matching frames */
 	double chance;
 	uint64_t every, first, skip;
+	uint64_t began, on, off;        /* it acts and rests in turns; on 0: it always acts */
 	/* parameters of the actions */
 	uint64_t ns, jitter, copies, by, bits, from, bits_per_s, queue;
 	bool keep_order;
@@ -70,6 +71,8 @@ static const struct parameter PARAMETERS[] = {
 	{ "every", FIELD(every), 1, FOREVER, EVERY_ACTION },
 	{ "first", FIELD(first), 1, FOREVER, EVERY_ACTION },
 	{ "skip", FIELD(skip), 0, FOREVER, EVERY_ACTION },
+	{ "on", FIELD(on), 1, 3600000000000u, EVERY_ACTION },
+	{ "off", FIELD(off), 1, 3600000000000u, EVERY_ACTION },
 	{ "ns", FIELD(ns), 1, 3600000000000u, OF(DELAY) | OF(REORDER) },
 	{ "jitter", FIELD(jitter), 0, 3600000000000u, OF(DELAY) },
 	{ "copies", FIELD(copies), 1, 100, OF(DUPLICATE) },
@@ -161,6 +164,8 @@ static bool complete(struct rule *rule, char sentence[MAX_SENTENCE])
 		return refuse(sentence, "%s takes ns= or jitter=", "delay");
 	if (rule->action == RATE && !rule->bits_per_s)
 		return refuse(sentence, "%s takes bits_per_s=", "rate");
+	if (!rule->on != !rule->off)
+		return refuse(sentence, "%s goes with the other one", rule->on ? "on=" : "off=");
 	return true;
 }
 
@@ -185,6 +190,7 @@ bool rule_make(char **words, int count, const char *filter, char sentence[MAX_SE
 	if (!complete(rule, sentence) || !(rule->filter = filter_make(filter, sentence)))
 		goto bad;
 	rule->serial = ++serials;
+	rule->began = lab.now;
 	rules[rule_count++] = rule;
 	return true;
 bad:
@@ -211,6 +217,8 @@ static bool selected(struct rule *rule)
 {
 	uint64_t number = rule->matches++;
 
+	if (rule->on && (lab.now - rule->began) % (rule->on + rule->off) >= rule->on)
+		return false;
 	if (number < rule->skip || (number - rule->skip) % rule->every)
 		return false;
 	if (rule->first && rule->hits >= rule->first)
@@ -334,9 +342,6 @@ static bool intercept(const struct rule *rule, const struct event *event)
 static bool act(struct rule *rule, struct event *event)
 {
 	switch (rule->action) {
-	case DROP:
-		frame_drop(event->frame);
-		return false;
 	case DELAY:
 		return delay(rule, event);
 	case DUPLICATE:
@@ -366,23 +371,35 @@ static bool concerns(const struct rule *rule, const struct event *event)
 	return rule->in && rule->nic == event->device;
 }
 
-/* Put a frame through the rules; false: it does not go on now, and is no longer the caller's. */
+/* Put a frame through the rules; false: it does not go on now, and is no longer the caller's.
+ *
+ * A frame that one rule drops passes the other rules that drop, too: each counts all its frames, whatever others do.
+ */
 bool rules_pass(struct event *event)
 {
+	bool dropped = false;
+
 	for (int i = 0; i < rule_count; i++) {
 		struct rule *rule = rules[i];
 
+		if (dropped && rule->action != DROP)
+			continue;
 		if (!concerns(rule, event) || !filter_takes(rule->filter, event->frame))
 			continue;
 		if (rule->held.frame) {         /* this one overtakes the one that is held */
 			rule->matches++;
 			if (!--rule->left)
 				release(rule);
-		} else if (selected(rule) && !act(rule, event)) {
-			return false;
+		} else if (selected(rule)) {
+			if (rule->action == DROP)
+				dropped = true;
+			else if (!act(rule, event))
+				return false;
 		}
 	}
-	return true;
+	if (dropped)
+		frame_drop(event->frame);
+	return !dropped;
 }
 
 /* --- verdicts */
@@ -445,6 +462,21 @@ bool rule_remove(const char *id, uint64_t *hits)
 	filter_free(rule->filter);
 	free(rule);
 	return true;
+}
+
+/* The number with which a frame goes on behind a rule; 0: there is no such rule. */
+uint32_t rule_behind(const char *id)
+{
+	struct rule *rule = find(id);
+
+	return rule ? rule->serial + 1 : 0;
+}
+
+/* Tell the client of all rules. */
+void rules_tell(void)
+{
+	for (int i = 0; i < rule_count; i++)
+		control_tell("+changed rule %s", rules[i]->id);
 }
 
 uint64_t rule_hits(const char *id, uint64_t *matches)

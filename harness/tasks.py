@@ -47,7 +47,8 @@ class _Waiter:
 class _Task:
     """A function that takes turns with others. Implements ``harness.wait.Task``."""
 
-    def __init__(self, function: Callable[[], None], hub: greenlet) -> None:
+    def __init__(self, function: Callable[[], None], name: str, hub: greenlet) -> None:
+        self.name = name
         self.greenlet = greenlet(function, parent=hub)
 
     def is_alive(self) -> bool:
@@ -75,12 +76,15 @@ class Timeline:
 
     def spawn(self, function: Callable[[], None], name: str) -> Task:
         """Start a task; it gets its first turn when the caller waits."""
-        del name
-        task = _Task(function, self._hub)
+        task = _Task(function, name, self._hub)
         self._tasks = [each for each in self._tasks if each.is_alive()]
         self._tasks.append(task)
         self._ready.append(task.greenlet)
         return task
+
+    def alive(self) -> list[str]:
+        """The names of the tasks that have not ended."""
+        return [task.name for task in self._tasks if task.is_alive()]
 
     def sleep(self, seconds: float) -> None:
         """Wait for a time."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from harness.records import LabError
+from harness.tasks import Mailbox, Timeline
 from harness.wait import Timeout, each, until
-from topology.lab.virtual.timeline import Mailbox, Timeline
 
 S = 1_000_000_000
 
