@@ -70,8 +70,8 @@ def execute(  # noqa: PLR0913 - what a run is made of
     judges_no_speed(scenario, lab.clock.kind)
     words = {} if argv is None else {"argv": argv}
     facts = run_directory.meta(lab.name, scenario.scenario.seed, **words)
-    facts |= {"replay_of": replay_of} if replay_of else {}
-    run_dir = run_directory.create(runs_dir, path, scenario.name, facts, newest=not replay_of)
+    facts |= {run_directory.REPLAY_OF: replay_of} if replay_of else {}
+    run_dir = run_directory.create(runs_dir, path, scenario.name, facts)
     with crash.noted_in(run_dir):
         if load_file:
             run_directory.keep_load(run_dir, load_file)

@@ -76,7 +76,7 @@ def shares(hits: Mapping[str, Hits]) -> str:
 def change(
     lab: Lab, wires: Wires, name: str, rules: Mapping[str, Sequence[FrameRule]], proof: Callable[[], str]
 ) -> Change:
-    """A change that adds rules to the switch."""
+    """A change that adds rules to the switch, and is undone by their removal."""
     every = [rule for several in rules.values() for rule in several]
 
     def apply() -> int:
@@ -84,20 +84,13 @@ def change(
             wires.rule(rule)
         return lab.now_ns()
 
-    return removed_after(lab, wires, name, [rule.name for rule in every], apply, proof)
-
-
-def removed_after(  # noqa: PLR0913, PLR0917 - the parts of a change
-    lab: Lab, wires: Wires, name: str, rules: Sequence[str], apply: Callable[[], object], proof: Callable[[], str]
-) -> Change:
-    """A change that is undone by the removal of rules."""
-
     def gone() -> None:
-        if left := [rule for rule in rules if wires.hits(rule)]:
+        if left := [rule.name for rule in every if wires.hits(rule.name)]:
             raise NotYet(f"rules that still exist: {', '.join(left)}")
 
-    undo = tuple(Undo(("remove", rule), "wires") for rule in rules)
-    return Change(lab.switch, f"rules {name}", apply, undo, proof, gone, detail={"rules": list(rules)})
+    undo = tuple(Undo(("remove", rule.name), "wires") for rule in every)
+    detail = {"rules": [rule.name for rule in every]}
+    return Change(lab.switch, f"rules {name}", apply, undo, proof, gone, detail=detail)
 
 
 def sample(one: Cable, other: Cable, frames: Frames, size: int = 0) -> bytes:

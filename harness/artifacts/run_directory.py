@@ -79,22 +79,17 @@ METRICS = "metrics.prom"
 LOGS = "logs"
 
 LATEST = "latest"
+REPLAY_OF = "replay_of"
+"""The key of ``meta.json`` with the name of the run that this one repeats."""
 MOST_AT_ONCE = 1000
 """Limit on the runs of one scenario that start in the same second; it bounds the search for a free name."""
 
 
-def create(  # noqa: PLR0913, PLR0917 - what a run directory is made of
-    root: Path,
-    scenario_file: Path,
-    name: str,
-    facts: Mapping[str, Any],
-    at: datetime | None = None,
-    newest: bool = True,
-) -> Path:
+def create(root: Path, scenario_file: Path, name: str, facts: Mapping[str, Any], at: datetime | None = None) -> Path:
     """Create a run directory below ``root`` with a copy of the scenario and ``meta.json``, and return its path.
 
     ``at`` is the start time of the run, by default now. ``latest`` points at the directory when this returns, unless
-    it is not to be the ``newest``. Raises LabError if the directory cannot be created.
+    its facts name another run of which it is a replay. Raises LabError if the directory cannot be created.
     """
     stamp = (at or datetime.now(UTC)).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     try:
@@ -102,7 +97,7 @@ def create(  # noqa: PLR0913, PLR0917 - what a run directory is made of
         directory = _unused(root, f"{stamp}-{name}")
         shutil.copyfile(scenario_file, directory / SCENARIO)
         write(directory / META, json.dumps(dict(facts), indent=2) + "\n")
-        if newest:
+        if REPLAY_OF not in facts:
             _point(root / LATEST, directory.name)
     except OSError as error:
         raise LabError(

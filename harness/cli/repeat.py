@@ -23,8 +23,7 @@ class _Run:
     """The process of one run. Implements ``harness.repeat.Child``."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.stdout: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - as long as the process
-        self.stderr: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
+        self.stdout, self.stderr = _file(), _file()
         # a session of its own: Ctrl-C reaches it once, from here
         self._process = subprocess.Popen(
             [*PROGRAM, *words],
@@ -45,6 +44,11 @@ class _Run:
         """Where its report is, or why there is none."""
         lines = [line.strip() for line in _lines(self.stdout) if line.startswith(REPORT)]
         return lines[-1] if lines else " ".join(line.strip() for line in _lines(self.stderr)[-2:])
+
+
+def _file() -> IO[str]:
+    """A file without a name: a run of an hour must not be held up by a pipe that nobody reads."""
+    return tempfile.TemporaryFile("w+", encoding="utf-8")
 
 
 def _lines(file: IO[str]) -> list[str]:

@@ -73,7 +73,7 @@ class Op(msgspec.Struct, frozen=True, eq=False, gc=False):
     def __ne__(self, other: object) -> bool:
         return not self == other  # a Struct without eq compares identities here
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # a value may be a list, and so has no hash
 
     def _head(self) -> tuple[int, int, str, str, str, str | None]:
         return self.index, self.time, self.process, self.type, self.f, self.error

@@ -7,9 +7,10 @@ nothing is missing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from harness.history.ops import History, remembered
+from harness.scenario import PlayerOp
 from harness.verdict import Finding, not_tried
 
 DONE_BY: Mapping[str, frozenset[str]] = {
@@ -18,20 +19,7 @@ DONE_BY: Mapping[str, frozenset[str]] = {
 }
 """The ops of an entry of a player's mix that has another name than its op."""
 
-PLAYING = frozenset(
-    {
-        "page",
-        "profile-read",
-        "profile-write",
-        "score",
-        "score-read",
-        "transfer",
-        "coins",
-        "upload",
-        "download",
-        "session",
-    }
-)
+PLAYING = frozenset(get_args(PlayerOp))
 """The usual mix (``USUAL_MIX`` in loadtests/lib/site.py; a test compares them)."""
 
 OF_PERSONA: Mapping[str, frozenset[str]] = {

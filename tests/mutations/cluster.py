@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -97,6 +98,11 @@ def changes(which: Where, how: Callable[[Op], Op]) -> Plant:
 def lacks(which: Where) -> Plant:
     """These ops are not there, and nothing was lost: a feed with a ``seq`` counted on."""
     return lambda history, _: h.renumbered(h.without(history, which))
+
+
+def unrecorded(which: Where) -> Plant:
+    """The record lost these ops: a feed with a ``seq`` has gaps."""
+    return lambda history, _: h.without(history, which)
 
 
 def adds(*ops: Op) -> Plant:
@@ -357,16 +363,20 @@ def records() -> Iterator[Kind]:
         yield Kind(f"record: {feed}, status 99", CUT, plant(_status), "HTTP has no such status")
     lost = [within("http", 17_000, 19_000), within("http", 4_500, 5_000, vip=VIP1)]
     for number, which in enumerate(lost, start=1):
-        gone: Plant = lambda history, _, which=which: h.without(history, which)  # type: ignore[misc]  # noqa: E731
-        yield Kind(f"record: probes, numbers are missing ({number})", CUT, gone, "each probe has the next number")
-    missing: Plant = lambda history, _: History(op for op in history if op.index % 97 != 50)  # noqa: E731
-    yield Kind("record: lines are missing", CUT, missing, "each line has the next index")
+        name = f"record: probes, numbers are missing ({number})"
+        yield Kind(name, CUT, unrecorded(which), "each probe has the next number")
+    yield Kind("record: lines are missing", CUT, with_missing_lines, "each line has the next index")
     yield Kind("record: 2 starts", CUT, adds(h.start(5_000)), "a run starts once")
     yield Kind("record: 2 ends", CUT, adds(h.end(50_000)), "a run ends once")
     after = h.probe(60_500, VIP1, 595)
     yield Kind("record: requests after the end", CUT, adds(*after), "clients end before the run does")
     early = changes(within("get", 0, 1_000), lambda op: op.copy(time=op.time - 5_000 * h.MS))
     yield Kind("record: requests before the start", CUT, early, "clients start after the run does")
+
+
+def with_missing_lines(history: History, _: random.Random) -> History:
+    """A line is missing now and then."""
+    return History(op for op in history if op.index % 97 != 50)
 
 
 def _less_invoke(history: History, invoke: Op, _: Op) -> Iterable[Op]:
@@ -467,18 +477,29 @@ NAMES = Base("a resolver", lambda seed: Scene(seed, faults=0, rests=(90_000, 90_
 
 def answered(how: Callable[[list[str]], list[str]], since: float = 20_000, till: float = 99_000, **more: Any) -> Plant:
     """The resolver says something else."""
-    which = lambda op: op.type == "ok" and within("dns", since, till)(op)  # noqa: E731
-    return changes(which, lambda op: op.copy(value=op.value | {"answers": how(op["answers"])} | more))
+    asked = within("dns", since, till)
+    return changes(
+        lambda op: op.type == "ok" and asked(op),
+        lambda op: op.copy(value=op.value | {"answers": how(op["answers"])} | more),
+    )
+
+
+def but(vip: str, addresses: list[str]) -> list[str]:
+    """The other addresses."""
+    return [each for each in addresses if each != vip]
+
+
+def first(vip: str, addresses: list[str]) -> list[str]:
+    """The addresses with one of them in front, always in one order."""
+    return sorted(addresses, key=lambda each: (each != vip, each))
 
 
 def names() -> Iterator[Kind]:
     why = "the zone has both addresses, and the resolver turns their list"
     for vip in HOME:
-        yield Kind(f"names: {vip} is missing", NAMES, answered(lambda a, vip=vip: [x for x in a if x != vip]), why)  # type: ignore[misc]
-        once = answered(lambda a, vip=vip: [x for x in a if x != vip], 40_000, 42_000)  # type: ignore[misc]
-        yield Kind(f"names: {vip} is missing for 2 s", NAMES, once, why)
-        fixed = answered(lambda _, vip=vip: sorted(HOME, key=lambda x: x != vip))  # type: ignore[misc]
-        yield Kind(f"names: {vip} is always first", NAMES, fixed, why)
+        yield Kind(f"names: {vip} is missing", NAMES, answered(partial(but, vip)), why)
+        yield Kind(f"names: {vip} is missing for 2 s", NAMES, answered(partial(but, vip), 40_000, 42_000), why)
+        yield Kind(f"names: {vip} is always first", NAMES, answered(partial(first, vip)), why)
     yield Kind("names: no address", NAMES, answered(lambda _: []), why)
     yield Kind("names: an address more", NAMES, answered(lambda a: [*a, "203.0.113.103"]), why)
     yield Kind("names: another address", NAMES, answered(lambda a: [a[0], "198.51.100.1"]), why)

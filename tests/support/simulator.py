@@ -21,6 +21,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from harness.wait import NotYet, until
 from tests.support.program import DEADLINE_S
 
@@ -40,6 +42,11 @@ def compilable() -> bool:
     return bool(shutil.which("gcc") and shutil.which("make")) and all(
         Path("/usr/include", header).exists() for header in ("pcap/pcap.h", "xxhash.h")
     )
+
+
+needs_simulator = pytest.mark.skipif(
+    not (compilable() or COMMAND in os.environ), reason="gcc, make, libpcap-dev or libxxhash-dev is missing"
+)
 
 
 def built(folder: Path) -> list[str]:

@@ -43,7 +43,7 @@ class Sick:
 def removed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the labs that were removed; the VIPs of every new lab stay without a director."""
     names: list[str] = []
-    monkeypatch.setattr(lifecycle, "power_on", lambda *_: Sick("Linux Directors"))
+    monkeypatch.setattr(lifecycle, "power_on", lambda *_, **__: Sick("Linux Directors"))
     monkeypatch.setattr(lifecycle, "remove", lambda _client, name: names.append(name))
     return names
 
@@ -62,7 +62,7 @@ def test_the_error_has_the_problems_and_heartbeats_last_log_lines(removed: list[
 def test_heartbeats_log_is_left_out_where_it_explains_nothing(
     removed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "power_on", lambda *_: Sick("MySQL", "real servers"))
+    monkeypatch.setattr(lifecycle, "power_on", lambda *_, **__: Sick("MySQL", "real servers"))
     with pytest.raises(Timeout) as caught:
         boot(load("ultramonkey"))
     assert str(caught.value) == PROBLEM

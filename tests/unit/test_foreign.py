@@ -219,7 +219,7 @@ def test_settings_that_there_are_not_are_named(word: str) -> None:
 
 def test_a_first_value_is_json() -> None:
     with pytest.raises(UserError, match="initial=what is not JSON"):
-        foreign.settings(["initial=what"]).first  # noqa: B018
+        foreign.settings(["initial=what"]).first  # noqa: B018 - reading it is what fails
 
 
 def test_the_command_exits_with_the_outcome(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ import pytest
 from tests.support.program import DEADLINE_S
 from tests.support.simulator import (
     BASE,
-    COMMAND,
     LATENCY_NS,
     WIRE_NS,
     Action,
@@ -31,13 +30,11 @@ from tests.support.simulator import (
     Guest,
     RefusedError,
     built,
-    compilable,
+    needs_simulator,
     simulator,
 )
 
-pytestmark = pytest.mark.skipif(
-    not (compilable() or COMMAND in os.environ), reason="gcc, make, libpcap-dev or libxxhash-dev is missing"
-)
+pytestmark = needs_simulator
 
 MAC = {"a": "02:77:00:00:00:01", "b": "02:77:00:00:00:02", "c": "02:77:00:00:00:03"}
 BROADCAST = "ff:ff:ff:ff:ff:ff"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -27,24 +26,21 @@ from harness.tasks import Timeline
 from harness.wait import Clock, until
 from tests.support.program import DEADLINE_S
 from tests.support.simulator import (
-    COMMAND,
     LATENCY_NS,
     POLL_S,
     WIRE_NS,
     Action,
     Guest,
     built,
-    compilable,
     connected,
+    needs_simulator,
     simulator,
 )
 from topology.lab.virtual.simulator import Frame, Simulator
 from topology.lab.virtual.slices import Slices
 from topology.lab.virtual.wires import OWN_MAC, VirtualWires
 
-pytestmark = pytest.mark.skipif(
-    not (compilable() or COMMAND in os.environ), reason="gcc, make, libpcap-dev or libxxhash-dev is missing"
-)
+pytestmark = needs_simulator
 
 NODES = ("lb-1", "lb-2", "web-1")
 CABLES = [
@@ -111,7 +107,7 @@ class Machine:
     name: str
     kernel: str = "uml"
 
-    def exec(self, *_argv: str, timeout_s: float = 10.0) -> Output:  # noqa: ARG002
+    def exec(self, *_argv: str, timeout_s: float = 10.0) -> Output:  # noqa: ARG002 - the protocol's signature
         return Output(0, "", "")
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import docker.errors
 
@@ -61,27 +61,29 @@ TOPOLOGY_LABEL, OWNER_LABEL = "monkeywrench.topology", "monkeywrench.owner"
 Say = Callable[[str], None]
 
 
-def boot(  # noqa: PLR0913, PLR0917 - what a lab is made of
-    client: Any,
-    topology: Topology,
-    name: str,
-    say: Say,
-    keep: bool = False,
-    seed: int = 0,
-    images: dict[str, str] | None = None,
-) -> DockerLab:
+class Options(TypedDict, total=False):
+    """What else there is to choose for a lab."""
+
+    keep: bool
+    """The lab outlives this process."""
+    seed: int
+    """It decides what is left to chance in virtual time; 0 without it."""
+    images: dict[str, str] | None
+    """The image of each role, in place of those of this version."""
+
+
+def boot(client: Any, topology: Topology, name: str, say: Say, **options: Unpack[Options]) -> DockerLab:
     """Boot a lab and wait until it is healthy. Removes what an earlier lab of that name left behind.
 
-    With ``keep`` the lab outlives this process. A failed boot leaves nothing behind, with one exception: a lab to keep
-    that runs files of the user's stays up, healthy or not (UnhealthyError), so that its user can look at it.
-    ``seed`` decides what is left to chance in virtual time. ``images`` (of each role) replace those of this version.
+    A failed boot leaves nothing behind, with one exception: a lab to keep that runs files of the user's stays up,
+    healthy or not (UnhealthyError), so that its user can look at it.
     """
-    lab = power_on(client, topology, name, say, keep, seed, images)
+    lab = power_on(client, topology, name, say, **options)
     try:
         say("waiting for all parts to be healthy")
         _wait_healthy(lab, say)
     except Timeout as unhealthy:
-        if keep and topology.overlays:
+        if options.get("keep") and topology.overlays:
             raise UnhealthyError(f"the lab booted with your files, but it is not healthy: {unhealthy}") from None
         remove(client, name)
         raise
@@ -103,21 +105,13 @@ def _wait_healthy(lab: DockerLab, say: Say) -> None:
         raise Timeout(f"{unhealthy}\nheartbeat's last log lines:\n{lab.last_words()}") from None
 
 
-def power_on(  # noqa: PLR0913, PLR0917 - as boot
-    client: Any,
-    topology: Topology,
-    name: str,
-    say: Say,
-    keep: bool = False,
-    seed: int = 0,
-    images: dict[str, str] | None = None,
-) -> DockerLab:
+def power_on(client: Any, topology: Topology, name: str, say: Say, **options: Unpack[Options]) -> DockerLab:
     """Create a lab and power on all its machines, without waiting for health."""
     remove_orphans(client)
     _refuse_if_in_use(client, name)
     remove(client, name)
-    images = images or image.ensure(client, say, topology.clock)
-    labels = {engine.LABEL: name, OWNER_LABEL: "" if keep else owner()}
+    seed, images = options.get("seed", 0), options.get("images") or image.ensure(client, say, topology.clock)
+    labels = {engine.LABEL: name, OWNER_LABEL: "" if options.get("keep") else owner()}
     architecture, host_has = _architecture(client), _host_has(client, images, labels)
     choices = {
         machine.name: kernel.choose(machine, architecture, host_has, needs_own_kernel(topology, machine))
